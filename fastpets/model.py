@@ -1,0 +1,199 @@
+"""The model: a pretrained backbone of torchvision or timm, fastai's head, and its layers in groups."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+
+from fastpets.config import IMAGENET_MEAN, IMAGENET_STD
+from fastpets.errors import FastpetsError
+
+NORM_LAYERS = (
+    *(nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm),
+    *(nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
+)
+HIDDEN_FEATURES = 512
+
+
+class ConcatPool(nn.Module):
+    """The largest and the mean value of each channel: (B, F, H, W) to (B, 2F, 1, 1)."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return torch.cat([features.amax((2, 3), keepdim=True), features.mean((2, 3), keepdim=True)], dim=1)
+
+
+class Classifier(nn.Module):
+    """images (B, 3, S, S), normalised by `mean` and `std`, to logits (B, C): a backbone and a new head."""
+
+    def __init__(self, backbone: nn.Module, num_features: int, num_classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head(num_features, num_classes)
+        self.num_classes = num_classes
+        self.pretrained = False
+        self.mean, self.std = IMAGENET_MEAN, IMAGENET_STD
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.backbone(images).flatten(1))
+
+    def layer_groups(self) -> list[list[nn.Module]]:
+        """The modules in two groups, backbone and head; a ResNet's backbone in two, cut before layer 3."""
+        layers = dict(self.backbone.named_children())
+        if not {"layer1", "layer2", "layer3", "layer4"} <= set(layers):
+            return [[self.backbone], [self.head]]
+        late = [layers.pop("layer3"), layers.pop("layer4")]
+        return [list(layers.values()), late, [self.head]]
+
+
+def head(num_features: int, num_classes: int) -> nn.Sequential:
+    """fastai's head: two linear layers, each behind batch norm and dropout, from (B, F) to (B, C)."""
+    layers = nn.Sequential(
+        nn.BatchNorm1d(num_features),
+        nn.Dropout(0.25),
+        nn.Linear(num_features, HIDDEN_FEATURES, bias=False),
+        nn.ReLU(inplace=True),
+        nn.BatchNorm1d(HIDDEN_FEATURES),
+        nn.Dropout(0.5),
+        nn.Linear(HIDDEN_FEATURES, num_classes, bias=False),
+    )
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            nn.init.kaiming_normal_(layer.weight)
+        elif isinstance(layer, nn.BatchNorm1d):
+            nn.init.constant_(layer.bias, 1e-3)
+    return layers
+
+
+def create_model(arch: str, num_classes: int, weights: str | Path = "default") -> Classifier:
+    """A classifier on the backbone `arch`, any of torchvision's classification models or "timm/NAME".
+
+    `weights`: "default" (the library's best for ImageNet, downloaded once), "none", or a safetensors or pth file with
+    the library's parameter names. Raises FastpetsError if they cannot be had or do not fit.
+    """
+    source = str(weights)
+    if arch.startswith("timm/"):
+        backbone, num_features, mean, std = _timm_backbone(arch.removeprefix("timm/"), source)
+        network, classifier_names = backbone.network, tuple(backbone.classifier_names)
+    else:
+        backbone, num_features, mean, std, classifier_names = _torchvision_backbone(arch, source)
+        network = backbone
+    if source not in ("default", "none"):
+        _load_backbone(network, Path(source), (*classifier_names, "aux", "AuxLogits"))
+    model = Classifier(backbone, num_features, num_classes)
+    model.mean, model.std, model.pretrained = mean, std, source != "none"
+    return model
+
+
+def _torchvision_backbone(arch: str, source: str) -> tuple[Any, int, Any, Any, tuple[str, ...]]:
+    """A network whose classifier is gone: (backbone, its number of features, mean, std, the classifier's name)."""
+    if arch not in torchvision.models.list_models(module=torchvision.models):
+        raise FastpetsError(f"--arch {arch}: not one of torchvision's classification models, nor timm/NAME")
+    weights, mean, std = None, IMAGENET_MEAN, IMAGENET_STD
+    if source == "default":
+        weights = torchvision.models.get_model_weights(arch).DEFAULT
+        mean, std = tuple(weights.transforms().mean), tuple(weights.transforms().std)
+    try:
+        network = torchvision.models.get_model(arch, weights=weights)
+    except OSError as error:
+        place = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
+        raise FastpetsError(
+            f"--weights default: {weights.url} cannot be downloaded ({error}); put it at {place} by hand, "
+            "or give --weights FILE or --weights none"
+        ) from None
+    for auxiliary in ("aux1", "aux2", "AuxLogits"):  # GoogLeNet's and Inception's second losses
+        if hasattr(network, auxiliary):
+            setattr(network, auxiliary, None)
+            network.aux_logits = False
+    name, num_features = _remove_classifier(network)
+    return network, num_features, mean, std, (name,)
+
+
+def _remove_classifier(network: nn.Module) -> tuple[str, int]:
+    """Takes a torchvision network's classifier out: its name, and the number of features that now come out.
+
+    Where it was linear behind a mean over the whole map, the pool becomes fastai's pair of maximum and mean.
+    """
+    name, classifier = list(network.named_children())[-1]
+    layers = [layer for layer in classifier.modules() if not isinstance(layer, nn.Sequential)]
+    linears = [layer_name for layer_name, layer in classifier.named_modules() if isinstance(layer, nn.Linear)]
+    if not linears:  # SqueezeNet: a convolution and a pool
+        convolution = next(layer for layer in layers if isinstance(layer, nn.Conv2d))
+        setattr(network, name, ConcatPool())
+        return name, 2 * convolution.in_channels
+    num_features = classifier.get_submodule(linears[-1]).in_features
+    if any(not isinstance(layer, nn.Linear | nn.Dropout) for layer in layers) or len(linears) > 1:
+        name = f"{name}.{linears[-1]}"  # the layers before the last one are pretrained too, and stay
+        network.set_submodule(name, nn.Identity())
+        return name, num_features
+    setattr(network, name, nn.Identity())
+    pool = getattr(network, "avgpool", None)
+    if isinstance(pool, nn.AdaptiveAvgPool2d) and pool.output_size in (1, (1, 1)):
+        network.avgpool = ConcatPool()
+        return name, 2 * num_features
+    return name, num_features
+
+
+class _TimmBackbone(nn.Module):
+    """A timm network up to its features, pooled: (B, F), or (B, 2F) of a map that fastai's pair is taken of."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        config: Any = network.pretrained_cfg
+        names = config.get("classifier") or ()
+        self.classifier_names = [names] if isinstance(names, str) else list(names)
+        self.pool = ConcatPool() if config.get("pool_size") and getattr(network, "output_fmt", "NCHW") == "NCHW" else None
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.network.forward_features(images)
+        return self.pool(features) if self.pool else self.network.forward_head(features, pre_logits=True)
+
+
+def _timm_backbone(name: str, source: str) -> tuple[_TimmBackbone, int, Any, Any]:
+    """A timm network without its classifier: (backbone, its number of features, mean, std)."""
+    try:
+        import timm
+    except ImportError:
+        raise FastpetsError(f"--arch timm/{name}: timm is not installed; pip install 'fastpets[timm]'") from None
+    if not timm.is_model(name):
+        similar = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:3])
+        raise FastpetsError(f"--arch timm/{name}: timm has no such model" + (f"; it has {similar}" if similar else ""))
+    try:
+        network = timm.create_model(name, pretrained=source == "default", num_classes=0)
+    except Exception as error:  # the hub's client raises what its transport does
+        raise FastpetsError(
+            f"--weights default: timm's weights for {name} cannot be downloaded ({type(error).__name__}); "
+            "give --weights FILE or --weights none"
+        ) from None
+    config = network.pretrained_cfg
+    backbone = _TimmBackbone(network).eval()
+    with torch.no_grad():
+        num_features = backbone(torch.zeros(1, *config["input_size"])).flatten(1).shape[1]
+    return backbone, num_features, tuple(config["mean"]), tuple(config["std"])
+
+
+def _load_backbone(network: nn.Module, file: Path, passed_over: tuple[str, ...]) -> None:
+    """Parameters from a file into a network, all but those that belong to the classifier, which it lacks."""
+    if not file.is_file():
+        raise FastpetsError(f"--weights {file}: no such file, expected default, none, or a safetensors or pth file")
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # both readers meet any bytes
+        raise FastpetsError(f"--weights {file}: not readable as weights ({type(error).__name__}: {error})") from None
+    state = {name: value for name, value in state.items() if not name.startswith(passed_over)}
+    try:
+        missing, unexpected = network.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise FastpetsError(f"--weights {file}: {str(error).splitlines()[-1].strip()}") from None
+    if missing or unexpected:
+        raise FastpetsError(
+            f"--weights {file}: {len(missing)} parameters missing ({', '.join(missing[:3])}) and {len(unexpected)} "
+            f"unknown ({', '.join(unexpected[:3])}); is it of the same --arch?"
+        )

@@ -1,0 +1,57 @@
+"""From a path to encoded bytes that are safe to decode: read, parsed, and passed through Pillow where need be."""
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from fastpets import pipelines
+from fastpets.manifest import DALI
+
+
+class UnusablePicture(Exception):
+    """This file cannot be used; the message says what was found."""
+
+
+def read_encoded(path: str, kind: int, height: int, width: int) -> np.ndarray:
+    """A file's bytes (uint8, 1-D), in a format that DALI decodes to the upright (height, width) of the manifest.
+
+    Raises UnusablePicture: the file is gone, no picture, or not the one that the manifest knows.
+    """
+    try:
+        with open(path, "rb") as file:
+            encoded = file.read()
+    except OSError as error:
+        raise UnusablePicture(f"unreadable ({error.strerror})") from None
+    try:
+        size = pipelines.parse(encoded) if kind == DALI else None
+    except pipelines.Unparsable:
+        size = None  # such as WebP without loss but with EXIF
+    if size is None:
+        encoded, size = _as_bmp(encoded)
+    if sorted(size) != sorted((height, width)):  # by EXIF, the stored sides may be the upright ones swapped
+        raise UnusablePicture(f"{size[1]} x {size[0]} px, expected {width} x {height}: it changed since the scan")
+    return np.frombuffer(encoded, np.uint8)
+
+
+def pillow_rgb(encoded: bytes) -> Image.Image:
+    """A picture as Pillow shows it: the first frame, upright, 8-bit RGB; alpha is dropped, 16 bits are scaled to 8."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        picture = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded)))
+        if picture.mode.startswith("I"):  # 16-bit grey, which convert() would clip
+            values = np.asarray(picture).clip(0, 65535)
+            picture = Image.fromarray(np.round(values / 257).astype(np.uint8))
+        return picture.convert("RGB")
+
+
+def _as_bmp(encoded: bytes) -> tuple[bytes, tuple[int, int]]:
+    """A picture decoded by Pillow as an uncompressed BMP file, and its (height, width)."""
+    try:
+        picture = pillow_rgb(encoded)
+    except Exception as error:  # Pillow's readers meet any bytes, and fail in any way
+        raise UnusablePicture(f"not decoded by Pillow ({type(error).__name__}: {error})") from None
+    file = io.BytesIO()
+    picture.save(file, "BMP")
+    return file.getvalue(), (picture.height, picture.width)

@@ -1,0 +1,54 @@
+"""The run folder: what a training run leaves, each file written beside its place and moved in whole."""
+
+import csv
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import save
+
+from fastpets.errors import FastpetsError
+
+if TYPE_CHECKING:
+    from fastpets.learner import EpochResult
+    from fastpets.model import Classifier
+
+
+class RunFolder:
+    """A new folder with config.json, metrics.csv, and from the first epoch's end model.safetensors and model.json."""
+
+    def __init__(self, path: Path) -> None:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise FastpetsError(f"--out {path}: there is something already, expected a new or an empty folder")
+        path.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+
+    def save_config(self, config: dict[str, Any]) -> None:
+        """config.json: all settings of the run, as they were resolved."""
+        self._write("config.json", lambda path: path.write_text(json.dumps(config, indent=2, default=str) + "\n"))
+
+    def add_result(self, result: "EpochResult") -> None:
+        """metrics.csv: one more row, of an epoch's numbers."""
+        self.rows.append(dataclasses.asdict(result))
+        self._write("metrics.csv", self._write_rows)
+
+    def save_model(self, model: "Classifier", description: dict[str, Any]) -> None:
+        """model.safetensors and model.json: the weights, and all else that a prediction needs."""
+        state = {name: value.contiguous() for name, value in model.state_dict().items()}
+        self._write("model.safetensors", lambda path: path.write_bytes(save(state)))
+        self._write("model.json", lambda path: path.write_text(json.dumps(description, indent=2) + "\n"))
+
+    def _write_rows(self, path: Path) -> None:
+        with open(path, "w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+    def _write(self, name: str, write: Callable[[Path], Any]) -> None:
+        staging = self.path / f".{name}.part"
+        write(staging)
+        os.replace(staging, self.path / name)

@@ -1,0 +1,20 @@
+"""DALI: graphs that decode and warp batches of encoded pictures, and the stream that keeps one of them busy.
+
+Pure functions of what they are fed: nothing random happens here. One of the two DALI wheels is needed, by CUDA version.
+"""
+
+try:
+    import nvidia.dali  # noqa: F401
+    import nvidia.nvimgcodec  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "fastpets needs NVIDIA DALI, whose wheels are one for each CUDA version: "
+        "pip install 'fastpets[cuda13]', or 'fastpets[cuda12]' where the driver is for CUDA 12; not both. "
+        "Either also works without a GPU"
+    ) from error
+
+from fastpets.pipelines.graphs import decoded_pictures, warped_pictures
+from fastpets.pipelines.parse import Unparsable, parse
+from fastpets.pipelines.stream import Inputs, Stream, undecodable
+
+__all__ = ["Inputs", "Stream", "Unparsable", "decoded_pictures", "parse", "undecodable", "warped_pictures"]
