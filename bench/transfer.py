@@ -76,7 +76,7 @@ def train_with_fastai(pictures: str, weights: str, seed: int) -> dict[str, float
     dls = DataBlock(
         blocks=(ImageBlock, CategoryBlock),
         get_items=lambda _: [*train.paths, *valid.paths],
-        get_y=label_of.__getitem__,
+        get_y=lambda path: label_of[path],
         splitter=IndexSplitter(range(len(train), len(train) + len(valid))),
         item_tfms=Resize(460),
         batch_tfms=[*aug_transforms(size=224, min_scale=0.75), Normalize.from_stats([0.5] * 3, [0.5] * 3)],

@@ -2,13 +2,14 @@
 
 Pixels are areas: pixel i covers [i, i + 1) and its centre is i + 0.5, in the picture and in the output alike. Points
 are columns (x, y, 1); a matrix is named target_from_source, so that the names of a product read off. On the way from
-an output pixel to its place in the decoded picture stand four frames:
+an output pixel to the place where it is sampled there are five frames:
 
     output   the S x S pixels that the model sees
     crop     the part of the canvas that they cover, [-1, 1] either way
     canvas   the square that presizing keeps, [-1, 1] either way: the picture's shorter side, and as much of the
              longer one; flips, turns, zooms and warps happen about its middle
-    source   the decoded picture, shrunk if it was large: (w', h') pixels
+    picture  (w, h) pixels, upright
+    source   the picture as it is sampled, shrunk if it was large: (w', h') pixels
 
 The formulas are those of fastai 2.8's `aug_transforms(size, min_scale=0.75)`, each sample with draws of its own.
 """
@@ -58,22 +59,22 @@ def transforms(
 
     Without `augment` (validation) nothing is drawn: the centre square, resized to `size`.
     """
-    shrunk_h, shrunk_w = shrunk_sizes(heights, widths, min(presize, 2 * size))
     if augment is None:
-        source_from_canvas = presize_crop(shrunk_h, shrunk_w, np.full(len(ids), 0.5), np.full(len(ids), 0.5))
-        source_from_output = source_from_canvas @ crop_from_output(size)
-        tables = normalized(np.arange(256) / 255, mean, std)
-        tables = np.broadcast_to(tables, (len(ids), 3, 256))
+        middle = np.full(len(ids), 0.5)
+        picture_from_crop = presize_crop(heights, widths, middle, middle)
+        values = np.broadcast_to(np.arange(256) / 255, (len(ids), 256))
     else:
-        row = philox.uniforms(philox.AUGMENT, seed, epoch, ids, 0, len(DRAWS))
-        u = dict(zip(DRAWS, row.T, strict=True))
-        source_from_canvas = presize_crop(shrunk_h, shrunk_w, u["presize_x"], u["presize_y"])
-        canvas_from_crop = geometry(u, augment) @ random_crop(u, augment)
-        source_from_output = source_from_canvas @ canvas_from_crop @ crop_from_output(size)
-        tables = normalized(lighting(u, augment)[:, None, :], mean, std)
+        numbers = philox.uniforms(philox.AUGMENT, seed, epoch, ids, 0, len(DRAWS))
+        u = dict(zip(DRAWS, numbers.T, strict=True))
+        picture_from_canvas = presize_crop(heights, widths, u["presize_x"], u["presize_y"])
+        picture_from_crop = picture_from_canvas @ geometry(u, augment) @ random_crop(u, augment)
+        values = lighting(u, augment)
+    shrunk_h, shrunk_w = shrunk_sizes(heights, widths, min(presize, 2 * size))
+    source_from_picture = matrices([[shrunk_w / widths, 0, 0], [0, shrunk_h / heights, 0], [0, 0, 1]])
+    source_from_output = source_from_picture @ picture_from_crop @ crop_from_output(size)
     return Transforms(
         source_from_output.astype(np.float32),
-        tables.astype(np.float32),
+        normalized(values, mean, std).astype(np.float32),
         np.stack([shrunk_h, shrunk_w], axis=-1).astype(np.float32),
         (shrunk_h != heights) | (shrunk_w != widths),
     )
@@ -89,7 +90,7 @@ def shrunk_sizes(heights: np.ndarray, widths: np.ndarray, limit: int) -> tuple[n
 
 
 def presize_crop(heights: np.ndarray, widths: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """source_from_canvas: the whole shorter side, at `x` or `y` (0-1) along the longer one."""
+    """picture_from_canvas: the whole shorter side, at `x` or `y` (0-1) along the longer one."""
     side = np.minimum(heights, widths)
     left, top = x * (widths - side), y * (heights - side)
     half = side / 2
@@ -162,8 +163,8 @@ def lighting(u: Draws, augment: Augment) -> np.ndarray:
 
 
 def normalized(values: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """Values (..., 256) on a scale from 0 to 1 as the model's three channels want them: (..., 3, 256)."""
-    return (values - np.array(mean)[:, None]) / np.array(std)[:, None]
+    """Values (B, 256) on a scale from 0 to 1 as each of the model's three channels wants them: (B, 3, 256)."""
+    return (values[:, None, :] - np.array(mean)[:, None]) / np.array(std)[:, None]
 
 
 def logit(value: np.ndarray) -> np.ndarray:

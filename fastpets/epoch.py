@@ -140,7 +140,7 @@ class Epoch:
     def _recover(self) -> None:
         """After a batch that did not decode: its culprits go through Pillow, from now on, and a new pipeline starts.
 
-        What Pillow decodes is used (two JPEGs of Oxford-IIIT Pet are such); what it refuses is a bad file.
+        What Pillow decodes is used, such as a PNG whose last check sum is wrong; what it refuses is a bad file.
         """
         self.stream = None
         request = self.decoding.popleft()

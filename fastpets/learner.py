@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -15,7 +16,7 @@ from fastpets.loader import Loader
 from fastpets.model import NORM_LAYERS, Classifier
 from fastpets.schedule import Rate, group_rates, one_cycle
 
-LOSS_SMOOTHING = 0.98  # of the training loss that is shown, as fastai's
+LOSS_SMOOTHING = 0.98
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,21 @@ class EpochResult:
     error_rate: float
     seconds: float
     images_per_sec: float
+
+
+class SmoothedLoss:
+    """The training loss as fastai shows it: an average over a phase's steps, each weighing 0.98 of the next."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.average, self.num_steps = torch.zeros((), device=device), 0
+
+    def update(self, loss: torch.Tensor) -> None:
+        self.average = torch.lerp(loss.detach(), self.average, LOSS_SMOOTHING)
+        self.num_steps += 1
+
+    def value(self) -> float:
+        """The average, freed of its start from 0."""
+        return self.average.item() / (1 - LOSS_SMOOTHING**self.num_steps)
 
 
 class Learner:
@@ -77,9 +93,11 @@ class Learner:
         rates = group_rates(lr_max, 1 + max(group["layer_group"] for group in self.optimizer.param_groups))
         rates = [rates[group["layer_group"]] for group in self.optimizer.param_groups]
         scheduler = one_cycle(self.optimizer, rates, epochs * len(self.train), pct_start=pct_start, div=div)
+        smoothed = SmoothedLoss(self.device)
         for epoch in range(epochs):
             started = time.perf_counter()
-            train_loss, num_images = self._train_epoch(scheduler, f"{phase} {epoch + 1}/{epochs}")
+            num_images = self._train_epoch(scheduler, smoothed, f"{phase} {epoch + 1}/{epochs}")
+            train_loss = smoothed.value()  # waits for the device
             train_s = time.perf_counter() - started
             valid_loss, error_rate = self.validate()
             result = EpochResult(
@@ -114,18 +132,18 @@ class Learner:
             accuracy.update(logits, labels)
         return loss.compute().item(), 1 - accuracy.compute().item()
 
-    def _train_epoch(self, scheduler: torch.optim.lr_scheduler.OneCycleLR, description: str) -> tuple[float, int]:
-        """One pass over the training loader: the smoothed loss, and how many pictures there were."""
+    def _train_epoch(self, scheduler: LRScheduler, smoothed: "SmoothedLoss", description: str) -> int:
+        """One pass over the training loader; returns how many pictures there were."""
         self.model.train()
-        smoothed, num_steps, num_images = torch.zeros((), device=self.device), 0, 0
+        num_images = 0
         for images, labels in track(self.train, description, len(self.train)):
             loss = cross_entropy(self._logits(images), labels)
             self._step(loss, scheduler)
-            smoothed = torch.lerp(loss.detach(), smoothed, LOSS_SMOOTHING)
-            num_steps, num_images = num_steps + 1, num_images + len(labels)
-        return smoothed.item() / (1 - LOSS_SMOOTHING**num_steps), num_images  # item() waits for the device
+            smoothed.update(loss)
+            num_images += len(labels)
+        return num_images
 
-    def _step(self, loss: torch.Tensor, scheduler: torch.optim.lr_scheduler.OneCycleLR) -> None:
+    def _step(self, loss: torch.Tensor, scheduler: LRScheduler) -> None:
         """One step of the optimizer, and of the scheduler unless the gradient scaler skipped the former."""
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()

@@ -21,7 +21,7 @@ from fastpets.items import Items
 from fastpets.system import cache_dir
 
 VERSION = 1  # goes into the name of the cached file: raise it when a fact or its meaning changes
-DALI_FORMATS = frozenset({"JPEG", "MPO", "PNG", "BMP", "WEBP"})
+DALI_FORMATS = frozenset({"JPEG", "MPO", "PNG", "WEBP"})
 ORIENTATION = 0x0112
 SWAPS_SIDES = (5, 6, 7, 8)  # the EXIF orientations that turn a picture by a quarter
 

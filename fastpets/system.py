@@ -5,6 +5,10 @@ import os
 import platform
 from pathlib import Path
 
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+OWN_CGROUP = Path("/proc/self/cgroup")
+CPU_INFO = Path("/proc/cpuinfo")
+
 
 def cache_dir() -> Path:
     """The user's cache folder for this package, by the XDG convention; made if it does not exist."""
@@ -23,16 +27,15 @@ def num_processors() -> int:
 
 def _cgroup_v2_quota() -> int | None:
     """Whole processors in cpu.max, rounded up, of this process's group and its ancestors; None: no limit."""
-    root = Path("/sys/fs/cgroup")
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = OWN_CGROUP.read_text().splitlines()
     except OSError:
         return None
     own = next((line[3:].lstrip("/") for line in lines if line.startswith("0::")), "")
-    group = root / own
+    group = CGROUP_ROOT / own
     quotas = []
     for folder in (group, *group.parents):
-        if folder != root and root not in folder.parents:
+        if folder != CGROUP_ROOT and CGROUP_ROOT not in folder.parents:
             break
         try:
             quota, period = (folder / "cpu.max").read_text().split()
@@ -45,8 +48,8 @@ def _cgroup_v2_quota() -> int | None:
 
 def _cgroup_v1_quota() -> int | None:
     try:
-        quota = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text())
-        period = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text())
+        quota = int((CGROUP_ROOT / "cpu/cpu.cfs_quota_us").read_text())
+        period = int((CGROUP_ROOT / "cpu/cpu.cfs_period_us").read_text())
     except (OSError, ValueError):
         return None
     return -(-quota // period) if quota > 0 and period > 0 else None
@@ -58,7 +61,7 @@ def cpu_has_bfloat16() -> bool:
     Without them oneDNN emulates it: a ResNet step took 8 to 12 times as long as in float32 (AMD EPYC, AVX2).
     """
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        text = CPU_INFO.read_text()
     except OSError:
         return False
     key = "Features" if platform.machine() == "aarch64" else "flags"
