@@ -30,7 +30,10 @@ def bench_loading(benchmark: BenchmarkFixture, pictures: list[str], row: str) ->
         return sum(len(batch[1]) for batch in loader)
 
     num_images = benchmark.pedantic(epoch, rounds=3, warmup_rounds=1)
-    assert num_images in (count, count - 1 - (count - 1) % BATCH_SIZE)  # fastai holds one back and drops the last batch
+    assert num_images in (
+        count,
+        count - 1 - (count - 1) % BATCH_SIZE,
+    )  # fastai holds one back and drops the last batch
     if benchmark.enabled:
         benchmark.extra_info["row"] = row
         benchmark.extra_info["images_per_sec"] = num_images / benchmark.stats.stats.median

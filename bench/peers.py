@@ -25,7 +25,13 @@ def fastpets(paths: Sequence[str], labels: Sequence[int], num_workers: int) -> I
     """This project's loader with its default augmentation, the chapter's."""
     items = Items(tuple(paths), np.array(labels), tuple(map(str, range(max(labels) + 1))))
     return Loader(
-        items, batch_size=BATCH_SIZE, size=SIZE, augment=Augment(), num_workers=num_workers, device="cpu", drop_last=False
+        items,
+        batch_size=BATCH_SIZE,
+        size=SIZE,
+        augment=Augment(),
+        num_workers=num_workers,
+        device="cpu",
+        drop_last=False,
     )
 
 
@@ -60,7 +66,11 @@ def torchvision(paths: Sequence[str], labels: Sequence[int], num_workers: int) -
         ]
     )
     return torch.utils.data.DataLoader(
-        _Pictures(paths, labels, transform), BATCH_SIZE, shuffle=True, num_workers=num_workers, persistent_workers=True
+        _Pictures(paths, labels, transform),
+        BATCH_SIZE,
+        shuffle=True,
+        num_workers=num_workers,
+        persistent_workers=True,
     )
 
 
@@ -83,7 +93,10 @@ def fastai(paths: Sequence[str], labels: Sequence[int], num_workers: int) -> Ite
         get_y=lambda path: str(label_of[path]),
         splitter=IndexSplitter([0]),
         item_tfms=Resize(460),
-        batch_tfms=[*aug_transforms(size=SIZE, min_scale=0.75), Normalize.from_stats(IMAGENET_MEAN, IMAGENET_STD)],
+        batch_tfms=[
+            *aug_transforms(size=SIZE, min_scale=0.75),
+            Normalize.from_stats(IMAGENET_MEAN, IMAGENET_STD),
+        ],
     )
     return block.dataloaders(None, bs=BATCH_SIZE, num_workers=num_workers, device=torch.device("cpu")).train
 
@@ -93,7 +106,11 @@ def decode_only(paths: Sequence[str], labels: Sequence[int], num_workers: int) -
     encoded = [np.fromfile(path, np.uint8) for path in paths]
     batches = [{"encoded": encoded[start : start + BATCH_SIZE]} for start in range(0, len(encoded), BATCH_SIZE)]
     graph = partial(
-        pipelines.decoded_pictures, device="cpu", batch_size=BATCH_SIZE, num_threads=num_workers, device_id=None
+        pipelines.decoded_pictures,
+        device="cpu",
+        batch_size=BATCH_SIZE,
+        num_threads=num_workers,
+        device_id=None,
     )
     return _DecodeOnly(graph, batches)
 

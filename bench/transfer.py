@@ -44,7 +44,10 @@ def run_fastai(pictures: str, weights: str, seed: int, folder: Path) -> dict[str
     """This file again, in a process that trains with fastai."""
     out = folder / f"fastai-{seed}.json"
     started = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "bench.transfer", "--fastai", pictures, weights, str(seed), str(out)], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "bench.transfer", "--fastai", pictures, weights, str(seed), str(out)],
+        check=True,
+    )
     return {**json.loads(out.read_text()), "process_s": time.perf_counter() - started}
 
 
@@ -70,7 +73,9 @@ def train_with_fastai(pictures: str, weights: str, seed: int) -> dict[str, float
 
     train, valid = open_items(pictures)
     label_of = {
-        path: items.classes[label] for items in (train, valid) for path, label in zip(items.paths, items.labels, strict=True)
+        path: items.classes[label]
+        for items in (train, valid)
+        for path, label in zip(items.paths, items.labels, strict=True)
     }
     set_seed(seed, reproducible=True)
     dls = DataBlock(

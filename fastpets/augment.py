@@ -145,7 +145,11 @@ def random_crop(u: Draws, augment: Augment) -> np.ndarray:
     """canvas_from_crop: a part of the canvas with `min_scale` to all of its area, anywhere on it."""
     side = np.sqrt(augment.min_scale + u["crop_scale"] * (1 - augment.min_scale))
     return matrices(
-        [[side, 0, (1 - side) * (2 * u["crop_x"] - 1)], [0, side, (1 - side) * (2 * u["crop_y"] - 1)], [0, 0, 1]]
+        [
+            [side, 0, (1 - side) * (2 * u["crop_x"] - 1)],
+            [0, side, (1 - side) * (2 * u["crop_y"] - 1)],
+            [0, 0, 1],
+        ]
     )
 
 

@@ -44,7 +44,10 @@ class Epoch:
         self.pool = ThreadPoolExecutor(loader.num_workers, thread_name_prefix="fastpets-read")
         self.stream: pipelines.Stream | None = None
         on_gpu = loader.device.type == "cuda"
-        self.device = {"device": "gpu" if on_gpu else "cpu", "device_id": loader.device.index if on_gpu else None}
+        self.device: dict[str, Any] = {
+            "device": "gpu" if on_gpu else "cpu",
+            "device_id": loader.device.index if on_gpu else None,
+        }
 
     def __enter__(self) -> Epoch:
         return self

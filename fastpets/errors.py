@@ -1,7 +1,7 @@
 """The errors that a user of the package can meet, each with a message that says what to do."""
 
 
-class FastpetsError(ValueError):
+class FastpetsError(Exception):
     """What was asked cannot be done; the message says what was found, what was expected and what to do."""
 
 

@@ -15,7 +15,26 @@ from fastpets.errors import FastpetsError
 from fastpets.order import permutation
 
 IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .gif .webp .bmp .dib .tif .tiff .jp2 .j2k .ppm .pgm .pbm .pnm .avif".split()
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".gif",
+        ".webp",
+        ".bmp",
+        ".dib",
+        ".tif",
+        ".tiff",
+        ".jp2",
+        ".j2k",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".avif",
+    ]
 )
 TRAIN_NAMES = ("train", "training")
 VALID_NAMES = ("valid", "val", "validation", "test")
@@ -23,7 +42,7 @@ VALID_SHARE = 0.2
 NO_LABEL = -1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Items:
     """Pictures in a fixed order; the position of one is its item id.
 
@@ -124,7 +143,8 @@ def _find_files(folder: Path) -> tuple[list[str], list[str]]:
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing there"
         raise FastpetsError(f"{folder}: {found}, expected a folder of pictures")
-    pictures, others = [], []
+    pictures: list[str] = []
+    others: list[str] = []
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:

@@ -1,8 +1,11 @@
 """The learner: fastai's training of a model on a loader, validated on another, in phases of one cycle each."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -12,9 +15,11 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from fastpets.console import EpochTable, track
-from fastpets.loader import Loader
 from fastpets.model import NORM_LAYERS, Classifier
 from fastpets.schedule import Rate, group_rates, one_cycle
+
+if TYPE_CHECKING:
+    from fastpets.loader import Loader
 
 LOSS_SMOOTHING = 0.98
 
@@ -66,7 +71,7 @@ class Learner:
     ) -> None:
         self.train, self.valid = train, valid
         self.device = train.device
-        self.model = model.to(self.device, memory_format=torch.channels_last)
+        self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self.amp_dtype, self.weight_decay = amp_dtype, weight_decay
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp_dtype is torch.float16)
         self.on_epoch_end = on_epoch_end or EpochTable()
@@ -85,7 +90,13 @@ class Learner:
         self._train_backbone(True)
 
     def fit_one_cycle(
-        self, epochs: int, lr_max: Rate, *, pct_start: float = 0.25, div: float = 25.0, phase: str = "one cycle"
+        self,
+        epochs: int,
+        lr_max: Rate,
+        *,
+        pct_start: float = 0.25,
+        div: float = 25.0,
+        phase: str = "one cycle",
     ) -> None:
         """Trains for `epochs`, the rate rising to `lr_max` during `pct_start` of the steps and falling after it."""
         if epochs == 0:
@@ -132,7 +143,7 @@ class Learner:
             accuracy.update(logits, labels)
         return loss.compute().item(), 1 - accuracy.compute().item()
 
-    def _train_epoch(self, scheduler: LRScheduler, smoothed: "SmoothedLoss", description: str) -> int:
+    def _train_epoch(self, scheduler: LRScheduler, smoothed: SmoothedLoss, description: str) -> int:
         """One pass over the training loader; returns how many pictures there were."""
         self.model.train()
         num_images = 0
@@ -165,7 +176,10 @@ class Learner:
                 for parameter in layer.parameters(recurse=False):
                     parameter.requires_grad_(trains or isinstance(layer, NORM_LAYERS))
         self.optimizer = torch.optim.AdamW(
-            _parameter_groups(self.model.layer_groups(), self.weight_decay), betas=(0.95, 0.99), eps=1e-5, fused=True
+            _parameter_groups(self.model.layer_groups(), self.weight_decay),
+            betas=(0.95, 0.99),
+            eps=1e-5,
+            fused=True,
         )
 
 
@@ -181,7 +195,8 @@ def _parameter_groups(layer_groups: list[list[nn.Module]], weight_decay: float) 
     """
     groups: list[dict] = []
     for number, modules in enumerate(layer_groups):
-        decaying, others = [], []
+        decaying: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for layer in _holders(modules):
             for name, parameter in layer.named_parameters(recurse=False):
                 no_decay = isinstance(layer, NORM_LAYERS) or name.endswith("bias")

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import tempfile
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +36,7 @@ class Facts(NamedTuple):
     problem: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Manifest:
     """Facts in the order of the paths: (N,) uint8 kinds, (N,) int32 upright heights and widths in pixels.
 
@@ -89,12 +88,10 @@ def read_header(path: str) -> Facts:
     try:
         if os.path.getsize(path) == 0:
             return Facts(BAD, 0, 0, "0 bytes, expected a picture")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata is no reason to speak up
-            with Image.open(path) as picture:
-                width, height = picture.size
-                orientation, seen_by_dali = _orientation(picture, path)
-                kind = DALI if picture.format in DALI_FORMATS and seen_by_dali else PILLOW
+        with Image.open(path) as picture:
+            width, height = picture.size
+            orientation, seen_by_dali = _orientation(picture, path)
+            kind = DALI if picture.format in DALI_FORMATS and seen_by_dali else PILLOW
     except UnidentifiedImageError:
         return Facts(BAD, 0, 0, f"{_start(path)}, expected a picture")
     except Image.DecompressionBombError as error:

@@ -1,7 +1,7 @@
 """The model: a pretrained backbone of torchvision or timm, fastai's head, and its layers in groups."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torchvision
@@ -74,43 +74,53 @@ def create_model(arch: str, num_classes: int, weights: str | Path = "default") -
     """
     source = str(weights)
     if arch.startswith("timm/"):
-        backbone, num_features, mean, std = _timm_backbone(arch.removeprefix("timm/"), source)
-        network, classifier_names = backbone.network, tuple(backbone.classifier_names)
+        backbone = _timm_backbone(arch.removeprefix("timm/"), source)
     else:
-        backbone, num_features, mean, std, classifier_names = _torchvision_backbone(arch, source)
-        network = backbone
+        backbone = _torchvision_backbone(arch, source)
     if source not in ("default", "none"):
-        _load_backbone(network, Path(source), (*classifier_names, "aux", "AuxLogits"))
-    model = Classifier(backbone, num_features, num_classes)
-    model.mean, model.std, model.pretrained = mean, std, source != "none"
+        _load_weights(backbone, Path(source))
+    model = Classifier(backbone.module, backbone.num_features, num_classes)
+    model.mean, model.std, model.pretrained = backbone.mean, backbone.std, source != "none"
     return model
 
 
-def _torchvision_backbone(arch: str, source: str) -> tuple[Any, int, Any, Any, tuple[str, ...]]:
-    """A network whose classifier is gone: (backbone, its number of features, mean, std, the classifier's name)."""
+class _Backbone(NamedTuple):
+    """A module from images to pooled features, and what is to be known of it."""
+
+    module: nn.Module
+    network: nn.Module  # the library's own, under whose parameter names weights are stored
+    num_features: int
+    not_loaded: tuple[str, ...]  # modules that weights may have and the network no longer has
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+def _torchvision_backbone(arch: str, source: str) -> _Backbone:
     if arch not in torchvision.models.list_models(module=torchvision.models):
         raise FastpetsError(f"--arch {arch}: not one of torchvision's classification models, nor timm/NAME")
-    weights, mean, std = None, IMAGENET_MEAN, IMAGENET_STD
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
     if source == "default":
         weights = torchvision.models.get_model_weights(arch).DEFAULT
         mean, std = tuple(weights.transforms().mean), tuple(weights.transforms().std)
-    try:
-        network = torchvision.models.get_model(arch, weights=weights)
-    except OSError as error:
-        place = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
-        raise FastpetsError(
-            f"--weights default: {weights.url} cannot be downloaded ({error}); put it at {place} by hand, "
-            "or give --weights FILE or --weights none"
-        ) from None
-    for auxiliary in ("aux1", "aux2", "AuxLogits"):  # GoogLeNet's and Inception's second losses
-        if hasattr(network, auxiliary):
-            setattr(network, auxiliary, None)
-            network.aux_logits = False
-    name, num_features = _remove_classifier(network)
-    return network, num_features, mean, std, (name,)
+        try:
+            network = torchvision.models.get_model(arch, weights=weights)
+        except (OSError, RuntimeError) as error:  # no network, or a check sum that is wrong
+            place = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
+            raise FastpetsError(
+                f"--weights default: {weights.url} cannot be downloaded ({error}); put it at {place} by hand, "
+                "or give --weights FILE or --weights none"
+            ) from None
+    else:
+        network = torchvision.models.get_model(arch, weights=None)
+    auxiliary = tuple(name for name in ("aux1", "aux2", "AuxLogits") if hasattr(network, name))
+    for name in auxiliary:  # GoogLeNet's and Inception's second losses
+        setattr(network, name, None)
+        network.aux_logits = False
+    classifier, num_features = _remove_classifier(network)
+    return _Backbone(network, network, num_features, (classifier, *auxiliary), mean, std)
 
 
-def _remove_classifier(network: nn.Module) -> tuple[str, int]:
+def _remove_classifier(network: Any) -> tuple[str, int]:
     """Takes a torchvision network's classifier out: its name, and the number of features that now come out.
 
     Where it was linear behind a mean over the whole map, the pool becomes fastai's pair of maximum and mean.
@@ -135,24 +145,21 @@ def _remove_classifier(network: nn.Module) -> tuple[str, int]:
     return name, num_features
 
 
-class _TimmBackbone(nn.Module):
-    """A timm network up to its features, pooled: (B, F), or (B, 2F) of a map that fastai's pair is taken of."""
+class _TimmFeatures(nn.Module):
+    """A timm network up to its features, pooled: (B, F), or (B, 2F, 1, 1) of a map that fastai's pair is taken of."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network
-        config: Any = network.pretrained_cfg
-        names = config.get("classifier") or ()
-        self.classifier_names = [names] if isinstance(names, str) else list(names)
-        self.pool = ConcatPool() if config.get("pool_size") and getattr(network, "output_fmt", "NCHW") == "NCHW" else None
+        is_map = network.pretrained_cfg.get("pool_size") and getattr(network, "output_fmt", "NCHW") == "NCHW"
+        self.pool = ConcatPool() if is_map else None
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         features = self.network.forward_features(images)
         return self.pool(features) if self.pool else self.network.forward_head(features, pre_logits=True)
 
 
-def _timm_backbone(name: str, source: str) -> tuple[_TimmBackbone, int, Any, Any]:
-    """A timm network without its classifier: (backbone, its number of features, mean, std)."""
+def _timm_backbone(name: str, source: str) -> _Backbone:
     try:
         import timm
     except ImportError:
@@ -168,14 +175,16 @@ def _timm_backbone(name: str, source: str) -> tuple[_TimmBackbone, int, Any, Any
             "give --weights FILE or --weights none"
         ) from None
     config = network.pretrained_cfg
-    backbone = _TimmBackbone(network).eval()
+    module = _TimmFeatures(network).eval()
     with torch.no_grad():
-        num_features = backbone(torch.zeros(1, *config["input_size"])).flatten(1).shape[1]
-    return backbone, num_features, tuple(config["mean"]), tuple(config["std"])
+        num_features = module(torch.zeros(1, *config["input_size"])).flatten(1).shape[1]
+    classifier = config.get("classifier") or ()
+    names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    return _Backbone(module, network, num_features, names, tuple(config["mean"]), tuple(config["std"]))
 
 
-def _load_backbone(network: nn.Module, file: Path, passed_over: tuple[str, ...]) -> None:
-    """Parameters from a file into a network, all but those that belong to the classifier, which it lacks."""
+def _load_weights(backbone: _Backbone, file: Path) -> None:
+    """Parameters from a file into a backbone, all but the classifier's, which it lacks."""
     if not file.is_file():
         raise FastpetsError(f"--weights {file}: no such file, expected default, none, or a safetensors or pth file")
     try:
@@ -187,9 +196,10 @@ def _load_backbone(network: nn.Module, file: Path, passed_over: tuple[str, ...])
             state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # both readers meet any bytes
         raise FastpetsError(f"--weights {file}: not readable as weights ({type(error).__name__}: {error})") from None
+    passed_over = tuple(f"{name}." for name in backbone.not_loaded)
     state = {name: value for name, value in state.items() if not name.startswith(passed_over)}
     try:
-        missing, unexpected = network.load_state_dict(state, strict=False)
+        missing, unexpected = backbone.network.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise FastpetsError(f"--weights {file}: {str(error).splitlines()[-1].strip()}") from None
     if missing or unexpected:

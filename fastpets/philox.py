@@ -23,7 +23,12 @@ def philox4x32(counter: np.ndarray, key: np.ndarray) -> np.ndarray:
     k0, k1 = np.moveaxis(key.astype(np.uint64), -1, 0)
     for _ in range(ROUNDS):
         product0, product1 = MULTIPLIERS[0] * c0, MULTIPLIERS[1] * c2
-        c0, c1, c2, c3 = (product1 >> HALF) ^ c1 ^ k0, product1 & LOW, (product0 >> HALF) ^ c3 ^ k1, product0 & LOW
+        c0, c1, c2, c3 = (
+            (product1 >> HALF) ^ c1 ^ k0,
+            product1 & LOW,
+            (product0 >> HALF) ^ c3 ^ k1,
+            product0 & LOW,
+        )
         k0, k1 = (k0 + KEY_STEPS[0]) & LOW, (k1 + KEY_STEPS[1]) & LOW
     return np.stack([c0, c1, c2, c3], axis=-1).astype(np.uint32)
 

@@ -1,7 +1,6 @@
 """From a path to encoded bytes that are safe to decode: read, parsed, and passed through Pillow where need be."""
 
 import io
-import warnings
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -37,13 +36,12 @@ def read_encoded(path: str, kind: int, height: int, width: int) -> np.ndarray:
 
 def pillow_rgb(encoded: bytes) -> Image.Image:
     """A picture as Pillow shows it: the first frame, upright, 8-bit RGB; alpha is dropped, 16 bits are scaled to 8."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        picture = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded)))
-        if picture.mode.startswith("I"):  # 16-bit grey, which convert() would clip
-            values = np.asarray(picture).clip(0, 65535)
-            picture = Image.fromarray(np.round(values / 257).astype(np.uint8))
-        return picture.convert("RGB")
+    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded)))
+    picture.info.pop("transparency", None)  # else convert() may warn that it drops it
+    if picture.mode.startswith("I"):  # 16-bit grey, which convert() would clip
+        values = np.asarray(picture).clip(0, 65535)
+        picture = Image.fromarray(np.round(values / 257).astype(np.uint8))
+    return picture.convert("RGB")
 
 
 def _as_bmp(encoded: bytes) -> tuple[bytes, tuple[int, int]]:

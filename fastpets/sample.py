@@ -88,7 +88,10 @@ def draw_picture(name: str, random: np.random.Generator) -> Image.Image:
     width, height = (longer, shorter) if random.random() < 0.5 else (shorter, longer)
 
     radius = shorter * random.uniform(0.36, 0.5)
-    centre_x, centre_y = width / 2 + random.normal(0, 0.03) * shorter, height / 2 + random.normal(0, 0.03) * shorter
+    centre_x, centre_y = (
+        width / 2 + random.normal(0, 0.03) * shorter,
+        height / 2 + random.normal(0, 0.03) * shorter,
+    )
     angle = random.uniform(0, 2 * np.pi)
     rows, columns = np.mgrid[0:height, 0:width]
     dx, dy = (columns + 0.5 - centre_x) / radius, (rows + 0.5 - centre_y) / radius

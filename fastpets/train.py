@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line: 0 when trained, 1 if it cannot be done (one line says why), 130 after Ctrl-C."""
-    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     try:
         config = tyro.cli(TrainConfig, args=arguments, prog="python -m fastpets.train")
-        return train(config)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+            return train(config)
     except FastpetsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -4,7 +4,7 @@ Pure functions of what they are fed: nothing random happens here. One of the two
 """
 
 try:
-    import nvidia.dali  # noqa: F401
+    import nvidia.dali
     import nvidia.nvimgcodec  # noqa: F401
 except ImportError as error:
     raise ImportError(

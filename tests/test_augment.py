@@ -25,7 +25,13 @@ def random_draws(count: int, seed: int = 0) -> augment.Draws:
 
 def test_validation_sees_the_centre_square_and_nothing_else() -> None:
     todo = augment.transforms(
-        np.array([0, 1]), np.array([100, 300]), np.array([140, 200]), size=50, presize=460, augment=None, **PLAIN
+        np.array([0, 1]),
+        np.array([100, 300]),
+        np.array([140, 200]),
+        size=50,
+        presize=460,
+        augment=None,
+        **PLAIN,
     )
     for matrix, (left, top, side) in zip(todo.source_from_output, [(20, 0, 100), (0, 50, 200)], strict=True):
         # 300 x 200 is shrunk to 150 x 100: its shorter side exceeds twice the output's 50.
@@ -36,7 +42,13 @@ def test_validation_sees_the_centre_square_and_nothing_else() -> None:
 
 def test_validation_tables_normalise_and_do_nothing_else() -> None:
     todo = augment.transforms(
-        np.arange(2), *np.full((2, 2), 9), size=9, presize=460, augment=None, mean=IMAGENET_MEAN, std=IMAGENET_STD
+        np.arange(2),
+        *np.full((2, 2), 9),
+        size=9,
+        presize=460,
+        augment=None,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
     )
     values = torch.arange(256, dtype=torch.uint8).expand(3, 1, 256)
     from torchvision.transforms.v2 import Compose, Normalize, ToDtype
@@ -49,7 +61,13 @@ def test_validation_tables_normalise_and_do_nothing_else() -> None:
 
 @pytest.mark.parametrize(
     ("height", "width", "limit", "shrunk"),
-    [(100, 50, 64, (100, 50)), (64, 900, 64, (64, 900)), (128, 256, 64, (64, 128)), (300, 200, 64, (96, 64)), (1, 1, 9, (1, 1))],
+    [
+        (100, 50, 64, (100, 50)),
+        (64, 900, 64, (64, 900)),
+        (128, 256, 64, (64, 128)),
+        (300, 200, 64, (96, 64)),
+        (1, 1, 9, (1, 1)),
+    ],
 )
 def test_only_pictures_beyond_the_limit_shrink_and_keep_their_shape(
     height: int, width: int, limit: int, shrunk: tuple[int, int]
@@ -62,7 +80,10 @@ def test_a_shrunk_pictures_matrix_shows_the_same_region() -> None:
     ids, height, width = np.array([0]), np.array([1000]), np.array([1503])
     large = augment.transforms(ids, height, width, size=100, presize=5000, augment=Augment(), **PLAIN)
     small = augment.transforms(ids, height, width, size=100, presize=150, augment=Augment(), **PLAIN)
-    assert tuple(large.shrunk_size[0]) == (200, 301)  # 300.6 rounded: the two axes shrink by slightly different factors
+    assert tuple(large.shrunk_size[0]) == (
+        200,
+        301,
+    )  # 300.6 rounded: the two axes shrink by slightly different factors
     assert tuple(small.shrunk_size[0]) == (150, 225)
     for x, y in [(0, 0), (100, 0), (37, 81)]:
         point = moved(large.source_from_output[0], x, y) / [301, 200]
@@ -108,7 +129,9 @@ def test_a_crop_stays_on_the_canvas_and_keeps_its_share_of_the_area() -> None:
 
 def test_without_any_draw_firing_training_is_a_random_square_of_the_picture() -> None:
     still = Augment(flip_p=0, affine_p=0, lighting_p=0, min_scale=1)
-    todo = augment.transforms(np.arange(50), np.full(50, 80), np.full(50, 60), size=60, presize=60, augment=still, **PLAIN)
+    todo = augment.transforms(
+        np.arange(50), np.full(50, 80), np.full(50, 60), size=60, presize=60, augment=still, **PLAIN
+    )
     matrix = todo.source_from_output
     assert np.allclose(matrix[:, 0], [1, 0, 0], atol=1e-4)
     assert np.allclose(matrix[:, 1, :2], [0, 1], atol=1e-6)
@@ -135,7 +158,14 @@ def test_mult_scales_rotation_warp_and_lighting() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"flip_p": 1.5}, {"zoom": 0.5}, {"warp": 0.4, "mult": 2}, {"lighting": 1.0}, {"min_scale": float("nan")}]
+    "wrong",
+    [
+        {"flip_p": 1.5},
+        {"zoom": 0.5},
+        {"warp": 0.4, "mult": 2},
+        {"lighting": 1.0},
+        {"min_scale": float("nan")},
+    ],
 )
 def test_impossible_settings_are_refused_by_name(wrong: dict) -> None:
     with pytest.raises(FastpetsError, match=f"Augment.{next(iter(wrong))}.*expected"):

@@ -37,7 +37,11 @@ def test_the_reference_look_up_replaces_each_value_by_its_tables_entry() -> None
     [
         (torch.zeros(2, 4, 4, 3), torch.zeros(2, 3, 256), "pixels: torch.float32"),
         (torch.zeros(2, 4, 4, 4, dtype=torch.uint8), torch.zeros(2, 3, 256), r"pixels: .*\(2, 4, 4, 4\)"),
-        (torch.zeros(2, 4, 4, 3, dtype=torch.uint8), torch.zeros(1, 3, 256), r"tables: .*expected float32 \(2, 3, 256\)"),
+        (
+            torch.zeros(2, 4, 4, 3, dtype=torch.uint8),
+            torch.zeros(1, 3, 256),
+            r"tables: .*expected float32 \(2, 3, 256\)",
+        ),
     ],
 )
 def test_other_shapes_and_types_are_refused(pixels: torch.Tensor, tables: torch.Tensor, message: str) -> None:
@@ -65,7 +69,11 @@ def bilinear_by_hand(picture: np.ndarray, x: float, y: float) -> np.ndarray:
 def test_the_reference_warp_is_bilinear_between_centres_with_reflected_borders(height: int, width: int) -> None:
     random = np.random.default_rng(height)
     picture = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
-    matrix = np.array([[0.9, 0.3, -0.4 * width], [-0.2, 1.1, 0.1 * height], [0.003, -0.002, 1]]) * [[1], [1], [1]]
+    matrix = np.array([[0.9, 0.3, -0.4 * width], [-0.2, 1.1, 0.1 * height], [0.003, -0.002, 1]]) * [
+        [1],
+        [1],
+        [1],
+    ]
     warped = reference.warp([torch.from_numpy(picture)], torch.from_numpy(matrix)[None], 24)[0].numpy()
     for row, column in np.ndindex(24, 24):
         x, y, w = matrix @ [column + 0.5, row + 0.5, 1]

@@ -1,4 +1,4 @@
-"""The loader's promises: whose pixels come when does not depend on how they are made, and nothing is lost on the way."""
+"""The loader's promises: how pixels are made changes none of them, and nothing is lost on the way."""
 
 import subprocess
 import sys
@@ -57,7 +57,9 @@ def test_epochs_and_seeds_differ_and_an_epoch_can_be_had_again(make_folder: Call
     assert not any(torch.equal(first[i], other[i]) for i in first)
 
 
-def test_validation_is_the_centre_square_resized_once_and_normalised(make_folder: Callable[..., Path]) -> None:
+def test_validation_is_the_centre_square_resized_once_and_normalised(
+    make_folder: Callable[..., Path],
+) -> None:
     loader = Loader(items_of(make_folder(9)), size=SIZE, presize=460)
     found = pixels_by_id(loader)
     assert list(found) == list(range(9))
@@ -101,7 +103,9 @@ def test_batches_have_the_promised_form(make_folder: Callable[..., Path]) -> Non
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_images_are_the_float32_ones_rounded(make_folder: Callable[..., Path], dtype: torch.dtype) -> None:
+def test_half_precision_images_are_the_float32_ones_rounded(
+    make_folder: Callable[..., Path], dtype: torch.dtype
+) -> None:
     items = items_of(make_folder(3))
     full, half = (next(iter(Loader(items, size=SIZE, dtype=kind))).images for kind in (torch.float32, dtype))
     assert torch.equal(half, full.to(dtype))
@@ -116,7 +120,9 @@ def test_the_length_is_the_number_of_batches_every_time(make_folder: Callable[..
         assert len(loader) >= 1
 
 
-def test_training_drops_the_incomplete_last_batch_and_validation_does_not(make_folder: Callable[..., Path]) -> None:
+def test_training_drops_the_incomplete_last_batch_and_validation_does_not(
+    make_folder: Callable[..., Path],
+) -> None:
     train, valid = fastpets.loaders(make_folder(25), size=8, batch_size=3)
     assert [len(labels) for _, labels in train] == [3] * 6
     assert [len(labels) for _, labels in valid] == [3, 2]
@@ -222,7 +228,9 @@ def test_a_gif_a_text_and_an_empty_file_end_in_the_promised_error_or_skip_never_
     assert (child.returncode, child.stdout) == (0, "whole\n"), child.stderr
 
 
-def test_a_bad_header_raises_before_training_and_names_the_file_and_what_to_do(make_folder: Callable[..., Path]) -> None:
+def test_a_bad_header_raises_before_training_and_names_the_file_and_what_to_do(
+    make_folder: Callable[..., Path],
+) -> None:
     with pytest.raises(BadFileError, match=r"kind0_2.jpg: 0 bytes, expected a picture.*on_bad_file='skip'") as error:
         Loader(items_of(with_bad_files(make_folder(64))))
     assert [Path(path).name for path in error.value.problems] == ["kind0_2.jpg", "kind1_1.jpg"]
@@ -233,7 +241,9 @@ def cut_short(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def test_jpegs_cut_short_raise_when_their_turn_comes_all_of_the_batch_at_once(make_folder: Callable[..., Path]) -> None:
+def test_jpegs_cut_short_raise_when_their_turn_comes_all_of_the_batch_at_once(
+    make_folder: Callable[..., Path],
+) -> None:
     folder = make_folder(16)
     for name in ("kind0_4.jpg", "kind1_5.jpg"):
         cut_short(folder / name)
@@ -242,7 +252,9 @@ def test_jpegs_cut_short_raise_when_their_turn_comes_all_of_the_batch_at_once(ma
     assert [Path(path).name for path in error.value.problems] == ["kind0_4.jpg", "kind1_5.jpg"]
 
 
-def test_jpegs_cut_short_are_skipped_on_request_and_nothing_else_is_lost(make_folder: Callable[..., Path]) -> None:
+def test_jpegs_cut_short_are_skipped_on_request_and_nothing_else_is_lost(
+    make_folder: Callable[..., Path],
+) -> None:
     folder = make_folder(20)
     whole = pixels_by_id(Loader(items_of(folder), size=SIZE, batch_size=4, augment=True, drop_last=False))
     names = [Path(path).name for path in items_of(folder).paths]

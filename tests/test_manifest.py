@@ -51,7 +51,9 @@ def test_a_header_is_read_once_and_again_when_its_file_changes(
     assert (first.heights[0], second.heights[0], second.widths[0]) == (40, 10, 20)
 
 
-def test_a_change_of_the_same_size_is_seen_by_its_time(make_folder: Callable[..., Path], headers_read: list[str]) -> None:
+def test_a_change_of_the_same_size_is_seen_by_its_time(
+    make_folder: Callable[..., Path], headers_read: list[str]
+) -> None:
     folder = make_folder(2)
     scan(from_folder(folder), 1)
     os.utime(folder / "kind0_0.jpg", ns=(1, 1))
@@ -60,7 +62,9 @@ def test_a_change_of_the_same_size_is_seen_by_its_time(make_folder: Callable[...
     assert headers_read == ["kind0_0.jpg"]
 
 
-def test_a_bad_file_is_named_with_what_was_found_and_seen_again_when_mended(make_folder: Callable[..., Path]) -> None:
+def test_a_bad_file_is_named_with_what_was_found_and_seen_again_when_mended(
+    make_folder: Callable[..., Path],
+) -> None:
     folder = make_folder(3)
     (folder / "a_1.jpg").write_bytes(b"")
     (folder / "b_2.jpg").write_text("not a picture at all")

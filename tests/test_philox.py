@@ -45,7 +45,14 @@ def test_an_items_numbers_do_not_depend_on_the_other_items() -> None:
     ],
 )
 def test_each_part_of_key_and_counter_changes_the_numbers(other: dict) -> None:
-    given = {"purpose": philox.AUGMENT, "seed": 0, "epoch": 0, "ids": np.array([7]), "occurrence": 0, "count": 4}
+    given = {
+        "purpose": philox.AUGMENT,
+        "seed": 0,
+        "epoch": 0,
+        "ids": np.array([7]),
+        "occurrence": 0,
+        "count": 4,
+    }
     assert (philox.uniforms(**given) != philox.uniforms(**{**given, **other})).all()
 
 

@@ -14,7 +14,9 @@ SIZES = [(1, 1), (37, 53), (2000, 30), (460, 460)]
 CPU = {"device": "cpu", "device_id": None}
 
 
-def warped(pictures: list[np.ndarray], matrices: np.ndarray, size: int, shrunk: np.ndarray | None = None) -> torch.Tensor:
+def warped(
+    pictures: list[np.ndarray], matrices: np.ndarray, size: int, shrunk: np.ndarray | None = None
+) -> torch.Tensor:
     """The pictures through the product's graph, as losslessly encoded files; shrunk to (h', w') where given."""
     sizes = np.array([picture.shape[:2] for picture in pictures])
     inputs = {
