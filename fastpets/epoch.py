@@ -55,6 +55,8 @@ class Epoch:
     def __exit__(self, *exception: object) -> None:
         self.pool.shutdown(cancel_futures=True)
         self.stream = None
+        if self.lent:
+            self.lent[-1][0].synchronize()
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
         self._advance()

@@ -44,7 +44,7 @@ TEXTURES: dict[str, Callable[[Plane, Plane], Plane]] = {
     "plain": lambda x, y: np.zeros(x.shape, bool),
     "striped": lambda x, y: np.sin(2 * np.pi * x) > 0,
     "dotted": lambda x, y: (x % 1 - 0.5) ** 2 + (y % 1 - 0.5) ** 2 < 0.12,
-    "checked": lambda x, y: (np.sin(np.pi * x) > 0) ^ (np.sin(np.pi * y) > 0),
+    "halved": lambda x, y: x > 0.25,
     "ringed": lambda x, y: np.sin(2 * np.pi * np.hypot(x, y)) > 0,
     "gridded": lambda x, y: np.minimum(x % 1, y % 1) < 0.2,
     "wavy": lambda x, y: np.sin(2 * np.pi * x + 2 * np.sin(2 * np.pi * y)) > 0,
