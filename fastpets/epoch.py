@@ -14,6 +14,7 @@ import torch
 
 from fastpets import kernels, pipelines
 from fastpets.augment import Transforms, transforms
+from fastpets.buffers import Buffers
 from fastpets.manifest import PILLOW
 from fastpets.reading import UnusablePicture, read_encoded
 
@@ -43,6 +44,7 @@ class Epoch:
         self.lent: deque[tuple[torch.cuda.Event, Any]] = deque()
         self.pool = ThreadPoolExecutor(loader.num_workers, thread_name_prefix="fastpets-read")
         self.stream: pipelines.Stream | None = None
+        self.buffers = Buffers(loader.device)
         on_gpu = loader.device.type == "cuda"
         self.device: dict[str, Any] = {
             "device": "gpu" if on_gpu else "cpu",
@@ -165,8 +167,10 @@ class Epoch:
 
     def _finish(self, pixels: Any, tables: np.ndarray) -> torch.Tensor:
         """DALI's pixels through the tables: (B, 3, S, S) in memory that is the batch's own."""
-        device, dtype = self.loader.device, self.loader.dtype
-        images = kernels.look_up(torch.from_dlpack(pixels), torch.from_numpy(tables).to(device), dtype)
+        device = self.loader.device
+        warped = torch.from_dlpack(pixels)
+        out = self.buffers.empty(warped.shape, self.loader.dtype)
+        images = kernels.look_up(warped, torch.from_numpy(tables).to(device), out)
         if device.type == "cuda":
             # DALI may write into its memory again as soon as we let go, which must be after the kernels have read it.
             event = torch.cuda.Event()

@@ -5,22 +5,24 @@ import torch
 from fastpets.kernels import reference
 
 
-def look_up(pixels: torch.Tensor, tables: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Each 8-bit value replaced by its picture's and channel's table entry.
+def look_up(pixels: torch.Tensor, tables: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """Each 8-bit value replaced by its picture's and channel's table entry, written into `out`.
 
-    pixels (B, S, S, 3) uint8 and tables (B, 3, 256) float32, on one device, to (B, 3, S, S) in `dtype` and in
-    channels_last layout, in memory of its own. Raises ValueError on other shapes.
+    pixels (B, S, S, 3) uint8, tables (B, 3, 256) float32 and out (B, S, S, 3) of any float type, on one device. Returns
+    out as (B, 3, S, S), in channels_last layout. Raises ValueError on other shapes and types.
     """
     batch_size = pixels.shape[0]
     if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
         raise ValueError(f"pixels: {pixels.dtype} {tuple(pixels.shape)}, expected uint8 (B, S, S, 3)")
     if tables.dtype != torch.float32 or tables.shape != (batch_size, 3, 256):
         raise ValueError(f"tables: {tables.dtype} {tuple(tables.shape)}, expected float32 ({batch_size}, 3, 256)")
-    tables = tables.to(dtype)
-    if pixels.device.type == "cpu":
+    if not out.dtype.is_floating_point or out.shape != pixels.shape:
+        raise ValueError(f"out: {out.dtype} {tuple(out.shape)}, expected floats {tuple(pixels.shape)}")
+    tables = tables.to(out.dtype)
+    if out.device.type == "cpu":
         from fastpets.kernels import lookup_cpu
 
-        values = lookup_cpu.look_up(pixels, tables)
+        lookup_cpu.look_up(pixels, tables, out)
     else:
-        values = reference.look_up(pixels, tables)
-    return values.permute(0, 3, 1, 2)
+        out.copy_(reference.look_up(pixels, tables))
+    return out.permute(0, 3, 1, 2)

@@ -8,12 +8,10 @@ import torch
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def look_up(pixels: torch.Tensor, tables: torch.Tensor) -> torch.Tensor:
-    """pixels (B, S, S, 3) uint8 through tables (B, 3, 256) of any float type: (B, S, S, 3) in that type."""
-    values = torch.empty(pixels.shape, dtype=tables.dtype)
+def look_up(pixels: torch.Tensor, tables: torch.Tensor, out: torch.Tensor) -> None:
+    """pixels (B, S, S, 3) uint8 through tables (B, 3, 256) of any float type into out (B, S, S, 3) of that type."""
     bits = BITS[tables.element_size()]
-    _gather(pixels.contiguous().numpy(), tables.contiguous().view(bits).numpy(), values.view(bits).numpy())
-    return values
+    _gather(pixels.numpy(), tables.view(bits).numpy(), out.view(bits).numpy())
 
 
 @numba.njit(nogil=True, cache=True)

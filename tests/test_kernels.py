@@ -18,8 +18,9 @@ def pixels_and_tables(batch_size: int, size: int) -> tuple[torch.Tensor, torch.T
 @pytest.mark.parametrize(("batch_size", "size"), [(1, 1), (1, 37), (3, 53), (64, 8)])
 def test_the_look_up_equals_the_reference_bit_for_bit(batch_size: int, size: int, dtype: torch.dtype) -> None:
     pixels, tables = pixels_and_tables(batch_size, size)
-    images = kernels.look_up(pixels, tables, dtype)
-    assert images.dtype == dtype
+    out = torch.empty(pixels.shape, dtype=dtype)
+    images = kernels.look_up(pixels, tables, out)
+    assert images.data_ptr() == out.data_ptr()
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(images, reference.look_up(pixels, tables.to(dtype)).permute(0, 3, 1, 2))
 
@@ -33,20 +34,21 @@ def test_the_reference_look_up_replaces_each_value_by_its_tables_entry() -> None
 
 
 @pytest.mark.parametrize(
-    ("pixels", "tables", "message"),
+    ("wrong", "message"),
     [
-        (torch.zeros(2, 4, 4, 3), torch.zeros(2, 3, 256), "pixels: torch.float32"),
-        (torch.zeros(2, 4, 4, 4, dtype=torch.uint8), torch.zeros(2, 3, 256), r"pixels: .*\(2, 4, 4, 4\)"),
-        (
-            torch.zeros(2, 4, 4, 3, dtype=torch.uint8),
-            torch.zeros(1, 3, 256),
-            r"tables: .*expected float32 \(2, 3, 256\)",
-        ),
+        ({"pixels": torch.zeros(2, 4, 4, 3)}, "pixels: torch.float32"),
+        ({"pixels": torch.zeros(2, 4, 4, 4, dtype=torch.uint8)}, r"pixels: .*\(2, 4, 4, 4\)"),
+        ({"tables": torch.zeros(1, 3, 256)}, r"tables: .*expected float32 \(2, 3, 256\)"),
+        ({"out": torch.zeros(2, 3, 4, 4)}, r"out: .*expected floats \(2, 4, 4, 3\)"),
+        ({"out": torch.zeros(2, 4, 4, 3, dtype=torch.uint8)}, r"out: torch.uint8"),
     ],
 )
-def test_other_shapes_and_types_are_refused(pixels: torch.Tensor, tables: torch.Tensor, message: str) -> None:
+def test_other_shapes_and_types_are_refused(wrong: dict[str, torch.Tensor], message: str) -> None:
+    right = {"pixels": torch.zeros(2, 4, 4, 3, dtype=torch.uint8), "tables": torch.zeros(2, 3, 256)}
+    right["out"] = torch.zeros(2, 4, 4, 3)
+    kernels.look_up(**right)
     with pytest.raises(ValueError, match=message):
-        kernels.look_up(pixels, tables)
+        kernels.look_up(**{**right, **wrong})
 
 
 def bilinear_by_hand(picture: np.ndarray, x: float, y: float) -> np.ndarray:
