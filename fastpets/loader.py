@@ -91,6 +91,8 @@ class Loader:
         if self.manifest.problems:
             self.report_bad_files(self.manifest.problems)
             self.items, self.manifest = items.select(self.manifest.usable), self.manifest.select_usable()
+        if len(self.items) == 0:
+            raise FastpetsError(f"no picture to load: {len(items)} items, of which {len(self.bad_files)} are bad files")
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -134,6 +136,7 @@ def loaders(
     labels: str | os.PathLike[str] | None = None,
     split_seed: int = 42,
     augment: bool | Augment = True,
+    on_bad_file: OnBadFile = "raise",
     **settings: Any,
 ) -> tuple[Loader, Loader]:
     """A training and a validation loader for a folder of pictures: `train, valid = fastpets.loaders("images/")`.
@@ -143,8 +146,14 @@ def loaders(
     or a random fifth by `split_seed`. The other `settings` are Loader's, for both.
     """
     train_items, valid_items = open_items(
-        folder, label_from=label_from, label_pattern=label_pattern, labels=labels, split_seed=split_seed
+        folder,
+        label_from=label_from,
+        label_pattern=label_pattern,
+        labels=labels,
+        split_seed=split_seed,
+        on_bad_file=on_bad_file,
     )
+    settings["on_bad_file"] = on_bad_file
     return Loader(train_items, augment=augment, **settings), Loader(valid_items, augment=False, **settings)
 
 
@@ -155,14 +164,20 @@ def open_items(
     label_pattern: str = LABEL_PATTERN,
     labels: str | os.PathLike[str] | None = None,
     split_seed: int = 42,
+    on_bad_file: OnBadFile = "raise",
 ) -> tuple[Items, Items]:
-    """Training and validation items, as `loaders` describes them."""
-    if labels is None:
+    """Training and validation items, as `loaders` describes them; all bad files of both are in the error, if any."""
+    if labels is not None:
+        items, names = from_csv(labels, folder)
+    else:
         assert folder is not None
-        items = from_folder(folder, label_from=label_from, label_pattern=label_pattern)
-        return split(items, folder=folder, seed=split_seed)
-    items, names = from_csv(labels, folder)
-    return split_by_names(items, names) if any(names) else split(items, folder=folder, seed=split_seed)
+        items, names = from_folder(folder, label_from=label_from, label_pattern=label_pattern), []
+    both = split_by_names(items, names) if any(names) else split(items, folder=folder, seed=split_seed)
+    if on_bad_file == "raise":
+        problems = {path: problem for part in both for path, problem in scan(part, num_processors()).problems.items()}
+        if problems:
+            raise BadFileError(problems)
+    return both
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

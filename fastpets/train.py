@@ -136,6 +136,7 @@ def _items(config: TrainConfig) -> Any:
         label_pattern=config.label_pattern,
         labels=config.labels,
         split_seed=config.split_seed,
+        on_bad_file=config.on_bad_file,
     )
 
 

@@ -92,7 +92,7 @@ def test_a_table_gives_files_labels_and_split(tmp_path: Path) -> None:
     assert labelled(items) == {"a, 1.jpg": "dog", "b.jpg": "cat", "c.jpg": "cat"}
     assert Path(items.paths[0]).parent == tmp_path
     assert names == ["valid", "train", "test"]
-    train, valid = open_items(None, labels=path)
+    train, valid = open_items(None, labels=path, on_bad_file="skip")
     assert labelled(train) == {"b.jpg": "cat"}
     assert labelled(valid) == {"a, 1.jpg": "dog"}
     assert train.classes == valid.classes == ("cat", "dog")
@@ -100,7 +100,7 @@ def test_a_table_gives_files_labels_and_split(tmp_path: Path) -> None:
 
 def test_a_table_without_a_split_is_split_at_random(tmp_path: Path) -> None:
     path = table(tmp_path, "file,label\n" + "".join(f"{n}.jpg,{n % 2}\n" for n in range(20)))
-    train, valid = open_items(tmp_path / "elsewhere", labels=path)
+    train, valid = open_items(tmp_path / "elsewhere", labels=path, on_bad_file="skip")
     assert (len(train), len(valid)) == (16, 4)
     assert Path(train.paths[0]).parent.name == "elsewhere"
 
@@ -118,10 +118,10 @@ def test_a_table_without_a_split_is_split_at_random(tmp_path: Path) -> None:
 def test_a_table_that_does_not_fit_is_refused_in_one_line(text: str, message: str, tmp_path: Path) -> None:
     path = table(tmp_path, text)
     with pytest.raises(FastpetsError, match=message):
-        open_items(None, labels=path)
+        open_items(None, labels=path, on_bad_file="skip")
     path.unlink()
     with pytest.raises(FastpetsError, match=r"labels.csv: No such file"):
-        open_items(None, labels=path)
+        open_items(None, labels=path, on_bad_file="skip")
 
 
 def test_a_random_fifth_validates_the_same_one_for_the_same_seed(make_folder: Callable[..., Path]) -> None:
@@ -144,7 +144,7 @@ def test_a_split_keeps_its_choice_among_sorted_items_whoever_lists_them(tmp_path
 @pytest.mark.parametrize("valid_name", ["valid", "val", "test", "Validation"])
 def test_folders_named_train_and_valid_are_the_split(valid_name: str, tmp_path: Path) -> None:
     touch(tmp_path, "train/cat/1.jpg", "train/dog/2.jpg", f"{valid_name}/cat/3.jpg")
-    train, valid = open_items(tmp_path, label_from="folder")
+    train, valid = open_items(tmp_path, label_from="folder", on_bad_file="skip")
     assert set(labelled(train)) == {"1.jpg", "2.jpg"}
     assert labelled(valid) == {"3.jpg": "cat"}
     assert valid.classes == ("cat", "dog")
@@ -152,7 +152,7 @@ def test_folders_named_train_and_valid_are_the_split(valid_name: str, tmp_path: 
 
 def test_of_valid_and_test_folders_only_valid_validates(tmp_path: Path) -> None:
     touch(tmp_path, "train/cat/1.jpg", "valid/cat/2.jpg", "test/cat/3.jpg")
-    train, valid = open_items(tmp_path, label_from="folder")
+    train, valid = open_items(tmp_path, label_from="folder", on_bad_file="skip")
     assert set(labelled(train)) | set(labelled(valid)) == {"1.jpg", "2.jpg"}
 
 

@@ -237,6 +237,17 @@ def test_a_bad_header_raises_before_training_and_names_the_file_and_what_to_do(
     assert "\n" not in str(error.value)
 
 
+def test_the_error_names_bad_files_of_training_and_validation_together(make_folder: Callable[..., Path]) -> None:
+    folder = make_folder(20)
+    train, valid = fastpets.loaders(folder, size=8)
+    culprits = [train.items.paths[0], valid.items.paths[0]]
+    for path in culprits:
+        Path(path).write_bytes(b"")
+    with pytest.raises(BadFileError) as error:
+        fastpets.loaders(folder, size=8)
+    assert sorted(error.value.problems) == sorted(culprits)
+
+
 def cut_short(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -324,6 +335,16 @@ def test_a_gpu_that_is_not_there_is_said_in_one_line(make_folder: Callable[..., 
 def test_impossible_sizes_are_refused_by_name(make_folder: Callable[..., Path], wrong: dict) -> None:
     with pytest.raises(FastpetsError, match=f"{next(iter(wrong))}: .*expected at least 1"):
         Loader(items_of(make_folder(2)), **wrong)
+
+
+def test_a_loader_of_nothing_is_refused(make_folder: Callable[..., Path]) -> None:
+    items = items_of(make_folder(2))
+    with pytest.raises(FastpetsError, match="no picture to load: 0 items"):
+        Loader(items.select(np.zeros(0, np.int64)))
+    for path in items.paths:
+        Path(path).write_bytes(b"")
+    with pytest.warns(UserWarning, match="left out"), pytest.raises(FastpetsError, match="2 items, of which 2 are bad"):
+        Loader(items, on_bad_file="skip")
 
 
 def test_augment_takes_settings_of_its_own(make_folder: Callable[..., Path]) -> None:
