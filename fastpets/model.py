@@ -170,9 +170,10 @@ def _timm_backbone(name: str, source: str) -> _Backbone:
     try:
         network = timm.create_model(name, pretrained=source == "default", num_classes=0)
     except Exception as error:  # the hub's client raises what its transport does
+        address = f"https://huggingface.co/{timm.get_pretrained_cfg(name).hf_hub_id}"
         raise FastpetsError(
-            f"--weights default: timm's weights for {name} cannot be downloaded ({type(error).__name__}); "
-            "give --weights FILE or --weights none"
+            f"--weights default: {address} cannot be downloaded ({type(error).__name__}); fetch its model.safetensors "
+            "by hand and give it as --weights FILE, or give --weights none"
         ) from None
     config = network.pretrained_cfg
     module = _TimmFeatures(network).eval()

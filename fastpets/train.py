@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import sys
 import time
 import warnings
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line: 0 when trained, 1 if it cannot be done (one line says why), 130 after Ctrl-C."""
     try:
         config = tyro.cli(TrainConfig, args=arguments, prog="python -m fastpets.train")
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; what went wrong, we say
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
             return train(config)
@@ -58,6 +60,10 @@ def train(config: TrainConfig) -> int:
     amp_dtype = autocast_dtype(device, config.amp_dtype) if config.amp else None
 
     train_items, valid_items = _items(config)
+    if len(train_items.classes) < 2:
+        raise FastpetsError(
+            f"one class alone, {train_items.classes[0]!r}, expected at least two; see --label-from and --label-pattern"
+        )
     model = create_model(config.arch, len(train_items.classes), config.weights)
     settings: dict[str, Any] = {
         "batch_size": config.batch_size,
@@ -145,9 +151,8 @@ def _describe(train_loader: Loader, valid_loader: Loader) -> None:
     items = train_loader.items
     print(f"{len(items)} pictures to train on, {len(valid_loader.items)} to validate, {len(items.classes)} classes")
     if items.left_out:
-        names = ", ".join(Path(path).name for path in items.left_out[:5])
-        print(f"left out {len(items.left_out)} files that are no pictures: {names}", end="")
-        print(", ..." if len(items.left_out) > 5 else "")
+        names = [Path(path).name for path in items.left_out[:5]] + ["..."] * (len(items.left_out) > 5)
+        print(f"no pictures by their names, left out ({len(items.left_out)}): {', '.join(names)}")
 
 
 def _keeper(learner: Learner, run: RunFolder, description: dict[str, Any]) -> Any:

@@ -127,6 +127,17 @@ def test_torchvisions_default_weights_name_their_address_when_they_cannot_be_had
         assert part in str(error.value)
 
 
+def test_timms_default_weights_name_their_address_when_they_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    timm = pytest.importorskip("timm")
+
+    def no_network(*arguments: object, **settings: object) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr(timm, "create_model", no_network)
+    with pytest.raises(FastpetsError, match=r"https://huggingface.co/timm/resnet18\S* cannot be downloaded.*FILE"):
+        create_model("timm/resnet18", 5, "default")
+
+
 @pytest.mark.parametrize(
     ("arch", "source", "message"),
     [

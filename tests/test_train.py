@@ -50,7 +50,7 @@ def test_a_run_prints_a_line_an_epoch_and_leaves_a_run_folder(make_folder: Calla
     assert child.returncode == 0, child.stderr
     assert child.stderr == ""
     assert "24 pictures to train on, 6 to validate, 2 classes" in child.stdout
-    assert "left out 1 files that are no pictures: notes.txt" in child.stdout
+    assert "no pictures by their names, left out (1): notes.txt" in child.stdout
     heading = [line.split() for line in child.stdout.splitlines() if "train_loss" in line]
     assert heading == [["epoch", "train_loss", "valid_loss", "error_rate", "time", "images/s"]]
     assert child.stdout.splitlines()[-1] == f"the model and its numbers are in {out}"
@@ -135,6 +135,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_so(make_folder: Callable[..., Pa
             "--amp-dtype float16: a CPU trains in bfloat16",
         ),
         (["--labels", "gone.csv"], "gone.csv: No such file"),
+        (["--data", "sample", "--label-pattern", "(_)"], "one class alone, '_', expected at least two"),
     ],
 )
 def test_a_mistake_ends_in_one_line_and_status_1(
