@@ -74,10 +74,11 @@ def from_folder(
     pictures, others = _find_files(Path(folder))
     if label_from == "folder":
         names = [Path(path).parent.name for path in pictures]
-        if Path(folder).resolve() in {Path(path).resolve().parent for path in pictures[:1] + pictures[-1:]}:
+        unlabelled = [path for path in pictures if os.path.dirname(path) == str(Path(folder))]
+        if unlabelled:
             raise FastpetsError(
-                f"{folder}: pictures lie in it directly, expected one folder a class for labels from folders; "
-                "move them, or take labels from the names (--label-from name)"
+                f"{unlabelled[0]}: in no folder of its class ({len(unlabelled)} of {len(pictures)} pictures are not); "
+                "move it into one, or take labels from the names (--label-from name)"
             )
     else:
         names = _names_by_pattern(pictures, label_pattern)

@@ -3,6 +3,7 @@
 It sorts the pictures into those that DALI decodes, those that Pillow decodes for it, and those that cannot be used.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -158,7 +159,8 @@ def _save(root: str, facts: dict[str, tuple[str, Facts]]) -> None:
     """Writes the facts beside their place and moves them in whole; BAD ones are left out, so that a mend shows."""
     rows = [[path, stamp, fact.kind, fact.height, fact.width]
             for path, (stamp, fact) in facts.items() if fact.kind != BAD]  # fmt: skip
-    target = _file(root)
-    with tempfile.NamedTemporaryFile("w", dir=target.parent, delete=False) as file:
-        json.dump(rows, file)
-    os.replace(file.name, target)
+    with contextlib.suppress(OSError):  # without a cache the next start takes a little longer, no more
+        target = _file(root)
+        with tempfile.NamedTemporaryFile("w", dir=target.parent, delete=False) as file:
+            json.dump(rows, file)
+        os.replace(file.name, target)

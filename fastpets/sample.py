@@ -58,10 +58,10 @@ def sample_folder(seed: int = 0) -> Path:
     folder = cache_dir() / f"sample-v{VERSION}-seed{seed}"
     if not folder.is_dir():
         with tempfile.TemporaryDirectory(dir=folder.parent) as staging:
-            draw_sample(Path(staging), seed)
-            os.replace(staging, folder)
-            os.mkdir(staging)  # for the context to remove
-        folder.chmod(0o755)
+            drawn = Path(staging, "drawn")
+            drawn.mkdir()
+            draw_sample(drawn, seed)
+            os.replace(drawn, folder)
     return folder
 
 

@@ -20,6 +20,7 @@ from fastpets.errors import FastpetsError
 if TYPE_CHECKING:
     import torch
 
+    from fastpets.items import Items
     from fastpets.learner import EpochResult, Learner
     from fastpets.loader import Loader
     from fastpets.run_folder import RunFolder
@@ -60,10 +61,6 @@ def train(config: TrainConfig) -> int:
     amp_dtype = autocast_dtype(device, config.amp_dtype) if config.amp else None
 
     train_items, valid_items = _items(config)
-    if len(train_items.classes) < 2:
-        raise FastpetsError(
-            f"one class alone, {train_items.classes[0]!r}, expected at least two; see --label-from and --label-pattern"
-        )
     model = create_model(config.arch, len(train_items.classes), config.weights)
     settings: dict[str, Any] = {
         "batch_size": config.batch_size,
@@ -119,7 +116,7 @@ def model_description(config: TrainConfig, loader: Loader) -> dict[str, Any]:
     }
 
 
-def _items(config: TrainConfig) -> Any:
+def _items(config: TrainConfig) -> tuple[Items, Items]:
     """Training and validation items of the data set that the configuration names."""
     from fastpets.loader import open_items
 
@@ -136,7 +133,7 @@ def _items(config: TrainConfig) -> Any:
         from fastpets.pets import pets_folder
 
         folder = pets_folder()
-    return open_items(
+    train_items, valid_items = open_items(
         folder,
         label_from=config.label_from,
         label_pattern=config.label_pattern,
@@ -144,6 +141,11 @@ def _items(config: TrainConfig) -> Any:
         split_seed=config.split_seed,
         on_bad_file=config.on_bad_file,
     )
+    if len(train_items.classes) < 2:
+        raise FastpetsError(
+            f"one class alone, {train_items.classes[0]!r}, expected at least two; see --label-from and --label-pattern"
+        )
+    return train_items, valid_items
 
 
 def _describe(train_loader: Loader, valid_loader: Loader) -> None:

@@ -14,7 +14,7 @@ def look_up(pixels: torch.Tensor, tables: torch.Tensor, out: torch.Tensor) -> No
     _gather(pixels.numpy(), tables.view(bits).numpy(), out.view(bits).numpy())
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True)  # compiled in each process, 0.4 s: a cache would need a place that can be written
 def _gather(pixels: np.ndarray, tables: np.ndarray, values: np.ndarray) -> None:
     for picture in range(pixels.shape[0]):
         red, green, blue = tables[picture, 0], tables[picture, 1], tables[picture, 2]

@@ -63,7 +63,7 @@ def test_linked_files_and_folders_are_found(tmp_path: Path) -> None:
         (("a_1.jpg", "b.jpg"), {}, r"b.jpg: the name does not match .*1 of 2 pictures.*--label-from folder"),
         (("a_1.jpg",), {"label_pattern": r"\d+"}, r"no group, expected one in parentheses"),
         (("a_1.jpg",), {"label_pattern": r"(["}, r"expected a regular expression"),
-        (("a_1.jpg",), {"label_from": "folder"}, r"pictures lie in it directly, expected one folder a class"),
+        (("a_1.jpg",), {"label_from": "folder"}, r"a_1.jpg: in no folder of its class \(1 of 1"),
     ],
 )
 def test_a_folder_that_does_not_fit_is_refused_in_one_line(

@@ -114,5 +114,13 @@ def test_a_part_of_a_folder_uses_the_whole_folders_facts(
     assert (part.heights == whole.heights[[4, 1]]).all()
 
 
+def test_a_cache_folder_that_cannot_be_made_is_done_without(
+    make_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert (scan(from_folder(make_folder(3)), 1).kinds == DALI).all()
+
+
 def test_no_items_have_no_facts() -> None:
     assert len(scan(Items((), np.zeros(0, np.int64), ()), 1).kinds) == 0
