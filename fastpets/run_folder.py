@@ -50,5 +50,8 @@ class RunFolder:
 
     def _write(self, name: str, write: Callable[[Path], Any]) -> None:
         staging = self.path / f".{name}.part"
-        write(staging)
-        os.replace(staging, self.path / name)
+        try:
+            write(staging)
+            os.replace(staging, self.path / name)
+        finally:
+            staging.unlink(missing_ok=True)  # it is there still if writing was interrupted

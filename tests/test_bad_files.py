@@ -1,0 +1,155 @@
+"""Files that cannot be used end in the promised error or are skipped, and cost the other pictures nothing."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastpets
+from fastpets import BadFileError, Loader
+from fastpets.items import from_folder
+from tests.epochs import pixels_by_id, same
+from tests.pictures import drawing, encode
+
+SIZE = 32
+
+
+def with_bad_files(folder: Path) -> Path:
+    """64 pictures, of which one is a GIF under another name, one a text and one empty."""
+    (folder / "kind0_0.jpg").write_bytes(encode(drawing(30, 40), "GIF"))
+    (folder / "kind1_1.jpg").write_text("this is no picture")
+    (folder / "kind0_2.jpg").write_bytes(b"")
+    return folder
+
+
+IN_A_CHILD = """
+import sys, warnings
+import numpy as np
+from fastpets import BadFileError, Loader
+from fastpets.items import from_folder
+from fastpets.manifest import DALI
+warnings.simplefilter("ignore")
+items = from_folder(sys.argv[1])
+for _ in range(20):
+    loader = Loader(items, size=32, batch_size=64, on_bad_file="skip")
+    assert sum(len(labels) for _, labels in loader) == 62, len(loader.items)
+    assert len(loader.bad_files) == 2, loader.bad_files
+    try:
+        Loader(items, size=32, batch_size=64)
+    except BadFileError as error:
+        assert set(error.problems) == set(loader.bad_files)
+    else:
+        raise AssertionError("no error")
+    # And with a manifest that believes they are JPEGs, as if they had been replaced after the scan.
+    loader.bad_files.clear()
+    loader.items, count = items, len(items)
+    kinds, sizes = np.full(count, DALI, np.uint8), np.full(count, 50, np.int32)
+    loader.manifest = type(loader.manifest)(kinds, sizes, sizes, {})
+    delivered = sum(len(labels) for _, labels in loader)
+    assert delivered + len(loader.bad_files) == 64
+    assert len(loader.bad_files) >= 3
+print("whole")
+"""
+
+
+def test_a_gif_a_text_and_an_empty_file_end_in_the_promised_error_or_skip_never_in_a_crash(
+    make_folder: Callable[..., Path],
+) -> None:
+    folder = with_bad_files(make_folder(64))
+    child = subprocess.run([sys.executable, "-c", IN_A_CHILD, folder], capture_output=True, text=True, check=False)
+    assert (child.returncode, child.stdout) == (0, "whole\n"), child.stderr
+
+
+def test_a_bad_header_raises_before_training_and_names_the_file_and_what_to_do(
+    make_folder: Callable[..., Path],
+) -> None:
+    with pytest.raises(BadFileError, match=r"kind0_2.jpg: 0 bytes, expected a picture.*on_bad_file='skip'") as error:
+        Loader(from_folder(with_bad_files(make_folder(64))))
+    assert [Path(path).name for path in error.value.problems] == ["kind0_2.jpg", "kind1_1.jpg"]
+    assert "\n" not in str(error.value)
+
+
+def test_the_error_names_bad_files_of_training_and_validation_together(make_folder: Callable[..., Path]) -> None:
+    folder = make_folder(20)
+    train, valid = fastpets.loaders(folder, size=8)
+    culprits = [train.items.paths[0], valid.items.paths[0]]
+    for path in culprits:
+        Path(path).write_bytes(b"")
+    with pytest.raises(BadFileError) as error:
+        fastpets.loaders(folder, size=8)
+    assert sorted(error.value.problems) == sorted(culprits)
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_jpegs_cut_short_raise_when_their_turn_comes_all_of_the_batch_at_once(
+    make_folder: Callable[..., Path],
+) -> None:
+    folder = make_folder(16)
+    for name in ("kind0_4.jpg", "kind1_5.jpg"):
+        cut_short(folder / name)
+    with pytest.raises(BadFileError, match="truncated") as error:
+        list(Loader(from_folder(folder), size=SIZE, batch_size=16))
+    assert [Path(path).name for path in error.value.problems] == ["kind0_4.jpg", "kind1_5.jpg"]
+
+
+def test_jpegs_cut_short_are_skipped_on_request_and_nothing_else_is_lost(
+    make_folder: Callable[..., Path],
+) -> None:
+    folder = make_folder(20)
+    whole = pixels_by_id(Loader(from_folder(folder), size=SIZE, batch_size=4, augment=True, drop_last=False))
+    names = [Path(path).name for path in from_folder(folder).paths]
+    culprits = ["kind0_12.jpg", "kind0_4.jpg", "kind1_5.jpg"]
+    for name in culprits:
+        cut_short(folder / name)
+    loader = Loader(from_folder(folder), size=SIZE, batch_size=4, augment=True, drop_last=False, on_bad_file="skip")
+    with pytest.warns(UserWarning, match="left out .*truncated"):
+        found = pixels_by_id(loader)
+    assert sorted(Path(path).name for path in loader.bad_files) == culprits
+    assert same(found, {i: image for i, image in whole.items() if names[i] not in culprits})
+    assert len(pixels_by_id(loader)) == 17  # they are known now: no second warning, no second search
+
+
+def test_a_batch_of_nothing_but_bad_files_is_passed_over(make_folder: Callable[..., Path]) -> None:
+    folder = make_folder(9)
+    items = from_folder(folder)
+    for path in items.paths[3:6]:
+        cut_short(Path(path))
+    loader = Loader(items, size=SIZE, batch_size=3, on_bad_file="skip")
+    with pytest.warns(UserWarning, match="left out"):
+        assert [batch.ids.tolist() for batch in loader] == [[0, 1, 2], [6, 7, 8]]
+    for path in items.paths:
+        cut_short(Path(path))
+    with pytest.warns(UserWarning, match="left out"):
+        assert list(Loader(items, size=SIZE, batch_size=3, on_bad_file="skip")) == []
+
+
+def test_a_picture_that_dali_refuses_and_pillow_takes_is_used(make_folder: Callable[..., Path]) -> None:
+    folder = make_folder(8)
+    picture = drawing(40, 50, seed=4)
+    (folder / "kind0_4.jpg").write_bytes(encode(picture, "PNG")[:-1] + b"\0")  # the last check sum is wrong
+    loader = Loader(from_folder(folder), size=40, batch_size=8, mean=(0,) * 3, std=(1 / 255,) * 3)
+    for _ in range(2):
+        found = pixels_by_id(loader)
+        assert len(found) == 8
+        seen = found[[Path(path).name for path in loader.items.paths].index("kind0_4.jpg")].permute(1, 2, 0)
+        assert np.array_equal(seen.round(), np.array(picture)[:, 5:45])
+    assert loader.bad_files == {}
+
+
+def test_files_deleted_and_replaced_after_the_scan_are_bad_files(make_folder: Callable[..., Path]) -> None:
+    folder = make_folder(12)
+    loader = Loader(from_folder(folder), size=SIZE, batch_size=12, on_bad_file="skip")
+    (folder / "kind0_0.jpg").unlink()
+    drawing(99, 98).save(folder / "kind1_1.jpg")
+    (folder / "kind0_2.jpg").write_bytes(b"GIF89a")
+    with pytest.warns(UserWarning, match="left out"):
+        assert len(pixels_by_id(loader)) == 9
+    problems = {Path(path).name: problem for path, problem in loader.bad_files.items()}
+    assert set(problems) == {"kind0_0.jpg", "kind1_1.jpg", "kind0_2.jpg"}
+    assert problems["kind1_1.jpg"].endswith("it changed since the scan")
