@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 READING, DECODING = 2, 2  # batches whose files are read ahead, and batches in DALI's hands
 
-
 Encoded = np.ndarray | UnusablePicture  # a file's bytes, or why there are none
 
 

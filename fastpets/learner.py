@@ -15,6 +15,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from fastpets.console import EpochTable, track
+from fastpets.errors import FastpetsError
 from fastpets.model import NORM_LAYERS, Classifier
 from fastpets.schedule import Rate, group_rates, one_cycle
 
@@ -56,7 +57,8 @@ class Learner:
     """Trains `model` on batches (images, labels) of `train` and validates it on `valid`, on `train.device`.
 
     `amp_dtype` is the precision of autocast, None for full precision; float16 brings a gradient scaler with it.
-    `on_epoch_end` is called with each epoch's result, by default to print it. `history` keeps the results.
+    `on_epoch_end` is called with each epoch's result, by default to print it. `history` keeps the results. Raises
+    FastpetsError if the loaders normalise otherwise than pretrained weights expect.
     """
 
     def __init__(
@@ -69,6 +71,12 @@ class Learner:
         weight_decay: float = 0.01,
         on_epoch_end: Callable[[EpochResult], None] | None = None,
     ) -> None:
+        for loader in (train, valid):
+            if model.pretrained and (loader.mean, loader.std) != (model.mean, model.std):
+                raise FastpetsError(
+                    f"the loader normalises by mean {loader.mean} and std {loader.std}, but the weights were "
+                    f"trained with others; make the loaders with mean={model.mean}, std={model.std}"
+                )
         self.train, self.valid = train, valid
         self.device = train.device
         self.model = model.to(self.device).to(memory_format=torch.channels_last)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import fastpets
+from fastpets.errors import FastpetsError
 from fastpets.learner import EpochResult, Learner, SmoothedLoss
 from fastpets.model import NORM_LAYERS, Classifier, create_model
 
@@ -148,6 +149,14 @@ def test_each_epoch_is_reported_once_and_kept_in_the_history(learner: Learner) -
     ]
     assert results == learner.history
     assert all(result.seconds > 0 and result.images_per_sec > 0 for result in results)
+
+
+def test_pictures_normalised_otherwise_than_the_weights_expect_are_refused(learner: Learner) -> None:
+    learner.model.mean = learner.model.std = (0.5, 0.5, 0.5)
+    with pytest.raises(FastpetsError, match=r"make the loaders with mean=\(0.5, 0.5, 0.5\), std="):
+        Learner(learner.train, learner.valid, learner.model)
+    learner.model.pretrained = False  # weights that begin at random expect nothing
+    Learner(learner.train, learner.valid, learner.model)
 
 
 def test_no_epochs_train_nothing(learner: Learner) -> None:
