@@ -10,13 +10,14 @@ BIN := .venv/bin
 # Draws a small data set and trains ResNet-18 on it from random weights: about a minute on two cores, no network.
 demo: .venv/with-$(DALI)
 	$(BIN)/python -m fastpets.train --data sample --arch resnet18 --weights none \
-		--size 64 --presize 128 --batch-size 32 --epochs 20 --lr 6e-3
+		--size 64 --batch-size 32 --epochs 20 --lr 6e-3
 
 test: .venv/with-$(DALI),test
 	$(BIN)/python -m pytest
 
 bench: .venv/with-$(DALI),test,bench
 	$(BIN)/python -m pytest bench --benchmark-enable --benchmark-only --benchmark-json=.benchmarks.json
+	$(BIN)/python -m bench.growth .benchmarks.json bench/growth.png
 
 lint: .venv/with-$(DALI),test,dev
 	$(BIN)/ruff check

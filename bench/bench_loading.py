@@ -2,38 +2,38 @@
 
     make bench
 
-All rows run in one process after each other, on as many threads, or worker processes, as there are processors. One
-epoch is timed after one to warm up; plain pytest runs one batch's worth of each, untimed.
+All rows run in one process after each other, on as many threads, or worker processes, as there are processors. The
+median of three epochs is taken after one to warm up, which for `fastpets-cached` fills the cache; plain pytest loads
+one batch of each, untimed.
 """
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.peers import BATCH_SIZE, PEERS
+from bench.peer_loaders import BATCH_SIZE
+from bench.peers import LIBRARIES, PEERS
+from bench.rate import measure
 from fastpets.system import num_processors
 
-# Pictures an epoch: some seconds of each (5,920 are an epoch of Oxford-IIIT Pet).
-PICTURES = {"fastpets": 5920, "decode-only": 5920, "torchvision": 1480, "fastai": 370}
+# Batches an epoch for each processor: some seconds of each row. They are whole, as timm and fastai drop what is left.
+NUM_BATCHES = {
+    "fastpets": 32,
+    "fastpets-cached": 16,  # half a gigabyte of decoded pictures
+    "torchvision": 10,
+    "timm": 12,
+    "fastai": 3,
+    "opencv": 32,
+    "dali-native": 24,
+    "decode-only": 48,
+}
 
 
 @pytest.mark.benchmark(group="loading at 224 px on the CPU")
 @pytest.mark.parametrize("row", PEERS)
 def bench_loading(benchmark: BenchmarkFixture, pictures: list[str], row: str) -> None:
     """Every picture of an epoch arrives, in batches."""
-    if row == "fastai":
-        pytest.importorskip("fastai", reason="fastai is in the extra `bench`")
-    count = PICTURES[row] if benchmark.enabled else BATCH_SIZE
-    paths = (pictures * (count // len(pictures) + 1))[:count]
-    loader = PEERS[row](paths, [number % 37 for number in range(count)], num_processors())
-
-    def epoch() -> int:
-        return sum(len(batch[1]) for batch in loader)
-
-    num_images = benchmark.pedantic(epoch, rounds=3, warmup_rounds=1)
-    assert num_images in (
-        count,
-        count - 1 - (count - 1) % BATCH_SIZE,
-    )  # fastai holds one back and drops the last batch
-    if benchmark.enabled:
-        benchmark.extra_info["row"] = row
-        benchmark.extra_info["images_per_sec"] = num_images / benchmark.stats.stats.median
+    if row in LIBRARIES:
+        pytest.importorskip(LIBRARIES[row], reason=f"{LIBRARIES[row]} is in the extra `bench`")
+    num_threads = num_processors()
+    num_batches = NUM_BATCHES[row] * num_threads if benchmark.enabled else 1
+    measure(benchmark, row, pictures, num_batches * BATCH_SIZE, num_threads)

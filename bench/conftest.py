@@ -1,10 +1,21 @@
-"""What the benchmarks share: the real pictures, and a table of ratios after the run."""
+"""What the benchmarks share: the real pictures, what the machine is, and tables after the run."""
 
 import os
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+
+import fastpets
+from fastpets.system import num_processors
+
+DISTRIBUTIONS = (
+    *("torch", "torchvision", "nvidia-dali-cuda130", "nvidia-dali-cuda120", "numpy", "numba", "pillow"),
+    *("fastai", "timm", "opencv-python-headless", "opencv-python"),
+)
 
 
 @pytest.fixture(scope="session")
@@ -16,19 +27,55 @@ def pictures() -> list[str]:
     return sorted(str(path) for path in Path(folder).glob("*.jpg"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Facts on pictures that are gone after the run stay out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    """Adds what a rate depends on to what pytest-benchmark notes by itself (processor, system, Python)."""
+    machine_info["processors_usable"] = num_processors()
+    machine_info["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    machine_info["versions"] = {"fastpets": fastpets.__version__, **_versions()}
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in DISTRIBUTIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue  # an extra, or the DALI wheel for the other CUDA version
+    return found
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """One line a row: pictures per second, and its ratio to torchvision and fastai in the same run."""
+    """Pictures per second: one line a row, and behind it what grows, or its ratios to the rows that are references."""
     session = getattr(config, "_benchmarksession", None)
     rows = [row for row in getattr(session, "benchmarks", []) if "images_per_sec" in row.extra_info]
-    for group in dict.fromkeys(row.group for row in rows):
-        rates = {row.extra_info["row"]: row.extra_info["images_per_sec"] for row in rows if row.group == group}
+    groups = dict.fromkeys(row.group for row in rows)
+    for group in sorted(groups, key=lambda group: not group.startswith("cost")):  # the ratios last
+        notes = [row.extra_info for row in rows if row.group == group]
         terminalreporter.section(f"{group}: pictures per second")
-        for line in _table(rates):
+        for line in _growth_table(notes) if "x" in notes[0] else _ratio_table(notes):
             terminalreporter.write_line(line)
 
 
-def _table(rates: dict[str, float]) -> Iterator[str]:
+def _growth_table(notes: list[dict[str, Any]]) -> Iterator[str]:
+    columns = sorted({note["x"] for note in notes})
+    yield f"{'':16}" + "".join(f"{x:9}" for x in columns)
+    for name in dict.fromkeys(note["row"] for note in notes):
+        rates = {note["x"]: f"{note['images_per_sec']:.1f}" for note in notes if note["row"] == name}
+        yield f"{name:16}" + "".join(f"{rates.get(x, ''):>9}" for x in columns)
+
+
+def _ratio_table(notes: list[dict[str, Any]]) -> Iterator[str]:
+    rates = {note["row"]: note["images_per_sec"] for note in notes}
     references = [name for name in ("decode-only", "torchvision", "fastai") if name in rates]
-    yield f"{'':14}{'images/s':>9}" + "".join(f"{'to ' + name:>16}" for name in references)
+    yield f"{'':16}{'images/s':>9}" + "".join(f"{'to ' + name:>16}" for name in references)
     for name, rate in sorted(rates.items(), key=lambda item: -item[1]):
-        yield f"{name:14}{rate:9.1f}" + "".join(f"{rate / rates[reference]:16.2f}" for reference in references)
+        yield f"{name:16}{rate:9.1f}" + "".join(f"{rate / rates[reference]:16.2f}" for reference in references)

@@ -8,7 +8,7 @@ from typing import Any
 _HOMES = {
     "Augment": "config",
     "BadFileError": "errors",
-    "Batch": "loader",
+    "Batch": "batch",
     "FastpetsError": "errors",
     "Items": "items",
     "Learner": "learner",

@@ -1,6 +1,7 @@
 """Memory for batches, used again as soon as nobody holds the batch that had it."""
 
 import math
+import threading
 import weakref
 from collections.abc import Sequence
 
@@ -20,6 +21,7 @@ class Buffers:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self._lock = threading.Lock()
         self._slots: list[tuple[np.ndarray, weakref.ref[np.ndarray]]] = []
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
@@ -27,10 +29,11 @@ class Buffers:
         if self.device.type != "cpu":
             return torch.empty(tuple(shape), dtype=dtype, device=self.device)
         num_bytes = math.prod(shape) * dtype.itemsize
-        memory = next((m for m, user in self._slots if user() is None and m.nbytes >= num_bytes), None)
-        if memory is None:
-            memory = np.empty(num_bytes, np.uint8)
-        user = memory[:num_bytes]  # the tensor's storage keeps this one object alive, and all views share the storage
-        others = [slot for slot in self._slots if slot[0] is not memory]
-        self._slots = [*others, (memory, weakref.ref(user))][-MOST:]
+        with self._lock:
+            memory = next((m for m, user in self._slots if user() is None and m.nbytes >= num_bytes), None)
+            if memory is None:
+                memory = np.empty(num_bytes, np.uint8)
+            user = memory[:num_bytes]  # the tensor's storage keeps this one object alive, and all views share it
+            others = [slot for slot in self._slots if slot[0] is not memory]
+            self._slots = [*others, (memory, weakref.ref(user))][-MOST:]
         return torch.from_numpy(user).view(dtype).view(*shape)

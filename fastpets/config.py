@@ -6,11 +6,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import arg
+from tyro.constructors import PrimitiveConstructorSpec
 
 from fastpets.errors import FastpetsError
 
 OnBadFile = Literal["raise", "skip"]
 LabelFrom = Literal["name", "folder"]
+PresizeMethod = Literal["crop", "squish", "pad"]
+Borders = Literal["reflect", "border", "zeros"]
+Output = Literal["float", "uint8"]
+CacheWhere = Literal["none", "host", "device", "auto"]
 
 # The chapter's pattern, for whichever of the known image suffixes the file has.
 LABEL_PATTERN = r"(.+)_\d+\.\w+$"
@@ -19,33 +24,102 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+def _check(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:  # also catches NaN
+        raise FastpetsError(f"{name}: {value}, expected a value from {low} to {high}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Augment:
     """What a training picture may undergo, each sample by draws of its own; the defaults are fastai's.
 
-    `rotate_deg`, `warp` and `lighting` are the largest amounts either way and `mult` scales them; `zoom` is the
-    largest factor (at least 1) and `min_scale` the smallest share of the presized square's area that a crop keeps.
+    Each change happens with probability `affine_p` (geometry) or `lighting_p` (values); with `one_of`, exactly one of
+    those whose amount is not zero happens, or none, all equally likely. `flip_p`, `invert_p` and the crop are apart.
+    Amounts are the largest ones; `mult` scales all but zoom, solarize and posterize.
+
+    Args:
+        rotate_deg: degrees either way.
+        zoom: factor, at least 1, about a random point.
+        warp: perspective, as the share of half a side by which a corner moves either way.
+        shear_deg: degrees by which upright or level lines lean either way.
+        translate: share of a side by which the picture moves either way.
+        min_scale: smallest share of the canvas's area that the random crop keeps.
+        brightness, contrast: as fastai's max_lighting.
+        gamma: the exponent is 1 + gamma at most, 1 / (1 + gamma) at least.
+        solarize: values from 1 - solarize on, at most, become their negatives.
+        posterize: bits dropped.
     """
 
     flip_p: float = 0.5
     rotate_deg: float = 10.0
     zoom: float = 1.1
     warp: float = 0.2
+    shear_deg: float = 0.0
+    translate: float = 0.0
     affine_p: float = 0.75
-    lighting: float = 0.2
-    lighting_p: float = 0.75
     min_scale: float = 0.75
+    brightness: float = 0.2
+    contrast: float = 0.2
+    gamma: float = 0.0
+    solarize: float = 0.0
+    posterize: int = 0
+    invert_p: float = 0.0
+    lighting_p: float = 0.75
     mult: float = 1.0
+    one_of: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("flip_p", "affine_p", "lighting_p"):
+        for name in ("flip_p", "affine_p", "lighting_p", "invert_p", "solarize"):
             _check(f"Augment.{name}", getattr(self, name), 0, 1)
-        _check("Augment.zoom", self.zoom, 1, 10)
-        _check("Augment.min_scale", self.min_scale, 0.01, 1)
-        _check("Augment.mult", self.mult, 0, 10)
-        _check("Augment.rotate_deg * mult", self.rotate_deg * self.mult, 0, 180)
-        _check("Augment.warp * mult", self.warp * self.mult, 0, 0.45)  # at 0.5 a corner may reach infinity
-        _check("Augment.lighting * mult", self.lighting * self.mult, 0, 0.99)
+        for name, low, most in (("zoom", 1, 10), ("min_scale", 0.01, 1), ("posterize", 0, 7), ("mult", 0, 10)):
+            _check(f"Augment.{name}", getattr(self, name), low, most)
+        # Beyond 0.35 a corner of the canvas may lie behind the perspective's horizon.
+        scaled = {"rotate_deg": 180.0, "warp": 0.35, "shear_deg": 80.0, "translate": 1.0, "gamma": 10.0}
+        for name, high in {**scaled, "brightness": 0.999, "contrast": 0.999}.items():
+            _check(f"Augment.{name} * mult", getattr(self, name) * self.mult, 0, high)
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """The changes whose amounts are not zero."""
+        sided = {"warp": self.warp, "shear": self.shear_deg, "translate": self.translate}
+        single = {"rotate": self.rotate_deg, "zoom": self.zoom - 1, "brightness": self.brightness,
+                  "contrast": self.contrast, "gamma": self.gamma, "solarize": self.solarize,
+                  "posterize": self.posterize}  # fmt: skip
+        names = [f"{name}_{axis}" for name, amount in sided.items() if amount for axis in "xy"]
+        return (*(name for name, amount in single.items() if amount), *names)
+
+
+# `trivial-geometric` picks one change a picture, at any strength, as TrivialAugment does (Müller and Hutter, ICCV
+# 2021, from whose wide space the ranges are), but from those alone that are a matrix or a table.
+POLICIES = {
+    "none": None,
+    "fastai": Augment(),
+    "trivial-geometric": Augment(
+        one_of=True, rotate_deg=135, shear_deg=44.7, translate=0.14, zoom=1, warp=0, brightness=0.99, contrast=0,
+        solarize=1, posterize=6,
+    ),
+}  # fmt: skip
+Policy = Literal["none", "fastai", "trivial-geometric"]
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(height, width) from "224" or "224x320". Raises ValueError."""
+    sides = [int(side) for side in text.lower().split("x")]
+    if len(sides) not in (1, 2):
+        raise ValueError(f"{text!r}: expected a number of pixels, or HEIGHTxWIDTH")
+    return sides[0], sides[-1]
+
+
+Size = Annotated[
+    tuple[int, int],
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PIXELS|HxW",
+        instance_from_str=lambda texts: parse_size(texts[0]),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda size: [str(size[0]) if size[0] == size[1] else f"{size[0]}x{size[1]}"],
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +146,20 @@ class TrainConfig:
     """Any torchvision classification model, or timm/NAME."""
     weights: str = "default"
     """Pretrained weights: `default` (the library's best ImageNet ones), `none`, or a safetensors or pth file."""
-    size: int = 224
-    """Side in pixels of the square that the model sees."""
-    presize: int = 460
-    """Side of the square from which crops and warps are drawn; larger pictures are shrunk towards it first."""
+    size: Size = (224, 224)
+    """What the model sees, in pixels: the side of a square, or HEIGHTxWIDTH."""
+    augment: Policy = "fastai"
+    """What training pictures undergo: the chapter's changes, one at random of many, or no more than their order."""
+    presize: Annotated[int | None, arg(metavar="PIXELS")] = None
+    """Shrink pictures whose shorter side is larger to this when they are decoded. Default: 4 times --size."""
+    presize_method: PresizeMethod = "crop"
+    """What is kept of a picture in other proportions: the largest part that fits, or all of it, squished or padded."""
+    borders: Borders = "reflect"
+    """What is beyond a picture's edges: its reflection, the colour of its border, or black."""
+    supersample: int = 1
+    """How finely pictures are sampled: 2 takes four samples where 1 takes one, truer and slower."""
+    cache: CacheWhere = "none"
+    """Keep decoded pictures after the first epoch: in the host's or the device's memory, or where there is room."""
 
     epochs: int = 6
     """Epochs with all layers training."""
@@ -100,8 +184,12 @@ class TrainConfig:
     """Folder for what the run leaves. Default: runs/DATE_TIME_ARCH."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (("size", 8, 4096), ("presize", 8, 8192), ("batch_size", 1, 65536)):
-            _check(f"--{name.replace('_', '-')}", getattr(self, name), low, high)
+        for side in self.size:
+            _check("--size", side, 8, 4096)
+        _check("--batch-size", self.batch_size, 1, 65536)
+        _check("--supersample", self.supersample, 1, 4)
+        if self.presize is not None:
+            _check("--presize", self.presize, 8, 8192)
         _check("--epochs", self.epochs, 0, 100_000)
         _check("--freeze-epochs", self.freeze_epochs, 0, 100_000)
         _check("--lr", self.lr, 1e-12, 1e3)
@@ -111,8 +199,3 @@ class TrainConfig:
             _check("--threads", self.threads, 1, 1024)
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise FastpetsError(f"--device: {self.device!r}, expected auto, cpu, cuda or cuda:N")
-
-
-def _check(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:  # also catches NaN
-        raise FastpetsError(f"{name}: {value}, expected a value from {low} to {high}")

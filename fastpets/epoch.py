@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
-from fastpets import kernels, pipelines
+from fastpets import pipelines
+from fastpets.assemble import assemble, slices
 from fastpets.augment import Transforms, transforms
-from fastpets.buffers import Buffers
 from fastpets.manifest import PILLOW
 from fastpets.reading import UnusablePicture, read_encoded
 
@@ -22,22 +21,25 @@ if TYPE_CHECKING:
 
 READING, DECODING = 2, 2  # batches whose files are read ahead, and batches in DALI's hands
 
-Encoded = np.ndarray | UnusablePicture  # a file's bytes, or why there are none
+File = np.ndarray | UnusablePicture  # its bytes, or why there are none
 
 
 class Request(NamedTuple):
-    """A batch whose files are being read: ids (B,), what is to be done to them, and a future for each part of them."""
+    """A batch whose files are being read: ids (B,), what is to be done to them, and a future for each part of those
+    files that must be decoded; `wanted` (M,) are their positions in the batch."""
 
     ids: np.ndarray
     transforms: Transforms
-    parts: list[Future[list[Encoded]]]
+    wanted: np.ndarray
+    parts: list[Future[list[File]]]
 
 
 class Ready(NamedTuple):
-    """A batch whose files are read and can go to the decoder."""
+    """A batch whose files are read and can go to the decoder: M of its B pictures, the others are in the cache."""
 
     ids: np.ndarray
     transforms: Transforms
+    wanted: np.ndarray
     encoded: list[np.ndarray]
 
 
@@ -52,19 +54,11 @@ class Epoch:
         self.lent: deque[tuple[torch.cuda.Event, Any]] = deque()
         self.pool = ThreadPoolExecutor(loader.num_workers, thread_name_prefix="fastpets-read")
         self.stream: pipelines.Stream | None = None
-        self.buffers = Buffers(loader.device)
         on_gpu = loader.device.type == "cuda"
         self.device: dict[str, Any] = {
             "device": "gpu" if on_gpu else "cpu",
             "device_id": loader.device.index if on_gpu else None,
         }
-        self.graph = partial(
-            pipelines.warped_pictures,
-            size=loader.size,
-            batch_size=loader.batch_size,
-            num_threads=loader.num_workers,
-            **self.device,
-        )
 
     def __enter__(self) -> Epoch:
         return self
@@ -78,15 +72,16 @@ class Epoch:
     def __iter__(self) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
         self._advance()
         while self.decoding:
-            assert self.stream is not None
             try:
-                pixels = self.stream.take()
+                decoded = self.stream.take() if self.stream and self.decoding[0].encoded else []
             except RuntimeError:
                 self._recover()
                 continue
             batch = self.decoding.popleft()
-            images = self._finish(pixels, batch.transforms.tables)
-            self._advance()  # so that files are read and pictures decoded while the batch is used
+            self._advance()  # so that files are read and pictures decoded while the batch is warped and used
+            images = assemble(self.loader, self.pool, batch.ids, batch.transforms, batch.wanted, decoded)
+            if self.loader.device.type == "cuda":
+                self._lend(decoded)
             yield images, batch.ids
 
     def _advance(self) -> None:
@@ -95,17 +90,22 @@ class Epoch:
         while len(self.decoding) < DECODING and (self.reading or self.batches):
             self._read_ahead()
             request = self.reading.popleft()
-            encoded = [each for part in request.parts for each in part.result()]
-            batch = self._ready(request.ids, request.transforms, encoded)
+            files = [each for part in request.parts for each in part.result()]
+            batch = self._ready(request.ids, request.transforms, request.wanted, files)
             if len(batch.ids):
                 self.decoding.append(batch)
                 fresh.append(batch)
         self._read_ahead()
-        if self.stream is None and self.decoding:
-            self.stream = pipelines.Stream(self.graph, [_inputs(batch) for batch in self.decoding])
-        elif self.stream is not None:
-            for batch in fresh:
-                self.stream.put(_inputs(batch))
+        if self.stream is None:
+            fresh = list(self.decoding)
+        encoded = [batch.encoded for batch in fresh if batch.encoded]
+        if self.stream is not None:
+            for batch_encoded in encoded:
+                self.stream.put(batch_encoded)
+        elif encoded:
+            self.stream = pipelines.Stream(
+                encoded, batch_size=self.loader.batch_size, num_threads=self.loader.num_workers, **self.device
+            )
 
     def _read_ahead(self) -> None:
         while self.batches and len(self.reading) < READING:
@@ -122,19 +122,21 @@ class Epoch:
             manifest.widths[ids],
             size=loader.size,
             presize=loader.presize,
-            mean=loader.mean,
-            std=loader.std,
+            presize_method=loader.presize_method,
+            supersample=loader.supersample,
+            normalization=None if loader.output == "uint8" else (loader.mean, loader.std),
             augment=loader.augment,
             seed=loader.seed,
             epoch=self.number,
         )
+        wanted = np.arange(len(ids)) if loader.cache is None else np.flatnonzero(~loader.cache.filled[ids])
         # A part for each thread, not a future for each file: those cost 2% of the loader's time on two cores.
-        parts = np.array_split(ids, min(len(ids), loader.num_workers)) if len(ids) else []
-        return Request(ids, todo, [self.pool.submit(self._read, part) for part in parts])
+        parts = [wanted[part] for part in slices(len(wanted), loader.num_workers)]
+        return Request(ids, todo, wanted, [self.pool.submit(self._read, ids[part]) for part in parts])
 
-    def _read(self, ids: np.ndarray) -> list[Encoded]:
+    def _read(self, ids: np.ndarray) -> list[File]:
         paths, manifest = self.loader.items.paths, self.loader.manifest
-        encoded: list[Encoded] = []
+        encoded: list[File] = []
         for i in ids:
             facts = int(manifest.kinds[i]), int(manifest.heights[i]), int(manifest.widths[i])
             try:
@@ -143,14 +145,18 @@ class Epoch:
                 encoded.append(problem)
         return encoded
 
-    def _ready(self, ids: np.ndarray, todo: Transforms, encoded: Sequence[Encoded]) -> Ready:
+    def _ready(self, ids: np.ndarray, todo: Transforms, wanted: np.ndarray, encoded: Sequence[File]) -> Ready:
         """The batch without the files that cannot be used, which are reported."""
         good = np.array([isinstance(each, np.ndarray) for each in encoded], bool)
         if not good.all():
-            paths = self.loader.items.paths
-            self.loader.report_bad_files({paths[ids[j]]: str(encoded[j]) for j in np.flatnonzero(~good).tolist()})
-            ids, todo = ids[good], Transforms(*(part[good] for part in todo))
-        return Ready(ids, todo, [each for each in encoded if isinstance(each, np.ndarray)])
+            bad = ids[wanted[~good]].tolist()
+            problems = [str(each) for each in encoded if not isinstance(each, np.ndarray)]
+            self.loader.report_bad_files(dict(zip([self.loader.items.paths[i] for i in bad], problems, strict=True)))
+            kept = np.ones(len(ids), bool)
+            kept[wanted[~good]] = False
+            ids, todo = ids[kept], Transforms(*(part[kept] for part in todo))
+            wanted = (np.cumsum(kept) - 1)[wanted[good]]
+        return Ready(ids, todo, wanted, [each for each in encoded if isinstance(each, np.ndarray)])
 
     def _recover(self) -> None:
         """After a batch that did not decode: its culprits go through Pillow, from now on, and a new pipeline starts.
@@ -162,36 +168,20 @@ class Epoch:
         culprits = pipelines.undecodable(batch.encoded, **self.device)
         if not culprits:
             raise RuntimeError("a batch did not decode, but each of its pictures alone did: is memory short?")
-        self.loader.manifest.kinds[batch.ids[culprits]] = PILLOW
-        encoded: list[Encoded] = list(batch.encoded)
-        for position, again in zip(culprits, self._read(batch.ids[culprits]), strict=True):
+        ids = batch.ids[batch.wanted[culprits]]
+        self.loader.manifest.kinds[ids] = PILLOW
+        encoded: list[File] = list(batch.encoded)
+        for position, again in zip(culprits, self._read(ids), strict=True):
             encoded[position] = again
-        batch = self._ready(batch.ids, batch.transforms, encoded)
+        batch = self._ready(batch.ids, batch.transforms, batch.wanted, encoded)
         if len(batch.ids):
             self.decoding.appendleft(batch)
         self._advance()
 
-    def _finish(self, pixels: Any, tables: np.ndarray) -> torch.Tensor:
-        """DALI's pixels through the tables: (B, 3, S, S) in memory that is the batch's own."""
-        device = self.loader.device
-        warped = torch.from_dlpack(pixels)
-        out = self.buffers.empty(warped.shape, self.loader.dtype)
-        images = kernels.look_up(warped, torch.from_numpy(tables).to(device), out)
-        if device.type == "cuda":
-            # DALI may write into its memory again as soon as we let go, which must be after the kernels have read it.
-            event = torch.cuda.Event()
-            event.record()
-            self.lent.append((event, pixels))
-            while self.lent and self.lent[0][0].query():
-                self.lent.popleft()
-        return images
-
-
-def _inputs(batch: Ready) -> pipelines.Inputs:
-    todo = batch.transforms
-    return {
-        "encoded": batch.encoded,
-        "shrunk_size": todo.shrunk_size,
-        "is_shrunk": todo.is_shrunk,
-        "source_from_output": todo.source_from_output,
-    }
+    def _lend(self, decoded: list[Any]) -> None:
+        """Keeps DALI's memory until the kernels have read it: DALI writes into it again as soon as we let go."""
+        event = torch.cuda.Event()
+        event.record()
+        self.lent.append((event, decoded))
+        while self.lent and self.lent[0][0].query():
+            self.lent.popleft()

@@ -72,6 +72,10 @@ class Learner:
         on_epoch_end: Callable[[EpochResult], None] | None = None,
     ) -> None:
         for loader in (train, valid):
+            if loader.output != "float":
+                raise FastpetsError(
+                    'the loader gives uint8 pixels, expected normalised images; leave out output="uint8"'
+                )
             if model.pretrained and (loader.mean, loader.std) != (model.mean, model.std):
                 raise FastpetsError(
                     f"the loader normalises by mean {loader.mean} and std {loader.std}, but the weights were "
@@ -156,21 +160,25 @@ class Learner:
         self.model.train()
         num_images = 0
         for images, labels in track(self.train, description, len(self.train)):
-            loss = cross_entropy(self._logits(images), labels)
-            self._step(loss, scheduler)
+            loss, stepped = self.training_step(images, labels)
+            if stepped:
+                scheduler.step()
             smoothed.update(loss)
             num_images += len(labels)
         return num_images
 
-    def _step(self, loss: torch.Tensor, scheduler: LRScheduler) -> None:
-        """One step of the optimizer, and of the scheduler unless the gradient scaler skipped the former."""
+    def training_step(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, bool]:
+        """The batch's loss before one step of the optimizer, and whether that was taken; the scaler may skip it."""
+        loss = cross_entropy(self._logits(images), labels)
+        return loss, self._step(loss)
+
+    def _step(self, loss: torch.Tensor) -> bool:
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.scaler.get_scale() >= scale:
-            scheduler.step()
+        return self.scaler.get_scale() >= scale
 
     def _logits(self, images: torch.Tensor) -> torch.Tensor:
         """(B, C) float32, so that the loss is computed in full precision whatever the model's is."""

@@ -2,36 +2,36 @@
 
 import os
 import warnings
-from collections import namedtuple
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 
-from fastpets import order
-from fastpets.config import IMAGENET_MEAN, IMAGENET_STD, LABEL_PATTERN, Augment, LabelFrom, OnBadFile
+from fastpets import kernels, order
+from fastpets.batch import Batch
+from fastpets.buffers import Buffers
+from fastpets.cache import make_cache
+from fastpets.config import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    LABEL_PATTERN,
+    POLICIES,
+    Augment,
+    Borders,
+    CacheWhere,
+    LabelFrom,
+    OnBadFile,
+    Output,
+    PresizeMethod,
+)
 from fastpets.epoch import Epoch
 from fastpets.errors import BadFileError, FastpetsError, describe_bad_files
+from fastpets.geometry import shrink_factors
 from fastpets.items import Items, from_csv, from_folder, split, split_by_names
-from fastpets.manifest import scan
+from fastpets.manifest import Manifest, scan
+from fastpets.replay import Replay
 from fastpets.system import num_processors
-
-
-class Batch(namedtuple("Batch", ("images", "labels"))):
-    """A pair (images, labels), with the item ids of its pictures as an attribute.
-
-    images (B, 3, S, S) in channels_last layout and labels (B,) int64, both on the loader's device; ids (B,) int64
-    NumPy. Libraries rebuild tuples as `Batch(images, labels)` or `Batch(pair)`; ids is None after that.
-    """
-
-    ids: np.ndarray | None = None
-
-    def __new__(cls, images: Any, labels: Any = None, ids: np.ndarray | None = None) -> "Batch":
-        pair = tuple(images) if labels is None else (images, labels)
-        batch = super().__new__(cls, *pair)
-        batch.ids = ids
-        return batch
 
 
 class Loader:
@@ -43,15 +43,25 @@ class Loader:
     Args:
         items: what to load; see `fastpets.items`.
         batch_size: pictures a batch; the last one may be shorter.
-        size: side S of the output in pixels.
-        augment: True, or an `Augment`, makes this a loader for training; False takes the centre square as it is.
-        presize: side of the square that crops are taken from; larger pictures are shrunk towards it first.
+        size: of the output in pixels: the side of a square, or (height, width).
+        augment: True (fastai's), an `Augment` or the name of one ("fastai", "trivial-geometric") makes this a loader
+            for training; False takes the middle of each picture as it is.
+        presize: shorter side in pixels to which larger pictures are shrunk when they are decoded, by default 4 times
+            the output's. Pictures are never enlarged, and what is up to that large is sampled as it was decoded.
+        presize_method: what is kept of a picture in other proportions than the output's: "crop", the largest part
+            that fits; or all of it, by "squish", out of proportion, or "pad", with what is beyond its `borders`.
+        borders: what is beyond a picture's edges: "reflect", its mirror image; "border", the colour of its border;
+            "zeros", black.
+        supersample: 2 takes four samples where 1 takes one: truer and slower.
         shuffle, drop_last: as of a DataLoader; by default, what `augment` is. A dropped batch is never the only one.
         seed: of the order and of all draws, from 0.
         num_workers: threads that read and decode, by default all processors that this process may use.
         device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:1".
-        dtype: floating type of the images.
+        output: "float" for normalised images of type `dtype`, or "uint8" for 0-255, to transform further.
+        dtype: float32, float16 or bfloat16.
         mean, std: of the normalisation, a value a channel on a scale from 0 to 1.
+        cache: keep decoded pictures from the first epoch on, in the memory of the "host" or of the "device": what
+            fits in half of what is free there. "auto" does so where all pictures fit, the device first.
         on_bad_file: "raise" BadFileError for a picture that cannot be used, at once where its header shows it and
             else when its turn comes; or "skip" it, with a warning. `bad_files` maps each one met to its problem.
     """
@@ -61,38 +71,50 @@ class Loader:
         items: Items,
         *,
         batch_size: int = 64,
-        size: int = 224,
-        augment: bool | Augment = False,
-        presize: int = 460,
+        size: int | tuple[int, int] = 224,
+        augment: bool | str | Augment = False,
+        presize: int | None = None,
+        presize_method: PresizeMethod = "crop",
+        borders: Borders = "reflect",
+        supersample: int = 1,
         shuffle: bool | None = None,
         drop_last: bool | None = None,
         seed: int = 0,
         num_workers: int | None = None,
         device: str | torch.device = "auto",
+        output: Output = "float",
         dtype: torch.dtype = torch.float32,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        cache: CacheWhere = "none",
         on_bad_file: OnBadFile = "raise",
     ) -> None:
-        for name, value in (("batch_size", batch_size), ("size", size), ("presize", presize)):
-            if value < 1:
-                raise FastpetsError(f"{name}: {value}, expected at least 1")
-        self.batch_size, self.size, self.presize = batch_size, size, presize
-        self.augment = (Augment() if augment else None) if isinstance(augment, bool) else augment
+        self.size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+        _check_numbers(batch_size=batch_size, size=min(self.size), presize=presize, supersample=supersample)
+        _check_words(presize_method=presize_method, borders=borders, output=output, cache=cache)
+        self.batch_size, self.borders, self.supersample = batch_size, borders, supersample
+        self.presize, self.presize_method = presize, presize_method
+        self.augment = _augment(augment)
         self.shuffle = self.augment is not None if shuffle is None else shuffle
         self.drop_last = self.augment is not None if drop_last is None else drop_last
-        self.seed, self.epoch = seed, 0
-        self.num_workers = num_workers or num_processors()
-        self.device = resolve_device(device)
-        self.dtype, self.mean, self.std = dtype, tuple(mean), tuple(std)
+        self.seed, self.epoch, self.num_workers = seed, 0, num_workers or num_processors()
+        self.device, self.dtype = resolve_device(device), _dtype(output, dtype)
+        self.output, self.mean, self.std = output, tuple(mean), tuple(std)
         self.on_bad_file = on_bad_file
         self.bad_files: dict[str, str] = {}
-        self.items, self.manifest = items, scan(items, self.num_workers)
-        if self.manifest.problems:
-            self.report_bad_files(self.manifest.problems)
-            self.items, self.manifest = items.select(self.manifest.usable), self.manifest.select_usable()
-        if len(self.items) == 0:
+        self.items, self.manifest = self._usable(items)
+        sides = self.manifest.heights, self.manifest.widths
+        sizes = np.stack(sides, axis=-1) // shrink_factors(*sides, self.size, presize, presize_method)
+        self.cache, self.buffers = make_cache(cache, sizes, self.device), Buffers(self.device)
+
+    def _usable(self, items: Items) -> tuple[Items, Manifest]:
+        """The items whose headers say that they are pictures, and the headers' facts; the others are reported."""
+        manifest = scan(items, self.num_workers)
+        if manifest.problems:
+            self.report_bad_files(manifest.problems)
+        if len(manifest.usable) == 0:
             raise FastpetsError(f"no picture to load: {len(items)} items, of which {len(self.bad_files)} are bad files")
+        return items.select(manifest.usable), manifest.select_usable()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -120,6 +142,10 @@ class Loader:
                 labels = torch.from_numpy(self.items.labels[ids]).to(self.device, non_blocking=True)
                 yield Batch(images, labels, ids)
 
+    def replay(self, num_batches: int) -> Replay:
+        """The next epoch's first batches kept in memory, to stand in for this loader: what if loading cost nothing?"""
+        return Replay(self, num_batches)
+
     def report_bad_files(self, problems: dict[str, str]) -> None:
         """Notes files that cannot be used, and raises BadFileError or warns, as `on_bad_file` says."""
         self.bad_files.update(problems)
@@ -135,7 +161,7 @@ def loaders(
     label_pattern: str = LABEL_PATTERN,
     labels: str | os.PathLike[str] | None = None,
     split_seed: int = 42,
-    augment: bool | Augment = True,
+    augment: bool | str | Augment = True,
     on_bad_file: OnBadFile = "raise",
     **settings: Any,
 ) -> tuple[Loader, Loader]:
@@ -178,6 +204,35 @@ def open_items(
         if problems:
             raise BadFileError(problems)
     return both
+
+
+def _check_numbers(**settings: int | None) -> None:
+    for name, value in settings.items():
+        if value is not None and value < 1:
+            raise FastpetsError(f"{name}: {value}, expected at least 1")
+
+
+def _check_words(**words: str) -> None:
+    kinds = {"presize_method": PresizeMethod, "borders": Borders, "output": Output, "cache": CacheWhere}
+    for name, value in words.items():
+        if value not in get_args(kinds[name]):
+            raise FastpetsError(f"{name}: {value!r}, expected one of {', '.join(get_args(kinds[name]))}")
+
+
+def _dtype(output: Output, dtype: torch.dtype) -> torch.dtype:
+    if dtype not in kernels.DTYPES or not dtype.is_floating_point:
+        raise FastpetsError(f"dtype: {dtype}, expected torch.float32, float16 or bfloat16")
+    return torch.uint8 if output == "uint8" else dtype
+
+
+def _augment(augment: bool | str | Augment) -> Augment | None:
+    if isinstance(augment, str):
+        if augment not in POLICIES:
+            raise FastpetsError(
+                f"augment: {augment!r}, expected an Augment, True, False or one of {', '.join(POLICIES)}"
+            )
+        return POLICIES[augment]
+    return (Augment() if augment else None) if isinstance(augment, bool) else augment
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

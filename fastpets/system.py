@@ -8,6 +8,7 @@ from pathlib import Path
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
 CPU_INFO = Path("/proc/cpuinfo")
+MEMORY_INFO = Path("/proc/meminfo")
 
 
 def cache_dir() -> Path:
@@ -27,16 +28,8 @@ def num_processors() -> int:
 
 def _cgroup_v2_quota() -> int | None:
     """Whole processors in cpu.max, rounded up, of this process's group and its ancestors; None: no limit."""
-    try:
-        lines = OWN_CGROUP.read_text().splitlines()
-    except OSError:
-        return None
-    own = next((line[3:].lstrip("/") for line in lines if line.startswith("0::")), "")
-    group = CGROUP_ROOT / own
     quotas = []
-    for folder in (group, *group.parents):
-        if folder != CGROUP_ROOT and CGROUP_ROOT not in folder.parents:
-            break
+    for folder in _cgroup_v2_folders():
         try:
             quota, period = (folder / "cpu.max").read_text().split()
         except (OSError, ValueError):
@@ -46,6 +39,17 @@ def _cgroup_v2_quota() -> int | None:
     return min(quotas, default=None)
 
 
+def _cgroup_v2_folders() -> list[Path]:
+    """The folders of this process's control group (version 2) and of its ancestors."""
+    try:
+        lines = OWN_CGROUP.read_text().splitlines()
+    except OSError:
+        return []
+    own = next((line[3:].lstrip("/") for line in lines if line.startswith("0::")), "")
+    group = CGROUP_ROOT / own
+    return [folder for folder in (group, *group.parents) if folder == CGROUP_ROOT or CGROUP_ROOT in folder.parents]
+
+
 def _cgroup_v1_quota() -> int | None:
     try:
         quota = int((CGROUP_ROOT / "cpu/cpu.cfs_quota_us").read_text())
@@ -53,6 +57,25 @@ def _cgroup_v1_quota() -> int | None:
     except (OSError, ValueError):
         return None
     return -(-quota // period) if quota > 0 and period > 0 else None
+
+
+def free_memory() -> int:
+    """Bytes of the host's memory that this process may still take: the least of the machine's and its groups'."""
+    available = next(line for line in MEMORY_INFO.read_text().splitlines() if line.startswith("MemAvailable:"))
+    return min([int(available.split()[1]) * 1024, *_cgroup_memory()])
+
+
+def _cgroup_memory() -> list[int]:
+    """What is left of the memory of this process's control group (version 2) and its ancestors, where limited."""
+    left = []
+    for folder in _cgroup_v2_folders():
+        try:
+            most, used = (folder / "memory.max").read_text().strip(), int((folder / "memory.current").read_text())
+        except (OSError, ValueError):
+            continue
+        if most != "max":
+            left.append(max(0, int(most) - used))
+    return left
 
 
 def cpu_has_bfloat16() -> bool:

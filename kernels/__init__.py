@@ -1,28 +1,86 @@
-"""From warped pictures to what a model takes: the look-up, on whichever device the pixels are."""
+"""From decoded pictures to what a model takes, in one pass: on a GPU by Triton, on a CPU by numba."""
+
+from collections.abc import Sequence
 
 import torch
 
 from fastpets.kernels import reference
 
+BORDERS = ("reflect", "border", "zeros")
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.uint8)
 
-def look_up(pixels: torch.Tensor, tables: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """Each 8-bit value replaced by its picture's and channel's table entry, written into `out`.
 
-    pixels (B, S, S, 3) uint8, tables (B, 3, 256) float32 and out (B, S, S, 3) of any float type, on one device. Returns
-    out as (B, 3, S, S), in channels_last layout. Raises ValueError on other shapes and types.
+def warp(
+    pictures: Sequence[torch.Tensor],
+    source_from_output: torch.Tensor,
+    samples: torch.Tensor,
+    spread: torch.Tensor,
+    tables: torch.Tensor,
+    out: torch.Tensor,
+    borders: str = "reflect",
+) -> torch.Tensor:
+    """Each picture seen through its matrix, its values replaced by its table's; what that means, `reference` says.
+
+    B pictures (H, W, 3) uint8, contiguous, each of its own size; source_from_output (B, 3, 3) float32; samples k (B,)
+    int32, at least 1, for the mean of k x k, on a grid over the middle `spread` (B,) float32 of each side of the output
+    pixel; tables (B, 3, 256) and out (B, H, W, 3) of one type: float32, float16, bfloat16 or uint8. The mean is rounded
+    to the nearest 8-bit value, ties to even, then looked up. Pictures and out lie on one device, the rest on the CPU.
+    Returns out as (B, 3, H, W), in channels_last layout. Raises ValueError on other shapes and types.
     """
-    batch_size = pixels.shape[0]
-    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
-        raise ValueError(f"pixels: {pixels.dtype} {tuple(pixels.shape)}, expected uint8 (B, S, S, 3)")
-    if tables.dtype != torch.float32 or tables.shape != (batch_size, 3, 256):
-        raise ValueError(f"tables: {tables.dtype} {tuple(tables.shape)}, expected float32 ({batch_size}, 3, 256)")
-    if not out.dtype.is_floating_point or out.shape != pixels.shape:
-        raise ValueError(f"out: {out.dtype} {tuple(out.shape)}, expected floats {tuple(pixels.shape)}")
-    tables = tables.to(out.dtype)
+    _check(pictures, source_from_output, samples, spread, tables, out, borders)
     if out.device.type == "cpu":
-        from fastpets.kernels import lookup_cpu
+        from fastpets.kernels import warp_cpu
 
-        lookup_cpu.look_up(pixels, tables, out)
+        warp_cpu.warp(pictures, source_from_output, samples, spread, tables, out, borders)
     else:
-        out.copy_(reference.look_up(pixels, tables))
+        from fastpets.kernels import warp_triton
+
+        warp_triton.warp(pictures, source_from_output, samples, spread, tables, out, borders)
     return out.permute(0, 3, 1, 2)
+
+
+def shrink(picture: torch.Tensor, by_height: int, by_width: int) -> torch.Tensor:
+    """A picture (H, W, 3) uint8 at (H // by_height, W // by_width): the rounded mean of each block of pixels.
+
+    What is left at the right and at the bottom, less than a block, is cut off. On the picture's device.
+    """
+    if picture.device.type == "cpu":
+        from fastpets.kernels import shrink_cpu
+
+        return shrink_cpu.shrink(picture, by_height, by_width)
+    return reference.shrink(picture, by_height, by_width, torch.float32)
+
+
+def _check(
+    pictures: Sequence[torch.Tensor],
+    source_from_output: torch.Tensor,
+    samples: torch.Tensor,
+    spread: torch.Tensor,
+    tables: torch.Tensor,
+    out: torch.Tensor,
+    borders: str,
+) -> None:
+    num_pictures = len(pictures)
+    for picture in pictures:
+        if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.is_contiguous():
+            raise ValueError(f"a picture: {_described(picture)}, expected contiguous uint8 (H, W, 3)")
+        if 0 in picture.shape or picture.numel() >= 2**31:
+            raise ValueError(f"a picture: {_described(picture)}, expected 1 to 2**31 - 1 values")
+    expected = {
+        "source_from_output": (source_from_output, torch.float32, (num_pictures, 3, 3)),
+        "samples": (samples, torch.int32, (num_pictures,)),
+        "spread": (spread, torch.float32, (num_pictures,)),
+        "tables": (tables, out.dtype, (num_pictures, 3, 256)),
+        "out": (out, out.dtype, (num_pictures, *out.shape[1:3], 3)),
+    }
+    for name, (tensor, dtype, shape) in expected.items():
+        if tensor.dtype != dtype or tuple(tensor.shape) != shape or not tensor.is_contiguous():
+            raise ValueError(f"{name}: {_described(tensor)}, expected contiguous {dtype} {shape}")
+    if out.dtype not in DTYPES:
+        raise ValueError(f"out: {out.dtype}, expected one of {', '.join(map(str, DTYPES))}")
+    if borders not in BORDERS:
+        raise ValueError(f"borders: {borders!r}, expected one of {', '.join(BORDERS)}")
+
+
+def _described(tensor: torch.Tensor) -> str:
+    return f"{tensor.dtype} {tuple(tensor.shape)}{'' if tensor.is_contiguous() else ' not contiguous'}"

@@ -1,4 +1,4 @@
-"""DALI: graphs that decode and warp batches of encoded pictures, and the stream that keeps one of them busy.
+"""DALI: the graph that decodes batches of encoded pictures, and the stream that keeps it busy.
 
 Pure functions of what they are fed: nothing random happens here. One of the two DALI wheels is needed, by CUDA version.
 """
@@ -13,8 +13,8 @@ except ImportError as error:
         "Either also works without a GPU"
     ) from error
 
-from fastpets.pipelines.graphs import decoded_pictures, warped_pictures
+from fastpets.pipelines.graphs import decoded_pictures
 from fastpets.pipelines.parse import Unparsable, parse
-from fastpets.pipelines.stream import Inputs, Stream, undecodable
+from fastpets.pipelines.stream import Encoded, Stream, undecodable
 
-__all__ = ["Inputs", "Stream", "Unparsable", "decoded_pictures", "parse", "undecodable", "warped_pictures"]
+__all__ = ["Encoded", "Stream", "Unparsable", "decoded_pictures", "parse", "undecodable"]

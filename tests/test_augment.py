@@ -1,15 +1,16 @@
-"""The matrices and tables: what each draw does to points and values, and that all compose into one of each."""
+"""Draws, policies and what they compose to: one matrix and one table a picture."""
 
 import numpy as np
 import pytest
 import torch
 
-from fastpets import augment
-from fastpets.config import IMAGENET_MEAN, IMAGENET_STD, Augment
+from fastpets import augment, philox
+from fastpets.config import IMAGENET_MEAN, IMAGENET_STD, POLICIES, Augment
 from fastpets.errors import FastpetsError
 
-IDENTITY = np.eye(3)
-PLAIN = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
+PLAIN = ((0.0,) * 3, (1.0,) * 3)
+COUNT = 100_000
+TRIVIAL = POLICIES["trivial-geometric"]
 
 
 def moved(matrix: np.ndarray, x: float, y: float) -> np.ndarray:
@@ -18,37 +19,27 @@ def moved(matrix: np.ndarray, x: float, y: float) -> np.ndarray:
     return point[:2] / point[2]
 
 
-def random_draws(count: int, seed: int = 0) -> augment.Draws:
-    random = np.random.default_rng(seed)
-    return {name: random.random(count) for name in augment.DRAWS}
+@pytest.fixture(scope="module")
+def draws() -> augment.Draws:
+    numbers = philox.uniforms(philox.AUGMENT, 5, 2, np.arange(COUNT), 0, len(augment.DRAWS))
+    return dict(zip(augment.DRAWS, numbers.T, strict=True))
 
 
 def test_validation_sees_the_centre_square_and_nothing_else() -> None:
-    todo = augment.transforms(
-        np.array([0, 1]),
-        np.array([100, 300]),
-        np.array([140, 200]),
-        size=50,
-        presize=460,
-        augment=None,
-        **PLAIN,
-    )
+    heights, widths = np.array([100, 300]), np.array([140, 200])
+    todo = augment.transforms(np.array([0, 1]), heights, widths, size=(25, 25), normalization=PLAIN)
     for matrix, (left, top, side) in zip(todo.source_from_output, [(20, 0, 100), (0, 50, 200)], strict=True):
-        # 300 x 200 is shrunk to 150 x 100: its shorter side exceeds twice the output's 50.
+        # 300 x 200 is halved: its shorter side exceeds four times the output's 25.
         scale = 100 / side
         assert moved(matrix, 0, 0) == pytest.approx([left * scale, top * scale])
-        assert moved(matrix, 50, 50) == pytest.approx([(left + side) * scale, (top + side) * scale])
+        assert moved(matrix, 25, 25) == pytest.approx([(left + side) * scale, (top + side) * scale])
+    assert todo.shrink.tolist() == [[1, 1], [2, 2]]
+    assert todo.samples.tolist() == [2, 2]
 
 
 def test_validation_tables_normalise_and_do_nothing_else() -> None:
     todo = augment.transforms(
-        np.arange(2),
-        *np.full((2, 2), 9),
-        size=9,
-        presize=460,
-        augment=None,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
+        np.arange(2), *np.full((2, 2), 9), size=(9, 9), normalization=(IMAGENET_MEAN, IMAGENET_STD)
     )
     values = torch.arange(256, dtype=torch.uint8).expand(3, 1, 256)
     from torchvision.transforms.v2 import Compose, Normalize, ToDtype
@@ -59,78 +50,27 @@ def test_validation_tables_normalise_and_do_nothing_else() -> None:
     assert np.abs(todo.tables - expected.numpy()).max() <= 4 * 2**-25 / 0.224 + 4 * 2**-24 + 2 * 2**-23
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "limit", "shrunk"),
-    [
-        (100, 50, 64, (100, 50)),
-        (64, 900, 64, (64, 900)),
-        (128, 256, 64, (64, 128)),
-        (300, 200, 64, (96, 64)),
-        (1, 1, 9, (1, 1)),
-    ],
-)
-def test_only_pictures_beyond_the_limit_shrink_and_keep_their_shape(
-    height: int, width: int, limit: int, shrunk: tuple[int, int]
-) -> None:
-    found = augment.shrunk_sizes(np.array([height]), np.array([width]), limit)
-    assert (int(found[0][0]), int(found[1][0])) == shrunk
+def test_without_normalisation_tables_are_the_8_bit_values() -> None:
+    todo = augment.transforms(np.arange(2), *np.full((2, 2), 9), size=(9, 9))
+    assert todo.tables.dtype == np.uint8
+    assert (todo.tables == np.arange(256)).all()
 
 
 def test_a_shrunk_pictures_matrix_shows_the_same_region() -> None:
+    given = {"size": (100, 100), "augment": Augment(), "normalization": PLAIN}
     ids, height, width = np.array([0]), np.array([1000]), np.array([1503])
-    large = augment.transforms(ids, height, width, size=100, presize=5000, augment=Augment(), **PLAIN)
-    small = augment.transforms(ids, height, width, size=100, presize=150, augment=Augment(), **PLAIN)
-    assert tuple(large.shrunk_size[0]) == (
-        200,
-        301,
-    )  # 300.6 rounded: the two axes shrink by slightly different factors
-    assert tuple(small.shrunk_size[0]) == (150, 225)
+    whole, shrunk = (augment.transforms(ids, height, width, presize=side, **given) for side in (5000, 150))
+    assert whole.shrink.tolist() == [[1, 1]]
+    assert shrunk.shrink.tolist() == [[7, 7]]  # 1000 / 150, rounded up
     for x, y in [(0, 0), (100, 0), (37, 81)]:
-        point = moved(large.source_from_output[0], x, y) / [301, 200]
-        assert moved(small.source_from_output[0], x, y) / [225, 150] == pytest.approx(point, abs=1e-5)
-
-
-def test_flipping_twice_restores() -> None:
-    flip = augment.flip(np.array([True, False]))
-    assert (flip @ flip == IDENTITY).all()
-    assert moved(flip[0], 0.5, 0.25) == pytest.approx([-0.5, 0.25])
-
-
-def test_four_quarter_turns_restore() -> None:
-    quarter = augment.rotation(np.array([90.0]))[0]
-    assert np.allclose(np.linalg.matrix_power(quarter, 4), IDENTITY, atol=1e-15)
-    # What is seen at the right, (1, 0), comes from the top, (0, -1): the picture turned clockwise.
-    assert moved(quarter, 1, 0) == pytest.approx([0, -1])
-
-
-def test_a_zoom_keeps_its_point_and_enlarges_about_it() -> None:
-    zoom = augment.zoom(np.array([2.0]), np.array([0.75]), np.array([0.1]))[0]
-    x, y = 2 * 0.75 - 1, 2 * 0.1 - 1
-    assert moved(zoom, x, y) == pytest.approx([x, y])
-    assert moved(zoom, x + 0.2, y - 0.1) == pytest.approx([x + 0.1, y - 0.05])
-
-
-@pytest.mark.parametrize(("x", "y"), [(0.0, 0.0), (0.2, 0.0), (0.0, -0.2), (0.2, 0.15), (-0.45, 0.45)])
-def test_the_warp_takes_the_named_corners_back_to_the_canvas_corners(x: float, y: float) -> None:
-    warp = augment.warp(np.array([x]), np.array([y]))[0]
-    for s in (-1, 1):
-        for t in (-1, 1):
-            assert moved(warp, s * (1 - y * t), t * (1 - x * s)) == pytest.approx([s, t], abs=1e-12)
-
-
-def test_a_crop_stays_on_the_canvas_and_keeps_its_share_of_the_area() -> None:
-    crops = augment.random_crop(random_draws(1000), Augment(min_scale=0.5))
-    corners = np.stack([crops @ [s, t, 1.0] for s in (-1, 1) for t in (-1, 1)])
-    assert abs(corners[..., :2]).max() <= 1 + 1e-12
-    areas = np.linalg.det(crops)
-    assert 0.5 <= areas.min() < 0.51
-    assert 0.99 < areas.max() <= 1
+        point = moved(whole.source_from_output[0], x, y) / 7
+        assert moved(shrunk.source_from_output[0], x, y) == pytest.approx(point, abs=1e-3)
 
 
 def test_without_any_draw_firing_training_is_a_random_square_of_the_picture() -> None:
     still = Augment(flip_p=0, affine_p=0, lighting_p=0, min_scale=1)
     todo = augment.transforms(
-        np.arange(50), np.full(50, 80), np.full(50, 60), size=60, presize=60, augment=still, **PLAIN
+        np.arange(50), np.full(50, 80), np.full(50, 60), size=(60, 60), augment=still, normalization=PLAIN
     )
     matrix = todo.source_from_output
     assert np.allclose(matrix[:, 0], [1, 0, 0], atol=1e-4)
@@ -140,33 +80,88 @@ def test_without_any_draw_firing_training_is_a_random_square_of_the_picture() ->
     assert np.allclose(todo.tables, np.arange(256) / 255, atol=2e-7)
 
 
-def test_lighting_is_fastais_formula() -> None:
-    draws = {name: np.zeros(3) for name in augment.DRAWS}  # every gate open
-    draws |= {"brightness": np.array([0.0, 0.5, 1.0]), "contrast": np.array([1.0, 0.5, 0.0])}
-    tables = augment.lighting(draws, Augment(lighting=0.2))
-    values = torch.arange(256, dtype=torch.float64) / 255
-    for table, brightness, contrast in zip(tables, (0.4, 0.5, 0.6), (1 / 0.8, 1.0, 0.8), strict=True):
-        logits = torch.logit(values, eps=1e-7) + torch.logit(torch.tensor(brightness, dtype=torch.float64))
-        assert np.allclose(table, torch.sigmoid(contrast * logits), rtol=0, atol=1e-12)
+# Of each change: its amounts' range under the amounts below, the mean of what fires, and how it is spread between.
+EVERYTHING = Augment(shear_deg=20, translate=0.3, gamma=1, solarize=0.5, posterize=3, invert_p=0.25)
+SPREADS = {
+    **{"rotate": (-10, 10), "zoom": (1, 1.1), "warp_x": (-0.2, 0.2), "warp_y": (-0.2, 0.2)},
+    **{"shear_x": (-20, 20), "shear_y": (-20, 20), "translate_x": (-0.3, 0.3), "translate_y": (-0.3, 0.3)},
+    **{"brightness": (0.4, 0.6), "solarize": (0.5, 1)},
+}
+LOG_SPREADS = {"contrast": (0.8, 1 / 0.8), "gamma": (0.5, 2)}
 
 
-def test_mult_scales_rotation_warp_and_lighting() -> None:
-    draws = random_draws(20)
-    doubled = Augment(rotate_deg=20, warp=0.4, lighting=0.4)
-    assert (augment.geometry(draws, Augment(mult=2)) == augment.geometry(draws, doubled)).all()
-    assert (augment.lighting(draws, Augment(mult=2)) == augment.lighting(draws, doubled)).all()
+def assert_uniform(values: np.ndarray, low: float, high: float) -> None:
+    """Within the range, near to both ends, and with the mean and the spread of uniform numbers, to 5 deviations."""
+    assert low <= values.min() < low + (high - low) / 1000
+    assert high - (high - low) / 1000 < values.max() <= high
+    assert abs(values.mean() - (low + high) / 2) < 5 * (high - low) / np.sqrt(12 * len(values))
+    # The variance of (high - low)^2 / 12 has a deviation of (high - low)^2 / sqrt(180 n).
+    assert abs(values.var() - (high - low) ** 2 / 12) < 5 * (high - low) ** 2 / np.sqrt(180 * len(values))
+
+
+def assert_share(fired: np.ndarray, p: float) -> None:
+    assert abs(fired.mean() - p) <= 5 * np.sqrt(p * (1 - p) / len(fired))
+
+
+@pytest.mark.parametrize("name", [*SPREADS, *LOG_SPREADS])
+def test_each_change_happens_as_often_as_it_should_and_spreads_over_its_range(draws: augment.Draws, name: str) -> None:
+    amounts = augment.amounts(draws, EVERYTHING)[name]
+    fired = amounts != augment.NEUTRAL[name]
+    assert_share(fired, 0.75)
+    if name in SPREADS:
+        assert_uniform(amounts[fired], *SPREADS[name])
+    else:
+        assert_uniform(np.log(amounts[fired]), *np.log(LOG_SPREADS[name]))
+
+
+def test_flips_inversions_bits_places_and_crops_are_spread_as_they_should(draws: augment.Draws) -> None:
+    amounts = augment.amounts(draws, EVERYTHING)
+    assert_share(amounts["flip"], 0.5)
+    assert_share(amounts["invert"], 0.25)
+    for bits in (1, 2, 3):  # a fourth of those that fire drops none
+        assert_share(amounts["posterize"] == bits, 0.75 / 4)
+    assert_uniform(np.linalg.det(augment.random_crop(draws, 0.75)), 0.75, 1)
+    for name in ("presize_x", "presize_y", "zoom_x", "zoom_y", "crop_x", "crop_y"):
+        assert_uniform(draws[name], 0, 1)
+
+
+def test_draws_do_not_go_together(draws: augment.Draws) -> None:
+    correlations = np.corrcoef(np.stack(list(draws.values()))) - np.eye(len(draws))
+    assert abs(correlations).max() < 6 / np.sqrt(COUNT)
+
+
+def test_a_crop_stays_on_the_canvas() -> None:
+    draws = {name: np.random.default_rng(0).random(1000) for name in augment.DRAWS}
+    crops = augment.random_crop(draws, 0.5)
+    corners = np.stack([crops @ [s, t, 1.0] for s in (-1, 1) for t in (-1, 1)])
+    assert abs(corners[..., :2]).max() <= 1 + 1e-12
+
+
+def test_trivial_geometric_makes_one_change_a_picture_or_none_all_equally_often(draws: augment.Draws) -> None:
+    amounts = augment.amounts(draws, TRIVIAL)
+    changed = {name: amounts[name] != neutral for name, neutral in augment.NEUTRAL.items()}
+    happening = ("rotate", "brightness", "solarize", "posterize", "shear_x", "shear_y", "translate_x", "translate_y")
+    assert set(TRIVIAL.changes) == set(happening)
+    assert (sum(changed.values()) <= 1).all()
+    for name, fired in changed.items():
+        # Where posterize fires, a seventh of its draws drops no bits.
+        share = 1 / 9 * (6 / 7 if name == "posterize" else 1) if name in happening else 0
+        assert_share(fired, share)
+
+
+def test_mult_scales_rotation_warp_shear_translation_lighting_and_gamma(draws: augment.Draws) -> None:
+    given = {"rotate_deg": 20, "warp": 0.1, "shear_deg": 5, "translate": 0.1, "brightness": 0.2, "contrast": 0.2,
+             "gamma": 0.5}  # fmt: skip
+    scaled = augment.amounts(draws, Augment(**given, mult=2))
+    doubled = augment.amounts(draws, Augment(**{name: 2 * amount for name, amount in given.items()}))
+    assert all((scaled[name] == doubled[name]).all() for name in scaled)
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [
-        {"flip_p": 1.5},
-        {"zoom": 0.5},
-        {"warp": 0.4, "mult": 2},
-        {"lighting": 1.0},
-        {"min_scale": float("nan")},
-    ],
-)
+    [{"flip_p": 1.5}, {"zoom": 0.5}, {"warp": 0.2, "mult": 2}, {"contrast": 1.0}, {"min_scale": float("nan")},
+     {"posterize": 8}, {"shear_deg": 90}, {"solarize": -0.1}, {"gamma": -1}],
+)  # fmt: skip
 def test_impossible_settings_are_refused_by_name(wrong: dict) -> None:
     with pytest.raises(FastpetsError, match=f"Augment.{next(iter(wrong))}.*expected"):
         Augment(**wrong)

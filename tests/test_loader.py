@@ -1,5 +1,6 @@
 """The loader's promises: how pixels are made changes none of them, and nothing is lost on the way."""
 
+import math
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -42,21 +43,20 @@ def test_epochs_and_seeds_differ_and_an_epoch_can_be_had_again(make_folder: Call
     assert not any(torch.equal(first[i], other[i]) for i in first)
 
 
-def test_validation_is_the_centre_square_resized_once_and_normalised(
+def test_validation_is_the_middle_in_the_outputs_proportions_sampled_once_and_normalised(
     make_folder: Callable[..., Path],
 ) -> None:
-    loader = Loader(from_folder(make_folder(9)), size=SIZE, presize=460)
+    loader = Loader(from_folder(make_folder(9)), size=(SIZE, 2 * SIZE))
     found = pixels_by_id(loader)
     assert list(found) == list(range(9))
     for i, path in enumerate(loader.items.paths):
         picture = torch.from_numpy(np.array(Image.open(path)))
         height, width = picture.shape[:2]
-        side = min(height, width)
-        if side > 2 * SIZE:
-            continue  # shrunk by DALI's filter first, which is another test's
-        scale = side / SIZE
-        matrix = torch.tensor([[scale, 0, (width - side) / 2], [0, scale, (height - side) / 2], [0, 0, 1]])
-        pixels = reference.warp([picture], matrix[None].double(), SIZE)[0]
+        scale = min(height / SIZE, width / (2 * SIZE))  # pixels of the picture to one of the output
+        left, top = (width - scale * 2 * SIZE) / 2, (height - scale * SIZE) / 2
+        matrix = torch.tensor([[scale, 0, left], [0, scale, top], [0, 0, 1]])
+        samples, spread = torch.tensor([math.ceil(scale / 2)]), torch.tensor([math.sqrt(max(0, 1 - 0.85 / scale**2))])
+        pixels = reference.warp([picture], matrix[None].double(), samples, spread, loader.size)[0].round()
         mean, std = torch.tensor(loader.mean), torch.tensor(loader.std)
         step = 1 / 255 / min(loader.std)  # one 8-bit step, where float32 and float64 round to different sides
         assert ((pixels / 255 - mean) / std - found[i].permute(1, 2, 0)).abs().max() <= step * 1.001
@@ -94,6 +94,64 @@ def test_half_precision_images_are_the_float32_ones_rounded(
     items = from_folder(make_folder(3))
     full, half = (next(iter(Loader(items, size=SIZE, dtype=kind))).images for kind in (torch.float32, dtype))
     assert torch.equal(half, full.to(dtype))
+
+
+def test_uint8_output_is_what_is_normalised_otherwise(make_folder: Callable[..., Path]) -> None:
+    items = from_folder(make_folder(6))
+    settings = {"size": SIZE, "augment": True, "shuffle": False, "drop_last": False}
+    scale = {"mean": (0,) * 3, "std": (1 / 255,) * 3}
+    pixels, values = (
+        next(iter(Loader(items, output="uint8", **settings))),
+        next(iter(Loader(items, **scale, **settings))),
+    )
+    assert pixels.images.dtype == torch.uint8
+    assert pixels.images.is_contiguous(memory_format=torch.channels_last)
+    assert (pixels.images - values.images).abs().max() <= 0.5 + 1e-3  # its lighting rounded to whole steps
+
+
+def test_torchvisions_trivial_augment_takes_uint8_batches(make_folder: Callable[..., Path]) -> None:
+    from torchvision.transforms import v2
+
+    (images, _) = next(iter(Loader(from_folder(make_folder(6)), size=SIZE, output="uint8")))
+    assert v2.TrivialAugmentWide()(images).shape == images.shape
+
+
+@pytest.mark.parametrize("method", ["crop", "squish", "pad"])
+@pytest.mark.parametrize("borders", ["reflect", "border", "zeros"])
+def test_presizing_shows_what_it_keeps_and_borders_what_is_beyond(tmp_path: Path, method: str, borders: str) -> None:
+    red = np.full((20, 60, 3), (200, 0, 0), np.uint8)
+    red[:, 20:40] = (0, 200, 0)  # the middle third is green
+    Image.fromarray(red).save(tmp_path / "a_1.png")
+    loader = Loader(from_folder(tmp_path), size=60, output="uint8", presize_method=method, borders=borders)
+    image = next(iter(loader)).images[0].permute(1, 2, 0)
+    green = image[30, :, 1].float().mean() / 200
+    assert green == pytest.approx(1 if method == "crop" else 1 / 3, abs=0.02)
+    beyond = {"reflect": 200, "border": 200, "zeros": 0}[borders]
+    assert int(image[5, 5].sum()) == (beyond if method == "pad" else 200)
+
+
+def test_augment_takes_the_name_of_a_policy(make_folder: Callable[..., Path]) -> None:
+    items = from_folder(make_folder(4))
+    assert Loader(items, augment="trivial-geometric").augment.one_of
+    assert Loader(items, augment="none").augment is None
+    with pytest.raises(FastpetsError, match=r"augment: 'mild', expected .* none, fastai, trivial-geometric"):
+        Loader(items, augment="mild")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"presize_method": "stretch"}, "presize_method: 'stretch', expected one of crop, squish, pad"),
+        ({"borders": "mirror"}, "borders: 'mirror', expected one of reflect, border, zeros"),
+        ({"output": "int"}, "output: 'int', expected one of float, uint8"),
+        ({"cache": "disk"}, "cache: 'disk', expected one of none, host, device, auto"),
+        ({"dtype": torch.float64}, "dtype: torch.float64, expected torch.float32, float16 or bfloat16"),
+        ({"supersample": 0}, "supersample: 0, expected at least 1"),
+    ],
+)
+def test_settings_of_other_words_are_refused(make_folder: Callable[..., Path], wrong: dict, message: str) -> None:
+    with pytest.raises(FastpetsError, match=message):
+        Loader(from_folder(make_folder(2)), **wrong)
 
 
 @pytest.mark.parametrize("num_pictures", [5, 16, 17, 40])

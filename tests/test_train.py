@@ -14,14 +14,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fastpets import train
+from fastpets import train, wiring
 from fastpets.config import TrainConfig
 from fastpets.model import create_model
 
 TINY = ["--arch", "resnet18", "--weights", "none", "--size", "32", "--batch-size", "8", "--device", "cpu"]
 FLAGS = (
-    "data label_from label_pattern labels split_seed on_bad_file arch weights size presize epochs freeze_epochs lr "
-    "batch_size amp amp_dtype seed threads device out"
+    "data label_from label_pattern labels split_seed on_bad_file arch weights size augment presize presize_method "
+    "borders supersample cache epochs freeze_epochs lr batch_size amp amp_dtype seed threads device out"
 )
 
 
@@ -70,7 +70,7 @@ def test_a_run_prints_a_line_an_epoch_and_leaves_a_run_folder(make_folder: Calla
 
     description = json.loads((out / "model.json").read_text())
     assert description["classes"] == ["kind0", "kind1"]
-    assert (description["arch"], description["size"], description["presize"]) == ("resnet18", 32, 460)
+    assert (description["arch"], description["size"], description["presize"]) == ("resnet18", [32, 32], None)
     assert description["mean"] == pytest.approx([0.485, 0.456, 0.406])
     model = create_model(description["arch"], len(description["classes"]), "none")
     model.load_state_dict(load_file(out / "model.safetensors"))
@@ -183,12 +183,12 @@ def test_amp_on_a_cpu_is_bfloat16_where_the_processor_has_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     cpu = torch.device("cpu")
-    monkeypatch.setattr("fastpets.system.cpu_has_bfloat16", lambda: True)
-    assert train.autocast_dtype(cpu, "auto") is torch.bfloat16
-    monkeypatch.setattr("fastpets.system.cpu_has_bfloat16", lambda: False)
-    assert train.autocast_dtype(cpu, "auto") is None
+    monkeypatch.setattr("fastpets.wiring.cpu_has_bfloat16", lambda: True)
+    assert wiring.autocast_dtype(cpu, "auto") is torch.bfloat16
+    monkeypatch.setattr("fastpets.wiring.cpu_has_bfloat16", lambda: False)
+    assert wiring.autocast_dtype(cpu, "auto") is None
     assert "no bfloat16 instructions" in capsys.readouterr().out
-    assert train.autocast_dtype(cpu, "bfloat16") is torch.bfloat16
+    assert wiring.autocast_dtype(cpu, "bfloat16") is torch.bfloat16
 
 
 def test_amp_trains(make_folder: Callable[..., Path], tmp_path: Path) -> None:

@@ -1,0 +1,202 @@
+"""How true the pixels are: peak signal-to-noise ratios against a supersampled bicubic warp of the original picture.
+
+    FASTPETS_PETS=... python -m bench.bench_fidelity
+
+Each picture undergoes one homography of the chapter's (crop, flip, rotation, zoom, perspective), made by this engine
+in one step, by fastai's recipe in three (Pillow to 460 px, the warp there, crop and resize) and by torchvision's in
+three (crop and resize, perspective, rotation). Every way gets the same geometry. Beyond the canvas, or the crop, fastai
+sees a reflection and torchvision black, where the original goes on: so the ratio is taken over all pixels, and again
+over those alone that every way has the picture for, which compares how they sample and no more. --out FILE keeps the
+numbers.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bench.rendering import mosaic, psnr, rendered, supersampled_bicubic
+from fastpets import augment, geometry, philox
+from fastpets.config import Augment
+
+SIZES = (64, 128, 224)
+CANVAS = 460  # fastai's presize: crops begin and end on its pixels, as fastai's do
+
+
+class Scene(NamedTuple):
+    """A picture (H, W, 3) uint8 and what is done to it; the matrices are 3 x 3 float64."""
+
+    picture: torch.Tensor
+    picture_from_canvas: np.ndarray
+    perspective: np.ndarray  # canvas from canvas: warp and flip
+    rotation: np.ndarray  # canvas from canvas: rotation and zoom
+    canvas_from_crop: np.ndarray
+
+    def matrix(self, size: int) -> np.ndarray:
+        """picture_from_output."""
+        canvas_from_output = self.canvas_from_crop @ geometry.crop_from_output((size, size))
+        return self.picture_from_canvas @ self.perspective @ self.rotation @ canvas_from_output
+
+
+def scenes(paths: Sequence[str]) -> list[Scene]:
+    """The pictures with the chapter's draws, their crops moved to whole pixels of the canvas."""
+    numbers = philox.uniforms(philox.AUGMENT, 0, 0, np.arange(len(paths)), 0, len(augment.DRAWS))
+    u = dict(zip(augment.DRAWS, numbers.T, strict=True))
+    todo = augment.amounts(u, Augment())
+    side = np.round(CANVAS * np.sqrt(0.75 + 0.25 * u["crop_scale"]))
+    left, top = np.round(u["crop_x"] * (CANVAS - side)), np.round(u["crop_y"] * (CANVAS - side))
+    half = CANVAS / 2
+    crops = geometry.matrices(
+        [[side / CANVAS, 0, (left + side / 2) / half - 1], [0, side / CANVAS, (top + side / 2) / half - 1], [0, 0, 1]]
+    )
+    perspectives = geometry.warp(todo["warp_x"], todo["warp_y"]) @ geometry.flip(todo["flip"])
+    rotations = geometry.rotation(todo["rotate"]) @ geometry.zoom(todo["zoom"], u["zoom_x"], u["zoom_y"])
+    found = []
+    for number, path in enumerate(paths):
+        picture = torch.from_numpy(np.array(Image.open(path).convert("RGB")))
+        sides = np.array([picture.shape[0]]), np.array([picture.shape[1]])
+        place = u["presize_x"][number : number + 1], u["presize_y"][number : number + 1]
+        (canvas,) = geometry.presized(*sides, (CANVAS, CANVAS), "crop", *place)
+        found.append(Scene(picture, canvas, perspectives[number], rotations[number], crops[number]))
+    return found
+
+
+def fastpets(scene: Scene, size: int, supersample: int) -> torch.Tensor:
+    """This engine: shrunk if it is more than four times the output, then one warp."""
+    return rendered(scene.picture, scene.matrix(size), size, supersample)
+
+
+def fastai(scene: Scene, size: int) -> torch.Tensor:
+    """fastai's recipe, by its own functions: Pillow's resize, `affine_coord` at 460 px, crop, `affine_coord` again."""
+    from fastai.vision.augment import TensorImage
+
+    half_w, _, middle_x = scene.picture_from_canvas[0]
+    _, half_h, middle_y = scene.picture_from_canvas[1]
+    box = (middle_x - half_w, middle_y - half_h, middle_x + half_w, middle_y + half_h)
+    presized = Image.fromarray(scene.picture.numpy()).resize((CANVAS, CANVAS), Image.Resampling.BILINEAR, box)
+    pixels = TensorImage(torch.from_numpy(np.array(presized)).permute(2, 0, 1)[None].float() / 255)
+    homography = torch.from_numpy(scene.perspective @ scene.rotation).float()
+
+    def moved(grid: torch.Tensor) -> torch.Tensor:
+        points = torch.cat([grid, torch.ones_like(grid[..., :1])], dim=-1) @ homography.T
+        return points[..., :2] / points[..., 2:]
+
+    # align_corners=False, so that its pixels lie where the others' do; fastai's default moves them by half a pixel.
+    warped = pixels.affine_coord(coord_tfm=moved, align_corners=False)
+    side = round(CANVAS * scene.canvas_from_crop[0, 0])
+    left = round((scene.canvas_from_crop[0, 2] + 1) * CANVAS / 2 - side / 2)
+    top = round((scene.canvas_from_crop[1, 2] + 1) * CANVAS / 2 - side / 2)
+    cropped = warped[..., top : top + side, left : left + side].affine_coord(sz=size, align_corners=False)
+    return torch.Tensor(cropped)[0].permute(1, 2, 0) * 255
+
+
+def torchvision(scene: Scene, size: int) -> torch.Tensor:
+    """torchvision's v2 functions on 8-bit pictures, bilinear: crop and antialiased resize, perspective, rotation."""
+    from torchvision.transforms import v2
+
+    region = scene.picture_from_canvas @ scene.canvas_from_crop
+    box = (region[0, 2] - region[0, 0], region[1, 2] - region[1, 1], region[0, 2] + region[0, 0],
+           region[1, 2] + region[1, 1])  # fmt: skip
+    pixels: Image.Image = Image.fromarray(scene.picture.numpy())
+    pixels = pixels.resize((size, size), Image.Resampling.BILINEAR, box)  # as RandomResizedCrop does, to the subpixel
+    output = geometry.crop_from_output((size, size))
+    tensor = v2.functional.pil_to_tensor(pixels)
+    for step in (scene.perspective, scene.rotation):
+        matrix = np.linalg.inv(scene.canvas_from_crop @ output) @ step @ scene.canvas_from_crop @ output
+        coefficients = (matrix / matrix[2, 2]).ravel()[:8].tolist()
+        tensor = v2.functional.perspective(
+            tensor, None, None, interpolation=v2.InterpolationMode.BILINEAR, coefficients=coefficients
+        )
+    return tensor.permute(1, 2, 0).float()
+
+
+WAYS: dict[str, Callable[[Scene, int], torch.Tensor]] = {
+    "fastpets": partial(fastpets, supersample=1),
+    "fastpets, supersample=2": partial(fastpets, supersample=2),
+    "fastai": fastai,
+    "torchvision": torchvision,
+}
+
+
+def seen(scene: Scene, size: int) -> torch.Tensor:
+    """Which output pixels (size, size) every way has the picture for: those from within the crop, its rim left out."""
+    centres = (np.arange(size) + 0.5) / size * 2 - 1
+    x, y = np.meshgrid(centres, centres)
+    crop = np.stack([x, y, np.ones_like(x)], -1)
+    canvas_from_crop = scene.canvas_from_crop
+    inside = np.ones((size, size), bool)
+    for steps in (scene.rotation, scene.perspective @ scene.rotation):
+        points = crop @ (np.linalg.inv(canvas_from_crop) @ steps @ canvas_from_crop).T
+        inside &= (abs(points[..., :2] / points[..., 2:]) < 1 - 4 / size).all(-1)
+    return torch.from_numpy(inside)
+
+
+def fidelity(paths: Sequence[str], size: int) -> dict[str, list[tuple[float, float]]]:
+    """For each way, the ratios in dB of every picture at `size` px: over all pixels, and over those within the crop."""
+    ratios: dict[str, list[tuple[float, float]]] = {name: [] for name in WAYS}
+    for scene in scenes(paths):
+        truth, counts = supersampled_bicubic(scene.picture, scene.matrix(size), size), seen(scene, size)
+        for name, way in WAYS.items():
+            pixels = way(scene, size)
+            ratios[name].append((psnr(pixels, truth), psnr(pixels[counts], truth[counts])))
+    return ratios
+
+
+def far_larger(paths: Sequence[str], size: int) -> dict[str, list[tuple[float]]]:
+    """Mosaics of 4000 x 3000 px at `size` px, by the engine and by Pillow's antialiased resizes: dB of each."""
+    ratios: dict[str, list[tuple[float]]] = {}
+    for start in range(0, len(paths) - 63, 64):
+        picture = mosaic(paths[start : start + 64], 4000, 3000)
+        matrix = np.array([[3000 / size, 0, 500], [0, 3000 / size, 0], [0, 0, 1]])  # the middle square
+        truth = supersampled_bicubic(picture, matrix, size, samples=16)
+        for name, resample in (("BILINEAR", Image.Resampling.BILINEAR), ("BOX", Image.Resampling.BOX)):
+            resized = Image.fromarray(picture.numpy()).resize((size, size), resample, (500, 0, 3500, 3000))
+            ratios.setdefault(f"Pillow {name}", []).append((psnr(torch.from_numpy(np.array(resized)), truth),))
+        for supersample, name in ((1, "fastpets"), (2, "fastpets, supersample=2")):
+            ratios.setdefault(name, []).append((psnr(rendered(picture, matrix, size, supersample), truth),))
+    return ratios
+
+
+@pytest.mark.parametrize("size", SIZES)
+def bench_fidelity(pictures: list[str], size: int) -> None:
+    """On a few pictures, the engine keeps what the README says, and its distance from fastai's recipe."""
+    pytest.importorskip("fastai", reason="fastai is in the extra `bench`")
+    means = {name: np.mean(ratios, axis=0) for name, ratios in fidelity(pictures[::40], size).items()}
+    plain, finer, fastai_s = means["fastpets"], means["fastpets, supersample=2"], means["fastai"]
+    assert plain[0] > max(42, fastai_s[0] + 3)
+    assert finer[0] > max(45, fastai_s[0] + 5.5)
+    assert plain[1] > fastai_s[1] + 1
+    assert finer[1] > fastai_s[1] + 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--step", type=int, default=1, help="every which picture")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    if not (folder := os.environ.get("FASTPETS_PETS")):
+        sys.exit("set FASTPETS_PETS to the folder of pictures")
+    paths = sorted(str(path) for path in Path(folder).glob("*.jpg"))
+    results = {f"{size} px": fidelity(paths[:: arguments.step], size) for size in SIZES}
+    results |= {f"4000 x 3000 to {size} px": far_larger(paths, size) for size in SIZES}
+    print(f"{'dB, all pixels | within the crop':36}{'mean':>8}{'worst':>8} |{'mean':>8}{'worst':>8}")
+    for title, ratios in results.items():
+        print(title)
+        for name, values in ratios.items():
+            columns = zip(np.mean(values, axis=0), np.min(values, axis=0), strict=True)
+            print(f"  {name:34}" + " |".join(f"{mean:8.2f}{worst:8.2f}" for mean, worst in columns))
+    if arguments.out:
+        arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Cost as work grows: pictures per second over the output's size, the batch size, threads and the pictures' size.
+
+    make bench
+
+On the CPU, each row with all processors but where threads are what grows; the median of three epochs after one to
+warm up. `bench/growth.py` draws the result. Plain pytest loads eight pictures of each, untimed.
+"""
+
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+from PIL import Image
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from bench.rate import measure
+from fastpets.system import num_processors
+
+UNTIMED_PICTURES = 8
+# Pictures an epoch for each thread: half a second to a second of each row.
+PICTURES = {"fastpets": 512, "torchvision": 192}
+# The same by the source's longer side in pixels, for decoding alone as well.
+SOURCE_PICTURES = {100: 1024, 250: 768, 500: 384, 1000: 128, 2000: 64, 4000: 32}
+SOURCE_BATCH_SIZE = 16  # a decoded picture of 4,000 px takes 36 MB
+
+
+def _thread_counts() -> list[int]:
+    """1, 2, 4 and so on, and all of them."""
+    most = num_processors()
+    return sorted({most, *(2**power for power in range(most.bit_length()) if 2**power < most)})
+
+
+@pytest.mark.benchmark(group="cost: output size, px")
+@pytest.mark.parametrize("size", [64, 128, 224, 320, 512])
+@pytest.mark.parametrize("row", PICTURES)
+def bench_output_size(benchmark: BenchmarkFixture, pictures: list[str], row: str, size: int) -> None:
+    """Squares of 64 to 512 px from the same pictures."""
+    num_threads = num_processors()
+    count = PICTURES[row] * num_threads if benchmark.enabled else UNTIMED_PICTURES
+    measure(benchmark, row, pictures, count, num_threads, size=size)
+    benchmark.extra_info["x"] = size
+
+
+@pytest.mark.benchmark(group="cost: batch size")
+@pytest.mark.parametrize("batch_size", [1, 4, 16, 64, 256])
+@pytest.mark.parametrize("row", PICTURES)
+def bench_batch_size(benchmark: BenchmarkFixture, pictures: list[str], row: str, batch_size: int) -> None:
+    """The same pictures in batches of 1 to 256, of which each worker has at least two."""
+    num_threads = num_processors()
+    count = max(PICTURES[row], 2 * batch_size) * num_threads if benchmark.enabled else UNTIMED_PICTURES
+    measure(benchmark, row, pictures, count, num_threads, batch_size=batch_size)
+    benchmark.extra_info["x"] = batch_size
+
+
+@pytest.mark.benchmark(group="cost: threads")
+@pytest.mark.parametrize("num_threads", _thread_counts())
+@pytest.mark.parametrize("row", PICTURES)
+def bench_threads(benchmark: BenchmarkFixture, pictures: list[str], row: str, num_threads: int) -> None:
+    """The same pictures on one thread, or worker process, to as many as there are processors."""
+    count = PICTURES[row] * num_threads if benchmark.enabled else UNTIMED_PICTURES
+    measure(benchmark, row, pictures, count, num_threads)
+    benchmark.extra_info["x"] = num_threads
+
+
+@pytest.mark.benchmark(group="cost: source size, px")
+@pytest.mark.parametrize("longer_side", SOURCE_PICTURES)
+@pytest.mark.parametrize("row", [*PICTURES, "decode-only"])
+def bench_source_size(
+    benchmark: BenchmarkFixture, resized: Callable[[int], list[str]], row: str, longer_side: int
+) -> None:
+    """Squares of 224 px from pictures of 100 to 4,000 px, and those pictures' decoding alone."""
+    num_threads = num_processors()
+    most = PICTURES.get(row, SOURCE_PICTURES[longer_side])
+    count = min(most, SOURCE_PICTURES[longer_side]) * num_threads if benchmark.enabled else UNTIMED_PICTURES
+    batch_size = max(SOURCE_BATCH_SIZE, num_threads)  # DALI's threads share a batch, a picture each
+    measure(benchmark, row, resized(longer_side), count, num_threads, batch_size=batch_size)
+    benchmark.extra_info["x"] = longer_side
+
+
+@pytest.fixture(scope="module")
+def resized(pictures: list[str], tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], list[str]]:
+    """Four real pictures resized to a longer side in pixels, as JPEG of quality 90: smoother than a camera's."""
+
+    @cache
+    def paths(longer_side: int) -> list[str]:
+        folder = tmp_path_factory.mktemp(f"pictures-of-{longer_side}-px")
+        for number, path in enumerate(pictures[:: len(pictures) // 4][:4]):
+            with Image.open(path) as picture:
+                scale = longer_side / max(picture.size)
+                width, height = (round(side * scale) for side in picture.size)
+                picture.convert("RGB").resize((width, height)).save(folder / f"{number}.jpg", quality=90)
+        return sorted(map(str, folder.iterdir()))
+
+    return paths

@@ -1,0 +1,27 @@
+"""The measurement that all loading benchmarks share: whole epochs by one row's loader."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from bench.peers import PEERS
+
+
+def measure(
+    benchmark: BenchmarkFixture, row: str, pictures: Sequence[str], count: int, num_threads: int, **settings: Any
+) -> None:
+    """Loads epochs of `count` pictures, taken in turn from `pictures`, and notes the row's median rate.
+
+    All of them must arrive. One epoch to warm up and three timed ones; where benchmarks are disabled, one in all.
+    """
+    paths = (list(pictures) * (count // len(pictures) + 1))[:count]
+    loader = PEERS[row](paths, [number % 37 for number in range(count)], num_threads, **settings)
+
+    def epoch() -> int:
+        return sum(len(labels) for _, labels in loader)
+
+    assert benchmark.pedantic(epoch, rounds=3, warmup_rounds=1) == count
+    if benchmark.enabled:
+        rate = count / benchmark.stats.stats.median
+        benchmark.extra_info.update(row=row, num_threads=num_threads, images_per_sec=rate)

@@ -1,0 +1,57 @@
+"""What the benchmark of fidelity measures with: the engine's own rendering, and the truth beside it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn.functional import grid_sample
+
+from fastpets import geometry, kernels
+
+
+def rendered(picture: torch.Tensor, picture_from_output: np.ndarray, size: int, supersample: int) -> torch.Tensor:
+    """A picture (H, W, 3) uint8 as the loader renders it, shrunk if it is large, then warped: (S, S, 3) uint8."""
+    height, width = picture.shape[:2]
+    factors = geometry.shrink_factors(np.array([height]), np.array([width]), (size, size), None, "crop")
+    by_height, by_width = factors[0].tolist()
+    if max(by_height, by_width) > 1:
+        picture = kernels.shrink(picture, by_height, by_width)
+    matrix = (np.diag([1 / by_width, 1 / by_height, 1]) @ picture_from_output)[None]
+    same = torch.arange(256).to(torch.uint8).repeat(1, 3, 1)
+    out = torch.empty(1, size, size, 3, dtype=torch.uint8)
+    samples, spread = map(torch.from_numpy, geometry.sampling(matrix, (size, size), supersample, factors))
+    kernels.warp([picture], torch.from_numpy(matrix.astype(np.float32)), samples, spread, same, out)
+    return out[0]
+
+
+def supersampled_bicubic(
+    picture: torch.Tensor, picture_from_output: np.ndarray, size: int, samples: int = 8
+) -> torch.Tensor:
+    """The truth: the mean of `samples` x `samples` bicubic samples an output pixel. (S, S, 3) float32, 0-255."""
+    height, width = picture.shape[:2]
+    centres = (torch.arange(size * samples) + 0.5) / samples
+    planes = picture.permute(2, 0, 1)[None].float()
+    matrix = torch.from_numpy(picture_from_output)
+    rows = []
+    for some in centres.split(32 * samples):  # so many rows at a time, for memory's sake
+        y, x = torch.meshgrid(some.double(), centres.double(), indexing="ij")
+        x, y, w = (torch.stack([x, y, torch.ones_like(x)], -1) @ matrix.T).unbind(-1)
+        grid = torch.stack([2 * x / (w * width) - 1, 2 * y / (w * height) - 1], -1).float()
+        values = grid_sample(planes, grid[None], mode="bicubic", padding_mode="reflection", align_corners=False)[0]
+        rows.append(values.clamp(0, 255).unflatten(1, (-1, samples)).unflatten(3, (-1, samples)).mean((2, 4)))
+    return torch.cat(rows, dim=1).permute(1, 2, 0)
+
+
+def psnr(pixels: torch.Tensor, truth: torch.Tensor) -> float:
+    """Peak signal-to-noise ratio in dB, of values from 0 to 255."""
+    return float(10 * torch.log10(255**2 / (pixels.float() - truth).square().mean()))
+
+
+def mosaic(paths: Sequence[str], width: int, height: int) -> torch.Tensor:
+    """64 pictures side by side, 8 by 8: a large picture with real detail everywhere."""
+    whole = Image.new("RGB", (width, height))
+    for number, path in enumerate(paths):
+        tile = Image.open(path).convert("RGB").resize((width // 8, height // 8), Image.Resampling.LANCZOS)
+        whole.paste(tile, (number % 8 * (width // 8), number // 8 * (height // 8)))
+    return torch.from_numpy(np.array(whole))

@@ -1,0 +1,113 @@
+"""`python -m fastpets.ceiling`: how fast training would be if loading cost nothing, beside how fast it is."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, repeat
+from typing import TYPE_CHECKING
+
+import tyro
+
+from fastpets.config import TrainConfig
+from fastpets.console import track
+from fastpets.errors import FastpetsError
+
+if TYPE_CHECKING:
+    from fastpets.batch import Batch
+    from fastpets.learner import Learner
+
+WARM_UP = 3  # steps before the clock starts: algorithms are chosen and memory is taken in the first ones
+
+
+@dataclass(frozen=True, kw_only=True)
+class CeilingConfig(TrainConfig):
+    """How fast training would be if loading cost nothing, beside how fast it is.
+
+    Takes the flags of fastpets.train, and leaves nothing behind.
+    """
+
+    batches: int = 8
+    """Batches kept in memory."""
+    seconds: float = 15.0
+    """How long each of the measurements lasts."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, value in (("batches", self.batches), ("seconds", self.seconds)):
+            if not value > 0:
+                raise FastpetsError(f"--{name}: {value}, expected a positive number")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line: 0 when measured, 1 if it cannot be done (one line says why), 130 after Ctrl-C."""
+    try:
+        config = tyro.cli(CeilingConfig, args=arguments, prog="python -m fastpets.ceiling")
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; what went wrong, we say
+        return ceiling(config)
+    except FastpetsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+
+
+def ceiling(config: CeilingConfig) -> int:
+    """Measures loading alone, training on kept batches and training on loaded ones, and prints a line for each."""
+    from fastpets.wiring import make_learner
+
+    learner = make_learner(config)
+    loader = learner.train
+    if loader.cache is not None:
+        for _ in track(loader, "filling the cache", len(loader)):
+            pass
+
+    def train(batch: Batch) -> None:
+        learner.training_step(*batch)
+
+    learner.model.train()
+    kept = loader.replay(config.batches)
+    rates = {
+        "loading alone": images_per_sec(learner, forever(loader), lambda batch: None, config.seconds),
+        "training, batches in memory": images_per_sec(learner, forever(kept), train, config.seconds),
+        "training, batches loaded": images_per_sec(learner, forever(loader), train, config.seconds),
+    }
+    print(f"{'':30}{'images/s':>9}")
+    for name, rate in rates.items():
+        print(f"{name:30}{rate:9.1f}")
+    _, ceiling, actual = rates.values()
+    print(f"training runs at {min(1, actual / ceiling):.0%} of what it would if loading cost nothing")
+    return 0
+
+
+def forever(loader: Iterable[Batch]) -> Iterator[Batch]:
+    """Epoch after epoch of a loader's batches."""
+    return chain.from_iterable(repeat(loader))
+
+
+def images_per_sec(learner: Learner, batches: Iterator[Batch], use: Callable[[Batch], None], seconds: float) -> float:
+    """Pictures a second that come from `batches` and are used, over at least so many seconds after a warm-up."""
+    import torch
+
+    def wait() -> None:
+        if learner.device.type == "cuda":
+            torch.cuda.synchronize(learner.device)
+
+    for _ in range(WARM_UP):
+        use(next(batches))
+    wait()
+    num_images, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        batch = next(batches)
+        use(batch)
+        num_images += len(batch.labels)
+    wait()
+    return num_images / (time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""From a configuration to what it names: items, loaders, a model and the learner that joins them, for the commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from fastpets.config import TrainConfig
+from fastpets.errors import FastpetsError
+from fastpets.items import Items
+from fastpets.learner import Learner
+from fastpets.loader import Loader, open_items, resolve_device
+from fastpets.model import create_model
+from fastpets.system import cpu_has_bfloat16, keep_freed_memory, num_processors
+
+if TYPE_CHECKING:
+    from fastpets.model import Classifier
+
+
+def make_learner(config: TrainConfig) -> Learner:
+    """The learner of a run, its loaders and its model; torch is seeded and set to as many threads as are wanted."""
+    device = resolve_device(config.device)
+    torch.manual_seed(config.seed)
+    torch.set_num_threads(num_threads(config))
+    if device.type == "cpu":
+        keep_freed_memory()
+    amp_dtype = autocast_dtype(device, config.amp_dtype) if config.amp else None
+    train_items, valid_items = config_items(config)
+    model = create_model(config.arch, len(train_items.classes), config.weights)
+    train, valid = config_loaders(config, train_items, valid_items, model, device, amp_dtype)
+    return Learner(train, valid, model, amp_dtype=amp_dtype)
+
+
+def config_loaders(
+    config: TrainConfig,
+    train_items: Items,
+    valid_items: Items,
+    model: Classifier,
+    device: torch.device,
+    amp_dtype: torch.dtype | None,
+) -> tuple[Loader, Loader]:
+    """The loaders for training and validation."""
+    settings: dict[str, Any] = {
+        "batch_size": config.batch_size,
+        "size": config.size,
+        "presize": config.presize,
+        "presize_method": config.presize_method,
+        "borders": config.borders,
+        "supersample": config.supersample,
+        "cache": config.cache,
+        "seed": config.seed,
+        "num_workers": num_threads(config),
+        "device": device,
+        # Autocast would convert the images to this type anyway, and half as many bytes travel.
+        "dtype": amp_dtype or torch.float32,
+        "mean": model.mean,
+        "std": model.std,
+        "on_bad_file": config.on_bad_file,
+    }
+    train = Loader(train_items, augment=config.augment, shuffle=True, drop_last=True, **settings)
+    return train, Loader(valid_items, **settings)
+
+
+def config_items(config: TrainConfig) -> tuple[Items, Items]:
+    """Training and validation items of the data set that the configuration names."""
+    folder: Path | None
+    if config.data == "sample":
+        from fastpets.sample import sample_folder
+
+        folder = sample_folder()
+    elif config.data is not None:
+        folder = Path(config.data)
+    elif config.labels is not None:
+        folder = None
+    else:
+        from fastpets.pets import pets_folder
+
+        folder = pets_folder()
+    train_items, valid_items = open_items(
+        folder,
+        label_from=config.label_from,
+        label_pattern=config.label_pattern,
+        labels=config.labels,
+        split_seed=config.split_seed,
+        on_bad_file=config.on_bad_file,
+    )
+    if len(train_items.classes) < 2:
+        raise FastpetsError(
+            f"one class alone, {train_items.classes[0]!r}, expected at least two; see --label-from and --label-pattern"
+        )
+    return train_items, valid_items
+
+
+def num_threads(config: TrainConfig) -> int:
+    """Threads that the configuration allows, by default the processors that this process may use."""
+    return config.threads or num_processors()
+
+
+def autocast_dtype(device: torch.device, wanted: str) -> torch.dtype | None:
+    """The type for autocast: bfloat16 where the hardware has it, else float16 on a GPU and none on a CPU."""
+    if device.type == "cpu":
+        if wanted == "float16":
+            raise FastpetsError("--amp-dtype float16: a CPU trains in bfloat16 or not in mixed precision; leave it out")
+        if wanted == "bfloat16" or cpu_has_bfloat16():
+            return torch.bfloat16
+        print("--amp: this processor has no bfloat16 instructions and would be slower with it; training in float32")
+        return None
+    if wanted == "auto":
+        wanted = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    return {"bfloat16": torch.bfloat16, "float16": torch.float16}[wanted]
