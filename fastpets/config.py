@@ -73,7 +73,7 @@ class Augment:
             _check(f"Augment.{name}", getattr(self, name), 0, 1)
         for name, low, most in (("zoom", 1, 10), ("min_scale", 0.01, 1), ("posterize", 0, 7), ("mult", 0, 10)):
             _check(f"Augment.{name}", getattr(self, name), low, most)
-        # Beyond 0.35 a corner of the canvas may lie behind the perspective's horizon.
+        # Beyond 0.35 the warp alone may put a corner of the canvas behind the perspective's horizon.
         scaled = {"rotate_deg": 180.0, "warp": 0.35, "shear_deg": 80.0, "translate": 1.0, "gamma": 10.0}
         for name, high in {**scaled, "brightness": 0.999, "contrast": 0.999}.items():
             _check(f"Augment.{name} * mult", getattr(self, name) * self.mult, 0, high)

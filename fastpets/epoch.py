@@ -15,6 +15,7 @@ from fastpets.assemble import assemble, slices
 from fastpets.augment import Transforms, transforms
 from fastpets.manifest import PILLOW
 from fastpets.reading import UnusablePicture, read_encoded
+from fastpets.system import give_back_freed_memory
 
 if TYPE_CHECKING:
     from fastpets.loader import Loader
@@ -53,7 +54,7 @@ class Epoch:
         self.decoding: deque[Ready] = deque()
         self.lent: deque[tuple[torch.cuda.Event, Any]] = deque()
         self.pool = ThreadPoolExecutor(loader.num_workers, thread_name_prefix="fastpets-read")
-        self.stream: pipelines.Stream | None = None
+        self.stream: pipelines.Stream | None = loader.streams.pop() if loader.streams else None
         on_gpu = loader.device.type == "cuda"
         self.device: dict[str, Any] = {
             "device": "gpu" if on_gpu else "cpu",
@@ -65,15 +66,22 @@ class Epoch:
 
     def __exit__(self, *exception: object) -> None:
         self.pool.shutdown(cancel_futures=True)
-        self.stream = None
         if self.lent:
             self.lent[-1][0].synchronize()
+        try:
+            for batch in self.decoding:
+                self._take(batch)
+        except RuntimeError:
+            return  # a stream that failed is of no further use
+        if self.stream is not None and not self.loader.streams:
+            self.loader.streams.append(self.stream)
+        give_back_freed_memory()
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
         self._advance()
         while self.decoding:
             try:
-                decoded = self.stream.take() if self.stream and self.decoding[0].encoded else []
+                decoded = self._take(self.decoding[0])
             except RuntimeError:
                 self._recover()
                 continue
@@ -83,6 +91,10 @@ class Epoch:
             if self.loader.device.type == "cuda":
                 self._lend(decoded)
             yield images, batch.ids
+
+    def _take(self, batch: Ready) -> list[Any]:
+        """DALI's tensors of the pictures that had to be decoded."""
+        return self.stream.take() if self.stream is not None and batch.encoded else []
 
     def _advance(self) -> None:
         """Keeps as many batches as intended with DALI, and as many behind them in the readers' hands."""

@@ -1,7 +1,7 @@
 """The matrices that a picture's geometry is composed of, and how large it must be and how often sampled to be true.
 
-Frames and directions are those of `augment.py`. Amounts are (B,), matrices (B, 3, 3) float64. The canvas is a square
-in its own coordinates, whatever its `aspect` (width / height); what must not distort it takes that into account.
+Frames and directions are those of `augment.py`. Amounts are (B,), matrices (B, 3, 3) float64. The canvas goes from -1
+to 1 either way, whatever its `aspect` (width / height); what must not distort the picture takes that into account.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from fastpets.config import PresizeMethod
 PIXELS_PER_SAMPLE = 2  # a sample reads two pixels a side, so that samples up to two pixels apart pass over none
 MOST_PIXELS = 4  # a picture may be so many times as large as the output; beyond that it is shrunk
 MOST_SAMPLES = 16  # a side, where a perspective sees almost to its horizon
-BLUR = 0.85  # of a bilinear sample: 12 times its variance in square pixels, by measurement; see `sampling`
+BLUR = 0.85  # of bilinear samples, in square pixels: what gave the best ratios in bench/bench_fidelity.py
 
 
 def presized(
@@ -48,7 +48,7 @@ def shrink_factors(
     most = MOST_PIXELS if presize is None else presize / min(size)
     canvas = np.stack(canvas_sizes(heights, widths, size, method), axis=-1)
     factors = np.ceil(canvas / size / most - 1e-9).astype(np.int64)
-    return np.clip(factors, 1, np.stack([heights, widths], axis=-1))
+    return np.minimum(factors, np.stack([heights, widths], axis=-1))
 
 
 def sampling(
@@ -59,7 +59,7 @@ def sampling(
     Samples are at most PIXELS_PER_SAMPLE / `supersample` pixels of the source apart, on average over the output. As
     each blurs a little by itself, and so does what `shrink` (B, 2) averaged before, they lie closer together than an
     output pixel is wide. A box of r pixels has a variance of r^2 / 12, and variances add up: so they lie on
-    sqrt(r^2 - blur) of the r pixels that are covered. At 224 px that is worth 2 dB (`bench/bench_fidelity.py`).
+    sqrt(r^2 - blur) of the r pixels that are covered. At 224 px that is worth 2 dB.
     """
     height, width = size
     corners = source_from_output @ np.array([[0, width, width, 0], [0, 0, height, height], [1, 1, 1, 1]])
@@ -68,7 +68,7 @@ def sampling(
     pixels = np.maximum((top + bottom) / width, (left + right) / height) / 2
     samples = np.ceil(pixels * supersample / PIXELS_PER_SAMPLE - 1e-9)
     blur = BLUR + 1 - 1 / shrink.max(axis=-1) ** 2
-    spread = np.sqrt(np.fmax(0, 1 - blur / np.fmax(pixels, 1e-6) ** 2))
+    spread = np.sqrt(np.fmax(0, 1 - blur / pixels**2))
     return np.fmin(np.fmax(samples, 1), MOST_SAMPLES).astype(np.int32), spread.astype(np.float32)
 
 

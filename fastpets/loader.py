@@ -3,12 +3,12 @@
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
 
-from fastpets import kernels, order
+from fastpets import order
 from fastpets.batch import Batch
 from fastpets.buffers import Buffers
 from fastpets.cache import make_cache
@@ -16,7 +16,6 @@ from fastpets.config import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     LABEL_PATTERN,
-    POLICIES,
     Augment,
     Borders,
     CacheWhere,
@@ -30,7 +29,9 @@ from fastpets.errors import BadFileError, FastpetsError, describe_bad_files
 from fastpets.geometry import shrink_factors
 from fastpets.items import Items, from_csv, from_folder, split, split_by_names
 from fastpets.manifest import Manifest, scan
+from fastpets.pipelines import Stream
 from fastpets.replay import Replay
+from fastpets.settings import check_numbers, check_words, resolve_augment, resolve_device, resolve_dtype
 from fastpets.system import num_processors
 
 
@@ -90,22 +91,21 @@ class Loader:
         on_bad_file: OnBadFile = "raise",
     ) -> None:
         self.size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-        _check_numbers(batch_size=batch_size, size=min(self.size), presize=presize, supersample=supersample)
-        _check_words(presize_method=presize_method, borders=borders, output=output, cache=cache)
+        check_numbers(batch_size=batch_size, size=min(self.size), presize=presize, supersample=supersample)
+        check_words(presize_method=presize_method, borders=borders, output=output, cache=cache)
         self.batch_size, self.borders, self.supersample = batch_size, borders, supersample
         self.presize, self.presize_method = presize, presize_method
-        self.augment = _augment(augment)
+        self.augment = resolve_augment(augment)
         self.shuffle = self.augment is not None if shuffle is None else shuffle
         self.drop_last = self.augment is not None if drop_last is None else drop_last
         self.seed, self.epoch, self.num_workers = seed, 0, num_workers or num_processors()
-        self.device, self.dtype = resolve_device(device), _dtype(output, dtype)
+        self.device, self.dtype = resolve_device(device), resolve_dtype(output, dtype)
         self.output, self.mean, self.std = output, tuple(mean), tuple(std)
         self.on_bad_file = on_bad_file
         self.bad_files: dict[str, str] = {}
         self.items, self.manifest = self._usable(items)
-        sides = self.manifest.heights, self.manifest.widths
-        sizes = np.stack(sides, axis=-1) // shrink_factors(*sides, self.size, presize, presize_method)
-        self.cache, self.buffers = make_cache(cache, sizes, self.device), Buffers(self.device)
+        self.cache, self.buffers = make_cache(cache, self._sizes(), self.device), Buffers(self.device)
+        self.streams: list[Stream] = []  # idle, for the next epoch
 
     def _usable(self, items: Items) -> tuple[Items, Manifest]:
         """The items whose headers say that they are pictures, and the headers' facts; the others are reported."""
@@ -115,6 +115,11 @@ class Loader:
         if len(manifest.usable) == 0:
             raise FastpetsError(f"no picture to load: {len(items)} items, of which {len(self.bad_files)} are bad files")
         return items.select(manifest.usable), manifest.select_usable()
+
+    def _sizes(self) -> np.ndarray:
+        """Height and width (N, 2) of the pictures once they are shrunk."""
+        sides = self.manifest.heights, self.manifest.widths
+        return np.stack(sides, axis=-1) // shrink_factors(*sides, self.size, self.presize, self.presize_method)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -204,46 +209,3 @@ def open_items(
         if problems:
             raise BadFileError(problems)
     return both
-
-
-def _check_numbers(**settings: int | None) -> None:
-    for name, value in settings.items():
-        if value is not None and value < 1:
-            raise FastpetsError(f"{name}: {value}, expected at least 1")
-
-
-def _check_words(**words: str) -> None:
-    kinds = {"presize_method": PresizeMethod, "borders": Borders, "output": Output, "cache": CacheWhere}
-    for name, value in words.items():
-        if value not in get_args(kinds[name]):
-            raise FastpetsError(f"{name}: {value!r}, expected one of {', '.join(get_args(kinds[name]))}")
-
-
-def _dtype(output: Output, dtype: torch.dtype) -> torch.dtype:
-    if dtype not in kernels.DTYPES or not dtype.is_floating_point:
-        raise FastpetsError(f"dtype: {dtype}, expected torch.float32, float16 or bfloat16")
-    return torch.uint8 if output == "uint8" else dtype
-
-
-def _augment(augment: bool | str | Augment) -> Augment | None:
-    if isinstance(augment, str):
-        if augment not in POLICIES:
-            raise FastpetsError(
-                f"augment: {augment!r}, expected an Augment, True, False or one of {', '.join(POLICIES)}"
-            )
-        return POLICIES[augment]
-    return (Augment() if augment else None) if isinstance(augment, bool) else augment
-
-
-def resolve_device(device: str | torch.device) -> torch.device:
-    """The device that a name stands for. Raises FastpetsError if it is a GPU that is not there."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(device)
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise FastpetsError(f"device {device}: torch sees no GPU; use --device cpu, or mend the driver")
-        device = torch.device("cuda", device.index if device.index is not None else torch.cuda.current_device())
-        if device.index >= torch.cuda.device_count():
-            raise FastpetsError(f"device {device}: torch sees {torch.cuda.device_count()} GPUs, counted from 0")
-    return device

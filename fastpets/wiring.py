@@ -11,8 +11,9 @@ from fastpets.config import TrainConfig
 from fastpets.errors import FastpetsError
 from fastpets.items import Items
 from fastpets.learner import Learner
-from fastpets.loader import Loader, open_items, resolve_device
+from fastpets.loader import Loader, open_items
 from fastpets.model import create_model
+from fastpets.settings import resolve_device
 from fastpets.system import cpu_has_bfloat16, keep_freed_memory, num_processors
 
 if TYPE_CHECKING:
