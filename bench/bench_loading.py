@@ -20,6 +20,7 @@ NUM_BATCHES = {
     "fastpets": 32,
     "fastpets-cached": 16,  # half a gigabyte of decoded pictures
     "torchvision": 10,
+    "torchvision-pillow": 10,
     "timm": 12,
     "fastai": 3,
     "opencv": 32,

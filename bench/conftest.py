@@ -67,15 +67,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 def _growth_table(notes: list[dict[str, Any]]) -> Iterator[str]:
     columns = sorted({note["x"] for note in notes})
-    yield f"{'':16}" + "".join(f"{x:9}" for x in columns)
+    yield f"{'':20}" + "".join(f"{x:9}" for x in columns)
     for name in dict.fromkeys(note["row"] for note in notes):
         rates = {note["x"]: f"{note['images_per_sec']:.1f}" for note in notes if note["row"] == name}
-        yield f"{name:16}" + "".join(f"{rates.get(x, ''):>9}" for x in columns)
+        yield f"{name:20}" + "".join(f"{rates.get(x, ''):>9}" for x in columns)
 
 
 def _ratio_table(notes: list[dict[str, Any]]) -> Iterator[str]:
     rates = {note["row"]: note["images_per_sec"] for note in notes}
     references = [name for name in ("decode-only", "torchvision", "fastai") if name in rates]
-    yield f"{'':16}{'images/s':>9}" + "".join(f"{'to ' + name:>16}" for name in references)
+    yield f"{'':20}{'images/s':>9}" + "".join(f"{'to ' + name:>16}" for name in references)
     for name, rate in sorted(rates.items(), key=lambda item: -item[1]):
-        yield f"{name:16}{rate:9.1f}" + "".join(f"{rate / rates[reference]:16.2f}" for reference in references)
+        yield f"{name:20}{rate:9.1f}" + "".join(f"{rate / rates[reference]:16.2f}" for reference in references)

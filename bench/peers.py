@@ -75,6 +75,7 @@ PEERS: dict[str, Peer] = {
     "fastpets": fastpets,
     "fastpets-cached": partial(fastpets, cache="host"),
     "torchvision": torchvision,
+    "torchvision-pillow": partial(torchvision, pillow=True),
     "timm": timm,
     "fastai": fastai,
     "opencv": opencv,

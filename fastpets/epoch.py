@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -54,7 +55,9 @@ class Epoch:
         self.decoding: deque[Ready] = deque()
         self.lent: deque[tuple[torch.cuda.Event, Any]] = deque()
         self.pool = ThreadPoolExecutor(loader.num_workers, thread_name_prefix="fastpets-read")
-        self.stream: pipelines.Stream | None = loader.streams.pop() if loader.streams else None
+        self.stream: pipelines.Stream | None = None
+        with contextlib.suppress(IndexError):  # there is none before the first epoch, and while another loop goes on
+            self.stream = loader.streams.pop()
         on_gpu = loader.device.type == "cuda"
         self.device: dict[str, Any] = {
             "device": "gpu" if on_gpu else "cpu",

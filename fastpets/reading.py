@@ -19,7 +19,7 @@ def read_encoded(path: str, kind: int, height: int, width: int) -> np.ndarray:
     Raises UnusablePicture: the file is gone, no picture, or not the one that the manifest knows.
     """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", buffering=0) as file:
             encoded = file.read()
     except OSError as error:
         raise UnusablePicture(f"unreadable ({error.strerror})") from None

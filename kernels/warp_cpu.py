@@ -48,17 +48,17 @@ def warp(
 
 
 @intrinsic
-def _load(typing_context: Any, values: Any, index: Any) -> Any:
-    """Four bytes of a uint8 array from any index on, as an int32: numba itself would load them one by one."""
+def _load(typing_context: Any, values: Any, index: Any, offset: Any) -> Any:
+    """Four bytes of a uint8 array from any index and an offset on, as an int32: numba would load them one by one."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        pointer = builder.gep(array.data, [arguments[1]])
+        pointer = builder.gep(builder.gep(array.data, [arguments[2]]), [arguments[1]])
         word = builder.load(builder.bitcast(pointer, ir.IntType(32).as_pointer()))
         word.align = 1
         return word
 
-    return types.int32(values, types.int32), generate
+    return types.int32(values, types.int32, types.int64), generate
 
 
 @intrinsic
@@ -132,8 +132,8 @@ def _kernel(borders: str) -> Callable[..., None]:
                         x, y = x - left, y - upper
                         # A right pixel is loaded with the byte before it, so that nothing is read beyond the last one.
                         i = i32(i32(upper) * row_bytes + i32(left) * i32(3))
-                        p, q = _load(picture, i), _load(picture, i32(i + i32(2)))
-                        s, t = _load(picture, i32(i + row_bytes)), _load(picture, i32(i + row_bytes + i32(2)))
+                        p, q = _load(picture, i, 0), _load(picture, i, 2)
+                        s, t = _load(picture, i, row_bytes), _load(picture, i, row_bytes + 2)
                         weight = ONE / f32(k * k)
                         if zeros:
                             weight = weight * coverage(x_free, w) * coverage(y_free, h)

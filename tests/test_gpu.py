@@ -15,10 +15,10 @@ pytestmark = [
 ]
 
 
-def loader(sample: Path, device: str) -> Loader:
+def loader(sample: Path, device: str, **settings: object) -> Loader:
     items = from_folder(sample).select(np.arange(0, 480, 5))
     scale = {"mean": (0,) * 3, "std": (1 / 255,) * 3}
-    return Loader(items, size=64, batch_size=16, augment=True, drop_last=False, device=device, **scale)
+    return Loader(items, size=64, batch_size=16, augment=True, drop_last=False, device=device, **scale, **settings)
 
 
 def test_a_gpu_gives_the_cpus_pixels_to_a_step(sample: Path) -> None:
@@ -34,3 +34,12 @@ def test_batches_that_somebody_keeps_are_not_overwritten(sample: Path) -> None:
     kept = [(batch, batch.images.clone()) for batch in loader(sample, "cuda")]
     list(loader(sample, "cuda"))
     assert all(torch.equal(batch.images, copy) for batch, copy in kept)
+
+
+@pytest.mark.parametrize("where", ["host", "device"])
+def test_cached_epochs_have_the_uncached_ones_pixels(sample: Path, where: str) -> None:
+    cached, uncached = loader(sample, "cuda", cache=where), loader(sample, "cuda")
+    for _ in range(3):
+        for found, expected in zip(cached, uncached, strict=True):
+            assert torch.equal(found.images, expected.images)
+    assert cached.cache.filled.all()

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from fastpets import train, wiring
-from fastpets.config import TrainConfig
+from fastpets.config import TrainConfig, parse_size
 from fastpets.model import create_model
 
 TINY = ["--arch", "resnet18", "--weights", "none", "--size", "32", "--batch-size", "8", "--device", "cpu"]
@@ -32,6 +32,28 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 def test_the_flags_are_these() -> None:
     assert [field.name for field in dataclasses.fields(TrainConfig)] == FLAGS.split()
+
+
+@pytest.mark.parametrize(("text", "size"), [("224", (224, 224)), ("224x320", (224, 320)), ("64X32", (64, 32))])
+def test_a_size_is_a_side_or_height_by_width(text: str, size: tuple[int, int]) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["large", "1x2x3", "224x", ""])
+def test_what_is_no_size_is_refused_before_anything_else(text: str) -> None:
+    child = run("--size", text)
+    assert child.returncode == 2
+    assert "--size" in child.stderr
+
+
+def test_a_run_takes_every_setting_of_how_pictures_are_seen(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    seen = ["--size", "24x40", "--augment", "trivial-geometric", "--presize", 60, "--presize-method", "pad"]
+    more = ["--borders", "zeros", "--supersample", 2, "--cache", "auto"]
+    child = run("--data", make_folder(20), *TINY, *seen, *more, "--epochs", 2, "--out", out)
+    assert child.returncode == 0, child.stderr
+    description = json.loads((out / "model.json").read_text())
+    assert (description["size"], description["presize_method"], description["borders"]) == ([24, 40], "pad", "zeros")
 
 
 def test_help_names_every_flag_and_waits_for_no_torch() -> None:
