@@ -27,5 +27,5 @@ def test_resident_memory_is_flat_over_twenty_epochs(pets: Path, cache: str) -> N
     child = subprocess.run([sys.executable, "-c", LOOP, str(pets), cache], capture_output=True, text=True, check=True)
     resident = np.array(child.stdout.split(), float)
     assert len(resident) == EPOCHS
-    # An epoch ends with larger or smaller pictures in hand, some 3% of it all: so means of six are compared.
-    assert abs(resident[-6:].mean() / resident[2:8].mean() - 1) < 0.03
+    # Now and then DALI has a batch in hand still when an epoch ends, 3% of it all: what stays is the least of some.
+    assert resident[-6:].min() < 1.03 * resident[2:8].min()
