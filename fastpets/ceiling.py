@@ -79,8 +79,8 @@ def ceiling(config: CeilingConfig) -> int:
     print(f"{'':30}{'images/s':>9}")
     for name, rate in rates.items():
         print(f"{name:30}{rate:9.1f}")
-    _, ceiling, actual = rates.values()
-    print(f"training runs at {min(1, actual / ceiling):.0%} of what it would if loading cost nothing")
+    _, in_memory, loaded = rates.values()
+    print(f"training runs at {min(1, loaded / in_memory):.0%} of what it would if loading cost nothing")
     return 0
 
 

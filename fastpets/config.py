@@ -149,7 +149,7 @@ class TrainConfig:
     size: Size = (224, 224)
     """What the model sees, in pixels: the side of a square, or HEIGHTxWIDTH."""
     augment: Policy = "fastai"
-    """What training pictures undergo: the chapter's changes, one at random of many, or no more than their order."""
+    """What training pictures undergo: `fastai`, the chapter's changes; `trivial-geometric`, one of many; or `none`."""
     presize: Annotated[int | None, arg(metavar="PIXELS")] = None
     """Shrink pictures whose shorter side is larger to this when they are decoded. Default: 4 times --size."""
     presize_method: PresizeMethod = "crop"
