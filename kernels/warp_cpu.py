@@ -1,9 +1,9 @@
 """The warp on a CPU, compiled by numba: sampling, averaging, rounding and the table look-up in one pass over a picture.
 
-A thread takes 0.16 ms for the samples of a picture at 224 px, as often as there are sub-samples, and 0.15 ms to look up
-its values and write them as float32, which is memory's pace (Xeon at 2.6 GHz, AVX-512). For that the loop over samples
-must vectorise, which it does as long as it is a straight line of code whose loads nothing can overlap with: borders
-are arithmetic, a tap is one 32-bit load, and sums lie on the stack.
+A picture at 224 px takes a thread 0.09 ms for its samples, as often as there are sub-samples, and 0.09 ms for the rest:
+look-ups, and writing float32 (EPYC, Zen 5, AVX-512). For that the loop over samples must vectorise, which it does as
+long as it is a straight line of code whose loads nothing can overlap with: borders are arithmetic, a tap is one 32-bit
+load, and sums lie on the stack. And nothing may wait for memory, which is why each row asks for that of a later one.
 """
 
 import functools
@@ -18,6 +18,9 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 COLUMNS = 256  # output pixels that are summed on the stack before they are written
+# What is sampled so many rows later is asked for, by one pixel of so many. Slanted rows defeat the hardware's own
+# prefetching: a picture that lay in memory, not in a cache, took 0.34 ms instead of 0.18.
+ROWS_AHEAD, COLUMNS_APART = 4, 8
 # Bits are moved, never computed with, so that the types NumPy and numba lack (bfloat16, float16) come for nothing.
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
 # Division as IEEE has it, without Python's check; a product may be added without a rounding in between.
@@ -59,6 +62,22 @@ def _load(typing_context: Any, values: Any, index: Any, offset: Any) -> Any:
         return word
 
     return types.int32(values, types.int32, types.int64), generate
+
+
+@intrinsic
+def _prefetch(typing_context: Any, values: Any, index: Any) -> Any:
+    """Asks for the part of memory around an array's element at `index`, and waits for nothing."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        pointer, word = builder.gep(array.data, [arguments[1]]), ir.IntType(32)
+        function_type = ir.FunctionType(ir.VoidType(), [pointer.type, word, word, word])
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [pointer.type], function_type)
+        to_read, in_all_caches, of_data = word(0), word(3), word(1)
+        builder.call(prefetch, [pointer, to_read, in_all_caches, of_data])
+        return context.get_dummy_value()
+
+    return types.none(values, types.int32), generate
 
 
 @intrinsic
@@ -115,6 +134,13 @@ def _kernel(borders: str) -> Callable[..., None]:
         m10, m11, m12 = matrix[1]
         m20, m21, m22 = matrix[2]
         for row in range(out.shape[0]):
+            v = f32(row + ROWS_AHEAD)
+            for column in range(0, out.shape[1], COLUMNS_APART):
+                u = f32(column)
+                scale = ONE / (m20 * u + m21 * v + m22)
+                x = inside((m00 * u + m01 * v + m02) * scale, w)
+                y = inside((m10 * u + m11 * v + m12) * scale, h)
+                _prefetch(picture, i32(i32(y) * row_bytes + i32(x) * i32(3)))
             for start in range(0, out.shape[1], COLUMNS):
                 count = min(COLUMNS, out.shape[1] - start)
                 for column in range(count):
