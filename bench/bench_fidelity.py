@@ -79,10 +79,7 @@ def fastai(scene: Scene, size: int) -> torch.Tensor:
     """fastai's recipe, by its own functions: Pillow's resize, `affine_coord` at 460 px, crop, `affine_coord` again."""
     from fastai.vision.augment import TensorImage
 
-    half_w, _, middle_x = scene.picture_from_canvas[0]
-    _, half_h, middle_y = scene.picture_from_canvas[1]
-    box = (middle_x - half_w, middle_y - half_h, middle_x + half_w, middle_y + half_h)
-    presized = Image.fromarray(scene.picture.numpy()).resize((CANVAS, CANVAS), Image.Resampling.BILINEAR, box)
+    presized = _resized_region(scene.picture, scene.picture_from_canvas, CANVAS)
     pixels = TensorImage(torch.from_numpy(np.array(presized)).permute(2, 0, 1)[None].float() / 255)
     homography = torch.from_numpy(scene.perspective @ scene.rotation).float()
 
@@ -99,15 +96,20 @@ def fastai(scene: Scene, size: int) -> torch.Tensor:
     return torch.Tensor(cropped)[0].permute(1, 2, 0) * 255
 
 
+def _resized_region(picture: torch.Tensor, region: np.ndarray, size: int) -> Image.Image:
+    """The square that is [-1, 1] either way before `region` (3 x 3), by Pillow's antialiased bilinear resize."""
+    height, width = picture.shape[:2]
+    corners = region[:2, 2] + np.outer([-1, 1], region[:2, :2].diagonal())
+    box = corners.clip(0, [width, height]).ravel().tolist()  # which rounding may have moved beyond the picture
+    return Image.fromarray(picture.numpy()).resize((size, size), Image.Resampling.BILINEAR, tuple(box))
+
+
 def torchvision(scene: Scene, size: int) -> torch.Tensor:
     """torchvision's v2 functions on 8-bit pictures, bilinear: crop and antialiased resize, perspective, rotation."""
     from torchvision.transforms import v2
 
-    region = scene.picture_from_canvas @ scene.canvas_from_crop
-    box = (region[0, 2] - region[0, 0], region[1, 2] - region[1, 1], region[0, 2] + region[0, 0],
-           region[1, 2] + region[1, 1])  # fmt: skip
-    pixels: Image.Image = Image.fromarray(scene.picture.numpy())
-    pixels = pixels.resize((size, size), Image.Resampling.BILINEAR, box)  # as RandomResizedCrop does, to the subpixel
+    # As RandomResizedCrop does, but to the subpixel.
+    pixels = _resized_region(scene.picture, scene.picture_from_canvas @ scene.canvas_from_crop, size)
     output = geometry.crop_from_output((size, size))
     tensor = v2.functional.pil_to_tensor(pixels)
     for step in (scene.perspective, scene.rotation):
