@@ -12,7 +12,7 @@ LOOP = f"""
 import sys
 from fastpets import Loader
 from fastpets.items import from_folder
-loader = Loader(from_folder(sys.argv[1]), augment=True, device="cpu", cache=sys.argv[2])
+loader = Loader(from_folder(sys.argv[1]), augment=True, batch_size=16, device="cpu", cache=sys.argv[2])
 for _ in range({EPOCHS}):
     for batch in loader:
         pass
@@ -27,5 +27,5 @@ def test_resident_memory_is_flat_over_twenty_epochs(pets: Path, cache: str) -> N
     child = subprocess.run([sys.executable, "-c", LOOP, str(pets), cache], capture_output=True, text=True, check=True)
     resident = np.array(child.stdout.split(), float)
     assert len(resident) == EPOCHS
-    # Now and then DALI has a batch in hand still when an epoch ends, 3% of it all: what stays is the least of some.
-    assert resident[-6:].min() < 1.03 * resident[2:8].min()
+    # Now and then DALI has a batch in hand still when an epoch ends: of 16 pictures, that is 1% of it all.
+    assert np.median(resident[-6:]) < 1.03 * np.median(resident[2:8])
