@@ -69,7 +69,7 @@ def train_with_fastai(pictures: str, weights: str, seed: int) -> dict[str, float
     from fastai.vision.learner import create_timm_model, default_split
     from safetensors.torch import load_file
 
-    from fastpets.loader import open_items
+    from fastpets.opening import open_items
 
     train, valid = open_items(pictures)
     label_of = {

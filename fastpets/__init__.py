@@ -14,7 +14,7 @@ _HOMES = {
     "Learner": "learner",
     "Loader": "loader",
     "create_model": "model",
-    "loaders": "loader",
+    "loaders": "opening",
 }
 
 __all__ = [*_HOMES]

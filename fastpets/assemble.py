@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,14 +17,25 @@ if TYPE_CHECKING:
     from fastpets.loader import Loader
 
 
+def shrink_large(pool: Executor, pictures: Sequence[torch.Tensor], factors: np.ndarray) -> list[torch.Tensor]:
+    """The pictures, divided by whole factors (M, 2) in height and width where those are not 1."""
+
+    def shrunk(picture: torch.Tensor, by: list[int]) -> torch.Tensor:
+        return kernels.shrink(picture, *by) if max(by) > 1 else picture
+
+    if factors.max(initial=1) == 1:
+        return list(pictures)
+    on_cpu = pictures[0].device.type == "cpu"  # else in this thread, for the stream that is current in it
+    return list((pool.map if on_cpu else map)(shrunk, pictures, factors.tolist()))
+
+
 def assemble(
-    loader: Loader, pool: Executor, ids: np.ndarray, todo: Transforms, wanted: np.ndarray, decoded: Sequence[Any]
+    loader: Loader, pool: Executor, ids: np.ndarray, todo: Transforms, pictures: dict[int, torch.Tensor]
 ) -> torch.Tensor:
     """The pictures `ids` (B,) through their matrices and tables: (B, 3, H, W), in memory that is the batch's own.
 
-    `decoded` are DALI's tensors of those at the positions `wanted`; the cache has the others, and takes these in.
+    `pictures` has those that were decoded and shrunk, by their positions; the cache has the others, and takes these in.
     """
-    pictures = dict(zip(wanted.tolist(), map(torch.from_dlpack, decoded), strict=True))
     if loader.cache is not None:
         kept = [position for position in range(len(ids)) if position not in pictures]
         pictures |= zip(kept, loader.cache.pictures(ids[kept].tolist(), loader.device), strict=True)
@@ -32,12 +43,8 @@ def assemble(
     out = loader.buffers.empty((len(ids), *loader.size, 3), loader.dtype)
     matrices, samples, spread, tables = map(torch.from_numpy, todo[:4])
     tables = tables.to(out.dtype)
-    large = [position for position in wanted.tolist() if todo.shrink[position].max() > 1]
 
     def warp(part: slice) -> None:
-        for position in large:
-            if part.start <= position < part.stop:
-                in_order[position] = kernels.shrink(in_order[position], *todo.shrink[position].tolist())
         few = in_order[part], matrices[part], samples[part], spread[part], tables[part]
         kernels.warp(*few, out[part], loader.borders)
         if loader.cache is not None:
@@ -54,3 +61,14 @@ def slices(count: int, num_parts: int) -> list[slice]:
     """0 to `count` in at most so many parts, none of them empty, of about equal lengths."""
     ends = np.linspace(0, count, min(count, num_parts) + 1).round().astype(int).tolist()
     return [slice(start, end) for start, end in pairwise(ends)]
+
+
+def slices_by_size(sizes: np.ndarray, most: int) -> list[slice]:
+    """All of the sizes (N,) in consecutive parts of at most `most` together, or of one that is larger by itself."""
+    parts, start, total = [], 0, 0
+    for position, size in enumerate(sizes.tolist()):
+        if position > start and total + size > most:
+            parts.append(slice(start, position))
+            start, total = position, 0
+        total += size
+    return [*parts, slice(start, len(sizes))] if len(sizes) else []

@@ -62,18 +62,20 @@ def transforms(
     augment: Augment | None = None,
     seed: int = 0,
     epoch: int = 0,
+    occurrences: int | np.ndarray = 0,
 ) -> Transforms:
     """Matrices and tables for pictures `ids` (B,) of upright `heights` and `widths` (B,) in pixels.
 
     `size` is the output's (height, width). Without `augment` (validation) nothing is drawn: the middle of the picture,
     resized. `normalization` is a mean and a std of three channels; without it the tables give 8-bit values.
+    `occurrences` (B,) tells apart the draws for a picture that comes more than once in an epoch.
     """
     if augment is None:
         middle = np.full(len(ids), 0.5)
         picture_from_crop = geometry.presized(heights, widths, size, presize_method, middle, middle)
         of_values = np.broadcast_to(np.arange(256) / 255, (len(ids), 256))
     else:
-        numbers = philox.uniforms(philox.AUGMENT, seed, epoch, ids, 0, len(DRAWS))
+        numbers = philox.uniforms(philox.AUGMENT, seed, epoch, ids, occurrences, len(DRAWS))
         u = dict(zip(DRAWS, numbers.T, strict=True))
         todo = amounts(u, augment)
         picture_from_canvas = geometry.presized(heights, widths, size, presize_method, u["presize_x"], u["presize_y"])

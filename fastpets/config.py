@@ -10,15 +10,18 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from fastpets.errors import FastpetsError
 
-OnBadFile = Literal["raise", "skip"]
-LabelFrom = Literal["name", "folder"]
+OnBadFile = Literal["raise", "skip", "replace"]
+LabelFrom = Literal["name", "folder", "none"]
 PresizeMethod = Literal["crop", "squish", "pad"]
 Borders = Literal["reflect", "border", "zeros"]
 Output = Literal["float", "uint8"]
+Layout = Literal["NCHW", "NHWC"]
 CacheWhere = Literal["none", "host", "device", "auto"]
 
 # The chapter's pattern, for whichever of the known image suffixes the file has.
 LABEL_PATTERN = r"(.+)_\d+\.\w+$"
+
+MAX_PIXELS = 178_956_970  # of a picture, beyond which Pillow sees a decompression bomb: half a gigabyte of pixels
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -140,7 +143,11 @@ class TrainConfig:
     split_seed: int = 42
     """Which random fifth validates, where neither folders (train, valid) nor the CSV say it."""
     on_bad_file: OnBadFile = "raise"
-    """Stop before training if a picture cannot be used, or go on without it."""
+    """Stop if a picture cannot be used, go on without it, or with another in its place."""
+    max_pixels: int = MAX_PIXELS
+    """Pixels that a picture may have; a larger one cannot be used."""
+    balanced: bool = False
+    """Draw training pictures so that every class comes equally often, however rare."""
 
     arch: str = "resnet34"
     """Any torchvision classification model, or timm/NAME."""
@@ -186,6 +193,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for side in self.size:
             _check("--size", side, 8, 4096)
+        _check("--max-pixels", self.max_pixels, 1, 2**31)
         _check("--batch-size", self.batch_size, 1, 65536)
         _check("--supersample", self.supersample, 1, 4)
         if self.presize is not None:

@@ -15,27 +15,8 @@ from fastpets.errors import FastpetsError
 from fastpets.order import permutation
 
 IMAGE_SUFFIXES = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".gif",
-        ".webp",
-        ".bmp",
-        ".dib",
-        ".tif",
-        ".tiff",
-        ".jp2",
-        ".j2k",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".avif",
-    ]
-)
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".jp2", ".j2k")
+) | {".ppm", ".pgm", ".pbm", ".pnm", ".avif"}
 TRAIN_NAMES = ("train", "training")
 VALID_NAMES = ("valid", "val", "validation", "test")
 VALID_SHARE = 0.2
@@ -67,11 +48,13 @@ class Items:
 def from_folder(
     folder: str | os.PathLike[str], *, label_from: LabelFrom = "name", label_pattern: str = LABEL_PATTERN
 ) -> Items:
-    """The pictures below `folder`, sorted by path, labelled by the pattern on the name or by the parent folder.
+    """The pictures below `folder`, sorted by path, labelled by the pattern on the name, by the parent folder, or not.
 
     Hidden files and folders are passed over. Raises FastpetsError if there is no picture, or one without a label.
     """
     pictures, others = _find_files(Path(folder))
+    if label_from == "none":
+        return numbered(pictures, np.full(len(pictures), NO_LABEL), (), root=str(folder), left_out=others)
     if label_from == "folder":
         names = [Path(path).parent.name for path in pictures]
         unlabelled = [path for path in pictures if os.path.dirname(path) == str(Path(folder))]
@@ -82,7 +65,7 @@ def from_folder(
             )
     else:
         names = _names_by_pattern(pictures, label_pattern)
-    return _with_classes(pictures, names, root=str(folder), left_out=others)
+    return with_classes(pictures, names, root=str(folder), left_out=others)
 
 
 def from_csv(table: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> tuple[Items, list[str]]:
@@ -105,8 +88,9 @@ def from_csv(table: str | os.PathLike[str], root: str | os.PathLike[str] | None 
             raise FastpetsError(f"{table}, line {number}: {row['file']!r} has no file or no label; fill it in")
     if not rows:
         raise FastpetsError(f"{table}: no rows, expected one a picture")
+    _check_numbers(table, [row["label"] for row in rows])
     rows.sort(key=lambda row: row["file"])
-    items = _with_classes([str(root / row["file"]) for row in rows], [row["label"] for row in rows], root=str(table))
+    items = with_classes([str(root / row["file"]) for row in rows], [row["label"] for row in rows], root=str(table))
     return items, [row.get("split") or "" for row in rows]
 
 
@@ -125,7 +109,12 @@ def split(items: Items, *, folder: str | os.PathLike[str] | None, seed: int = 42
             f"{len(items)} pictures, expected at least 5: a fifth of them validates; add some, or folders "
             "named train and valid"
         )
-    return items.select(np.sort(shuffled[num_valid:])), items.select(np.sort(shuffled[:num_valid]))
+    train, valid = shuffled[num_valid:], shuffled[:num_valid]
+    only_valid = np.flatnonzero(~np.isin(items.labels[valid], items.labels[train]))
+    _, first = np.unique(items.labels[valid[only_valid]], return_index=True)
+    moved = only_valid[first]  # one of each rare class that would be validated and never trained on
+    train, valid = np.append(train, valid[moved]), np.delete(valid, moved)
+    return items.select(np.sort(train)), items.select(np.sort(valid))
 
 
 def split_by_names(items: Items, names: Sequence[str]) -> tuple[Items, Items]:
@@ -174,10 +163,53 @@ def _names_by_pattern(paths: list[str], pattern: str) -> list[str]:
     return [match[1] for match in matches if match is not None]
 
 
-def _with_classes(paths: Iterable[str], names: Sequence[str], root: str, left_out: Iterable[str] = ()) -> Items:
+def with_classes(
+    paths: Iterable[str | os.PathLike[str]], names: Sequence[str], root: str = "", left_out: Iterable[str] = ()
+) -> Items:
+    """Items whose classes are the sorted names of their labels; numbers, if all are, in the order of numbers."""
     classes, labels = np.unique(np.array(names, dtype=object), return_inverse=True)
-    root = os.path.abspath(root)
-    return Items(tuple(paths), labels.astype(np.int64), tuple(map(str, classes)), tuple(left_out), root)
+    if all(map(_is_number, classes)):
+        in_order = sorted(range(len(classes)), key=lambda i: int(classes[i]))
+        classes, labels = classes[in_order], np.argsort(in_order)[labels]
+    return numbered(paths, labels, classes.tolist(), root, left_out)
+
+
+def numbered(
+    paths: Iterable[str | os.PathLike[str]],
+    labels: Sequence[int] | np.ndarray,
+    classes: Sequence[str],
+    root: str = "",
+    left_out: Iterable[str] = (),
+) -> Items:
+    """Items whose labels are numbers: from 0 on for the classes, whose names are by default the numbers, or -1."""
+    found = np.asarray(labels)
+    if len(found) and found.dtype.kind not in "iu":
+        wrong = next(label for label in labels if not isinstance(label, int | np.integer))
+        raise FastpetsError(f"label {wrong!r}, expected a name, or a whole number from 0, for all pictures alike")
+    most = int(found.max(initial=NO_LABEL))
+    names = tuple(map(str, classes)) or tuple(map(str, range(most + 1)))
+    if int(found.min(initial=0)) < NO_LABEL or most >= len(names):
+        wrong = most if most >= len(names) else int(found.min())
+        raise FastpetsError(f"label {wrong}, expected 0 to {len(names) - 1}, or -1 for a picture without a label")
+    files = tuple(os.fspath(path) for path in paths)
+    root = os.path.abspath(root or os.path.dirname(min(files, default="")))
+    return Items(files, found.astype(np.int64), names, tuple(left_out), root)
+
+
+def _is_number(name: str) -> bool:
+    return name.strip().lstrip("-").isdecimal()
+
+
+def _check_numbers(table: Path, names: Sequence[str]) -> None:
+    """Raises FastpetsError if most of the labels are numbers and some are not, as by a slip of the pen."""
+    distinct = set(names)
+    others = {name for name in distinct if not _is_number(name)}
+    if others and len(others) < len(distinct) / 2:
+        line = next(line for line, name in enumerate(names, start=2) if name in others)
+        raise FastpetsError(
+            f"{table}, line {line}: label {names[line - 2]!r}, expected a whole number like {len(distinct - others)} "
+            f"of the {len(distinct)} different labels; mend it, or write all of them as names"
+        )
 
 
 def _top_folders(paths: Sequence[str], folder: Path) -> list[str]:

@@ -1,25 +1,24 @@
 """The loader: one iterable that turns items into batches on a device, by everything that the other modules do."""
 
-import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from fastpets import order
 from fastpets.batch import Batch
 from fastpets.buffers import Buffers
 from fastpets.cache import make_cache
 from fastpets.config import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    LABEL_PATTERN,
+    MAX_PIXELS,
     Augment,
     Borders,
     CacheWhere,
     LabelFrom,
+    Layout,
     OnBadFile,
     Output,
     PresizeMethod,
@@ -27,11 +26,13 @@ from fastpets.config import (
 from fastpets.epoch import Epoch
 from fastpets.errors import BadFileError, FastpetsError, describe_bad_files
 from fastpets.geometry import shrink_factors
-from fastpets.items import Items, from_csv, from_folder, split, split_by_names
-from fastpets.manifest import Manifest, scan
+from fastpets.items import Items
+from fastpets.manifest import BAD, Manifest, scan
 from fastpets.pipelines import Stream
+from fastpets.position import Position, resolve_sampler
 from fastpets.replay import Replay
-from fastpets.settings import check_numbers, check_words, resolve_augment, resolve_device, resolve_dtype
+from fastpets.settings import check_numbers, check_words, refuse, resolve_augment, resolve_device, resolve_dtype
+from fastpets.sources import as_items
 from fastpets.system import num_processors
 
 
@@ -42,7 +43,8 @@ class Loader:
     order and draws depend on (seed, epoch, item id) alone; leaving a loop in its middle costs and loses nothing.
 
     Args:
-        items: what to load; see `fastpets.items`.
+        source: what to load: a folder, a CSV with the columns file and label, Items, a list of paths or of (path,
+            label), or a torchvision data set of files, such as an ImageFolder.
         batch_size: pictures a batch; the last one may be shorter.
         size: of the output in pixels: the side of a square, or (height, width).
         augment: True (fastai's), an `Augment` or the name of one ("fastai", "trivial-geometric") makes this a loader
@@ -55,21 +57,31 @@ class Loader:
             "zeros", black.
         supersample: 2 takes four samples where 1 takes one: truer and slower.
         shuffle, drop_last: as of a DataLoader; by default, what `augment` is. A dropped batch is never the only one.
+        sampler: a torch sampler of item ids, in place of `shuffle`; or "balanced": as many pictures as there are, every
+            class equally often. An item that comes more than once in an epoch is augmented anew each time.
+        rank, world_size: which of how many processes this is, by default as torch.distributed says when an epoch
+            begins. A step of all takes `batch_size` pictures for each. For training they take equally many; else every
+            picture comes once, in one of them. A DistributedSampler, which has its share already, is left alone.
         seed: of the order and of all draws, from 0.
         num_workers: threads that read and decode, by default all processors that this process may use.
         device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:1".
         output: "float" for normalised images of type `dtype`, or "uint8" for 0-255, to transform further.
         dtype: float32, float16 or bfloat16.
+        layout: "NCHW", shape (B, 3, H, W) in channels_last memory format, or "NHWC", the same memory as (B, H, W, 3).
         mean, std: of the normalisation, a value a channel on a scale from 0 to 1.
+        batch_transform: called with (images, labels) of each batch, on the device; what it returns is delivered.
         cache: keep decoded pictures from the first epoch on, in the memory of the "host" or of the "device": what
             fits in half of what is free there. "auto" does so where all pictures fit, the device first.
         on_bad_file: "raise" BadFileError for a picture that cannot be used, at once where its header shows it and
-            else when its turn comes; or "skip" it, with a warning. `bad_files` maps each one met to its problem.
+            else when its turn comes; "skip" it, with a warning; or "replace" it by another where a batch lacks it, too.
+            `bad_files` maps each one met to its problem.
+        max_pixels: of a picture; a larger one is a bad file. Pillow's own limit holds as well.
+        label_from: where labels stand if `source` is a folder: in the file's "name", its "folder"'s, or in "none".
     """
 
     def __init__(
         self,
-        items: Items,
+        source: Any,
         *,
         batch_size: int = 64,
         size: int | tuple[int, int] = 224,
@@ -79,42 +91,66 @@ class Loader:
         borders: Borders = "reflect",
         supersample: int = 1,
         shuffle: bool | None = None,
+        sampler: Iterable[int] | str | None = None,
         drop_last: bool | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
         seed: int = 0,
         num_workers: int | None = None,
         device: str | torch.device = "auto",
         output: Output = "float",
         dtype: torch.dtype = torch.float32,
+        layout: Layout = "NCHW",
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        batch_transform: Callable[[torch.Tensor, torch.Tensor], Any] | None = None,
         cache: CacheWhere = "none",
         on_bad_file: OnBadFile = "raise",
+        max_pixels: int = MAX_PIXELS,
+        label_from: LabelFrom = "name",
+        **of_a_data_loader: Any,
     ) -> None:
+        refuse(of_a_data_loader)
         self.size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
         check_numbers(batch_size=batch_size, size=min(self.size), presize=presize, supersample=supersample)
-        check_words(presize_method=presize_method, borders=borders, output=output, cache=cache)
-        self.batch_size, self.borders, self.supersample = batch_size, borders, supersample
+        words = {"output": output, "layout": layout, "cache": cache, "on_bad_file": on_bad_file}
+        check_words(presize_method=presize_method, borders=borders, label_from=label_from, **words)
+        self.borders, self.supersample = borders, supersample
         self.presize, self.presize_method = presize, presize_method
         self.augment = resolve_augment(augment)
-        self.shuffle = self.augment is not None if shuffle is None else shuffle
-        self.drop_last = self.augment is not None if drop_last is None else drop_last
-        self.seed, self.epoch, self.num_workers = seed, 0, num_workers or num_processors()
+        trains = self.augment is not None
+        self.num_workers = num_workers or num_processors()
         self.device, self.dtype = resolve_device(device), resolve_dtype(output, dtype)
-        self.output, self.mean, self.std = output, tuple(mean), tuple(std)
-        self.on_bad_file = on_bad_file
+        self.output, self.layout, self.mean, self.std = output, layout, tuple(mean), tuple(std)
+        self.batch_transform, self.on_bad_file, self.max_pixels = batch_transform, on_bad_file, max_pixels
         self.bad_files: dict[str, str] = {}
-        self.items, self.manifest = self._usable(items)
+        self.items = as_items(source, label_from=label_from)
+        self.manifest = self._scanned()
+        self.position = Position(
+            self.usable.copy(),
+            batch_size=batch_size,
+            shuffle=trains if shuffle is None else shuffle,
+            sampler=resolve_sampler(sampler, self.items.labels, self.usable),
+            drop_last=trains if drop_last is None else drop_last,
+            even=trains,
+            ranks=(rank, world_size),
+            seed=seed,
+        )
         self.cache, self.buffers = make_cache(cache, self._sizes(), self.device), Buffers(self.device)
         self.streams: list[Stream] = []  # idle, for the next epoch
 
-    def _usable(self, items: Items) -> tuple[Items, Manifest]:
-        """The items whose headers say that they are pictures, and the headers' facts; the others are reported."""
-        manifest = scan(items, self.num_workers)
-        if manifest.problems:
-            self.report_bad_files(manifest.problems)
-        if len(manifest.usable) == 0:
-            raise FastpetsError(f"no picture to load: {len(items)} items, of which {len(self.bad_files)} are bad files")
-        return items.select(manifest.usable), manifest.select_usable()
+    def _scanned(self) -> Manifest:
+        """The headers' facts. What they show to be no picture is reported, and never delivered."""
+        manifest = scan(self.items, self.num_workers, self.max_pixels)
+        self.usable = manifest.kinds != BAD
+        if not self.usable.all():
+            bad = np.flatnonzero(~self.usable).tolist()
+            self.report_bad_files({i: manifest.problems[self.items.paths[i]] for i in bad})
+        if not self.usable.any():
+            raise FastpetsError(
+                f"no picture to load: {len(self.items)} items, of which {len(self.bad_files)} are bad files"
+            )
+        return manifest
 
     def _sizes(self) -> np.ndarray:
         """Height and width (N, 2) of the pictures once they are shrunk."""
@@ -126,86 +162,80 @@ class Loader:
         """The names that the labels index."""
         return self.items.classes
 
+    @property
+    def dataset(self) -> Items:
+        """The items, for what a DataLoader's data set is asked: their number, their classes."""
+        return self.items
+
+    @property
+    def sampler(self) -> Position:
+        """What decides the order, for loops that call `loader.sampler.set_epoch(epoch)` or take its length."""
+        return self.position
+
+    @property
+    def batch_size(self) -> int:
+        """Pictures a batch."""
+        return self.position.batch_size
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next `iter()` begins."""
+        return self.position.epoch
+
     def __len__(self) -> int:
-        """Batches in an epoch."""
-        return order.num_batches(len(self.items), self.batch_size, drop_last=self.drop_last)
+        """Batches in an epoch, for this process."""
+        return self.position.num_batches()
 
     def set_epoch(self, epoch: int) -> None:
-        """Makes `epoch` the one that the next `iter()` begins."""
-        self.epoch = epoch
+        """Makes `epoch` the one that the next `iter()` begins; if a state was loaded in it, it still goes on there."""
+        self.position.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader is, for `load_state_dict`: what was delivered of the epoch that began last.
+
+        What was read ahead does not count. It holds plain numbers, and tensors if there is a sampler.
+        """
+        return self.position.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Has the next `iter()` go on where a loader of the same source was, whatever its batch size or device.
+
+        Raises FastpetsError if the number of pictures is another.
+        """
+        self.position.load_state_dict(state)
 
     def __iter__(self) -> Iterator[Batch]:
-        ids = order.epoch_order(len(self.items), shuffle=self.shuffle, seed=self.seed, epoch=self.epoch)
-        batches = order.batches(ids, self.batch_size, drop_last=self.drop_last)
-        epoch = Epoch(self, self.epoch, batches)
-        self.epoch += 1
-        return self._deliver(epoch)
+        return self._deliver(Epoch(self, self.position.begin()))
 
     def _deliver(self, epoch: Epoch) -> Iterator[Batch]:
         with epoch:
-            for images, ids in epoch:
+            for images, ids, delivered in epoch:
                 labels = torch.from_numpy(self.items.labels[ids]).to(self.device, non_blocking=True)
+                if self.layout == "NHWC":
+                    images = images.permute(0, 2, 3, 1)
+                if self.batch_transform is not None:
+                    images, labels = self.batch_transform(images, labels)
+                self.position.reached(epoch.number, delivered)
                 yield Batch(images, labels, ids)
+        self.position.reached(epoch.number + 1, 0)
 
     def replay(self, num_batches: int) -> Replay:
         """The next epoch's first batches kept in memory, to stand in for this loader: what if loading cost nothing?"""
         return Replay(self, num_batches)
 
-    def report_bad_files(self, problems: dict[str, str]) -> None:
-        """Notes files that cannot be used, and raises BadFileError or warns, as `on_bad_file` says."""
-        self.bad_files.update(problems)
+    def next_usable(self, i: int) -> int:
+        """The item after `i`, or from the first one on, that is no bad file. Raises FastpetsError if there is none."""
+        usable = np.flatnonzero(self.usable)
+        if len(usable) == 0:
+            raise FastpetsError(f"no picture is left: all {len(self.items)} items are bad files")
+        return int(usable[np.searchsorted(usable, i + 1) % len(usable)])
+
+    def report_bad_files(self, problems: dict[int, str]) -> None:
+        """Notes items that cannot be used, and raises BadFileError or warns, as `on_bad_file` says."""
+        named = {self.items.paths[i]: problem for i, problem in problems.items()}
+        self.usable[list(problems)] = False
+        self.bad_files.update(named)
         if self.on_bad_file == "raise":
-            raise BadFileError(problems)
-        warnings.warn(f"left out {describe_bad_files(problems)}", stacklevel=2)
-
-
-def loaders(
-    folder: str | os.PathLike[str],
-    *,
-    label_from: LabelFrom = "name",
-    label_pattern: str = LABEL_PATTERN,
-    labels: str | os.PathLike[str] | None = None,
-    split_seed: int = 42,
-    augment: bool | str | Augment = True,
-    on_bad_file: OnBadFile = "raise",
-    **settings: Any,
-) -> tuple[Loader, Loader]:
-    """A training and a validation loader for a folder of pictures: `train, valid = fastpets.loaders("images/")`.
-
-    Labels come from the file names by `label_pattern`, from the `folder` each lies in, or from the CSV `labels`
-    (columns file and label); the split from folders named train and valid, val or test, the CSV's column `split`,
-    or a random fifth by `split_seed`. The other `settings` are Loader's, for both.
-    """
-    train_items, valid_items = open_items(
-        folder,
-        label_from=label_from,
-        label_pattern=label_pattern,
-        labels=labels,
-        split_seed=split_seed,
-        on_bad_file=on_bad_file,
-    )
-    settings["on_bad_file"] = on_bad_file
-    return Loader(train_items, augment=augment, **settings), Loader(valid_items, augment=False, **settings)
-
-
-def open_items(
-    folder: str | os.PathLike[str] | None,
-    *,
-    label_from: LabelFrom = "name",
-    label_pattern: str = LABEL_PATTERN,
-    labels: str | os.PathLike[str] | None = None,
-    split_seed: int = 42,
-    on_bad_file: OnBadFile = "raise",
-) -> tuple[Items, Items]:
-    """Training and validation items, as `loaders` describes them; all bad files of both are in the error, if any."""
-    if labels is not None:
-        items, names = from_csv(labels, folder)
-    else:
-        assert folder is not None
-        items, names = from_folder(folder, label_from=label_from, label_pattern=label_pattern), []
-    both = split_by_names(items, names) if any(names) else split(items, folder=folder, seed=split_seed)
-    if on_bad_file == "raise":
-        problems = {path: problem for part in both for path, problem in scan(part, num_processors()).problems.items()}
-        if problems:
-            raise BadFileError(problems)
-    return both
+            raise BadFileError(named)
+        done = "replaced" if self.on_bad_file == "replace" else "left out"
+        warnings.warn(f"{done} {describe_bad_files(named)}", stacklevel=2)

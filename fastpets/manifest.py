@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from fastpets.config import MAX_PIXELS
 from fastpets.console import track
 from fastpets.items import Items
 from fastpets.system import cache_dir
@@ -60,8 +61,11 @@ class Manifest:
         return Manifest(self.kinds[ids], self.heights[ids], self.widths[ids], {})
 
 
-def scan(items: Items, num_workers: int) -> Manifest:
-    """Facts on every item, from the cache where size and time of change are the same as when it was read."""
+def scan(items: Items, num_workers: int, max_pixels: int = MAX_PIXELS) -> Manifest:
+    """Facts on every item, from the cache where size and time of change are the same as when it was read.
+
+    Pictures of more than `max_pixels` are BAD.
+    """
     paths = items.paths
     cached = _load(items.root)
     stamps = [_stamp(path) for path in paths]
@@ -75,13 +79,20 @@ def scan(items: Items, num_workers: int) -> Manifest:
             cached[paths[index]] = (stamps[index], fact)
     if missing:
         _save(items.root, cached)
-    known = [fact for fact in facts if fact is not None]
+    known = [_limited(fact, max_pixels) for fact in facts if fact is not None]
     return Manifest(
         np.array([fact.kind for fact in known], np.uint8),
         np.array([fact.height for fact in known], np.int32),
         np.array([fact.width for fact in known], np.int32),
         {path: fact.problem for path, fact in zip(paths, known, strict=True) if fact.kind == BAD},
     )
+
+
+def _limited(facts: Facts, max_pixels: int) -> Facts:
+    if facts.height * facts.width <= max_pixels:
+        return facts
+    size = f"{facts.width:,} x {facts.height:,} px"
+    return Facts(BAD, 0, 0, f"{size}, expected at most {max_pixels:,} pixels; shrink it, or raise max_pixels")
 
 
 def read_header(path: str) -> Facts:

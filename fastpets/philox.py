@@ -14,7 +14,7 @@ LOW = np.uint64(0xFFFFFFFF)
 HALF = np.uint64(32)
 
 # The second counter word tells apart what is drawn for different purposes under one seed.
-AUGMENT, ORDER, SPLIT = range(3)
+AUGMENT, ORDER, SPLIT, SAMPLER = range(4)
 
 
 def philox4x32(counter: np.ndarray, key: np.ndarray) -> np.ndarray:
@@ -33,18 +33,24 @@ def philox4x32(counter: np.ndarray, key: np.ndarray) -> np.ndarray:
     return np.stack([c0, c1, c2, c3], axis=-1).astype(np.uint32)
 
 
-def uniforms(purpose: int, seed: int, epoch: int, ids: np.ndarray, occurrence: int, count: int) -> np.ndarray:
-    """`count` numbers in (0, 1) for each of the (B,) `ids`, which are below 2**32: (B, count) float64.
+def words(purpose: int, seed: int, epoch: int, ids: np.ndarray, occurrence: int | np.ndarray, count: int) -> np.ndarray:
+    """`count` random words for each of the (B,) `ids`, which are below 2**32: (B, count) uint32.
 
-    `occurrence` counts the earlier draws of the same id in the epoch (below 2**16). Position j of a row never
-    changes when `count` grows.
+    `occurrence`, one or (B,), counts the earlier draws of the same id in the epoch, modulo 2**16. Position j of a row
+    never changes when `count` grows.
     """
     blocks = -(-count // 4)
     counter = np.empty((len(ids), blocks, 4), np.uint64)
     counter[..., 0] = np.arange(blocks)
-    counter[..., 1] = (purpose << 16) | occurrence
+    counter[..., 1] = ((purpose << 16) | (np.asarray(occurrence) & 0xFFFF))[..., None]
     counter[..., 2] = ids[:, None]
     counter[..., 3] = epoch
     key = np.array([seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF], np.uint64)
-    words = philox4x32(counter, key).reshape(len(ids), blocks * 4)[:, :count]
-    return (words + 0.5) / 2.0**32
+    return philox4x32(counter, key).reshape(len(ids), blocks * 4)[:, :count]
+
+
+def uniforms(
+    purpose: int, seed: int, epoch: int, ids: np.ndarray, occurrence: int | np.ndarray, count: int
+) -> np.ndarray:
+    """`words` as numbers in (0, 1): (B, count) float64."""
+    return (words(purpose, seed, epoch, ids, occurrence, count) + 0.5) / 2.0**32

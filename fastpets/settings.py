@@ -1,12 +1,48 @@
 """What a Loader's arguments stand for, and one clear line for those that stand for nothing."""
 
-from typing import get_args
+from typing import Any, get_args
 
 import torch
+import torch.distributed
 
 from fastpets import kernels
-from fastpets.config import POLICIES, Augment, Borders, CacheWhere, Output, PresizeMethod
+from fastpets.config import POLICIES, Augment, Borders, CacheWhere, LabelFrom, Layout, OnBadFile, Output, PresizeMethod
 from fastpets.errors import FastpetsError
+
+WORDS = {
+    "presize_method": PresizeMethod,
+    "borders": Borders,
+    "output": Output,
+    "layout": Layout,
+    "cache": CacheWhere,
+    "on_bad_file": OnBadFile,
+    "label_from": LabelFrom,
+}
+THREADS = "batches are made by threads of this process, on the device, ahead of their use; leave it out"
+# What a torch DataLoader is told and a Loader is not: why, and what to do.
+REFUSED = {
+    "dataset": "give it as the first argument",
+    "batch_sampler": "give sampler, batch_size and drop_last",
+    "collate_fn": "a batch is one tensor from the start; change it by batch_transform(images, labels)",
+    "transform": "augment is what is done to each picture, batch_transform(images, labels) what is done to a batch",
+    "worker_init_fn": "there are no worker processes, and all draws depend on seed, epoch and picture; leave it out",
+    "generator": "give seed",
+    "pin_memory": THREADS,
+    "pin_memory_device": THREADS,
+    "persistent_workers": THREADS,
+    "prefetch_factor": THREADS,
+    "multiprocessing_context": THREADS,
+    "timeout": THREADS,
+    "in_order": "batches always come in order; leave it out",
+}
+
+
+def refuse(words: dict[str, Any]) -> None:
+    """Raises FastpetsError for a DataLoader's word that means nothing here, TypeError for one that nobody knows."""
+    for name in words:
+        if name in REFUSED:
+            raise FastpetsError(f"{name}: not a Loader's; {REFUSED[name]}")
+        raise TypeError(f"Loader() got an unexpected keyword argument {name!r}")
 
 
 def check_numbers(**numbers: int | None) -> None:
@@ -18,10 +54,21 @@ def check_numbers(**numbers: int | None) -> None:
 
 def check_words(**words: str) -> None:
     """Raises FastpetsError for a word, by its name, that is not one of those that it may be."""
-    kinds = {"presize_method": PresizeMethod, "borders": Borders, "output": Output, "cache": CacheWhere}
     for name, value in words.items():
-        if value not in get_args(kinds[name]):
-            raise FastpetsError(f"{name}: {value!r}, expected one of {', '.join(get_args(kinds[name]))}")
+        if value not in get_args(WORDS[name]):
+            raise FastpetsError(f"{name}: {value!r}, expected one of {', '.join(get_args(WORDS[name]))}")
+
+
+def resolve_ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    """Which of how many processes this is: as given, else as torch.distributed says, else the only one."""
+    if (rank is None) != (world_size is None):
+        raise FastpetsError(f"rank {rank} and world_size {world_size}, expected both or neither")
+    if rank is None or world_size is None:
+        together = torch.distributed.is_available() and torch.distributed.is_initialized()
+        return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if together else (0, 1)
+    if not 0 <= rank < world_size:
+        raise FastpetsError(f"rank: {rank}, expected 0 to {world_size - 1}, below world_size")
+    return rank, world_size
 
 
 def resolve_dtype(output: Output, dtype: torch.dtype) -> torch.dtype:

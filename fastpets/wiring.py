@@ -11,8 +11,9 @@ from fastpets.config import TrainConfig
 from fastpets.errors import FastpetsError
 from fastpets.items import Items
 from fastpets.learner import Learner
-from fastpets.loader import Loader, open_items
+from fastpets.loader import Loader
 from fastpets.model import create_model
+from fastpets.opening import open_items
 from fastpets.settings import resolve_device
 from fastpets.system import cpu_has_bfloat16, keep_freed_memory, num_processors
 
@@ -59,8 +60,10 @@ def config_loaders(
         "mean": model.mean,
         "std": model.std,
         "on_bad_file": config.on_bad_file,
+        "max_pixels": config.max_pixels,
     }
-    train = Loader(train_items, augment=config.augment, shuffle=True, drop_last=True, **settings)
+    sampler = "balanced" if config.balanced else None
+    train = Loader(train_items, augment=config.augment, shuffle=True, sampler=sampler, drop_last=True, **settings)
     return train, Loader(valid_items, **settings)
 
 
@@ -86,10 +89,12 @@ def config_items(config: TrainConfig) -> tuple[Items, Items]:
         labels=config.labels,
         split_seed=config.split_seed,
         on_bad_file=config.on_bad_file,
+        max_pixels=config.max_pixels,
     )
     if len(train_items.classes) < 2:
         raise FastpetsError(
-            f"one class alone, {train_items.classes[0]!r}, expected at least two; see --label-from and --label-pattern"
+            f"classes: {', '.join(train_items.classes) or 'none'}; expected at least two; see --label-from, "
+            "--label-pattern and --labels"
         )
     return train_items, valid_items
 

@@ -45,8 +45,8 @@ for _ in range(20):
         raise AssertionError("no error")
     # And with a manifest that believes they are JPEGs, as if they had been replaced after the scan.
     loader.bad_files.clear()
-    loader.items, count = items, len(items)
-    kinds, sizes = np.full(count, DALI, np.uint8), np.full(count, 50, np.int32)
+    loader.usable[:] = loader.position.usable[:] = True
+    kinds, sizes = np.full(64, DALI, np.uint8), np.full(64, 50, np.int32)
     loader.manifest = type(loader.manifest)(kinds, sizes, sizes, {})
     delivered = sum(len(labels) for _, labels in loader)
     assert delivered + len(loader.bad_files) == 64

@@ -8,7 +8,7 @@ import pytest
 
 from fastpets.errors import FastpetsError
 from fastpets.items import Items, from_csv, from_folder, split, split_by_names
-from fastpets.loader import open_items
+from fastpets.opening import open_items
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -87,13 +87,13 @@ def table(folder: Path, text: str) -> Path:
 
 
 def test_a_table_gives_files_labels_and_split(tmp_path: Path) -> None:
-    path = table(tmp_path, 'label,file,split\ncat,b.jpg,train\ndog,"a, 1.jpg",valid\ncat,c.jpg,test\n')
+    path = table(tmp_path, 'label,file,split\ncat,b.jpg,train\ndog,"a, 1.jpg",valid\ncat,c.jpg,test\ndog,d.jpg,train\n')
     items, names = from_csv(path)
-    assert labelled(items) == {"a, 1.jpg": "dog", "b.jpg": "cat", "c.jpg": "cat"}
+    assert labelled(items) == {"a, 1.jpg": "dog", "b.jpg": "cat", "c.jpg": "cat", "d.jpg": "dog"}
     assert Path(items.paths[0]).parent == tmp_path
-    assert names == ["valid", "train", "test"]
+    assert names == ["valid", "train", "test", "train"]
     train, valid = open_items(None, labels=path, on_bad_file="skip")
-    assert labelled(train) == {"b.jpg": "cat"}
+    assert labelled(train) == {"b.jpg": "cat", "d.jpg": "dog"}
     assert labelled(valid) == {"a, 1.jpg": "dog"}
     assert train.classes == valid.classes == ("cat", "dog")
 

@@ -114,7 +114,7 @@ def test_the_optimizer_is_fastais_adam_with_rates_by_layer_group(learner: Learne
 
 
 def test_validation_weighs_every_picture_alike(learner: Learner) -> None:
-    learner.valid.batch_size = 4  # 6 pictures: the second batch is shorter
+    learner.valid.position.batch_size = 4  # 6 pictures: the second batch is shorter
     loss, error_rate = learner.validate()
     logits, labels = [], []
     learner.model.eval()

@@ -252,7 +252,7 @@ def test_augment_takes_settings_of_its_own(make_folder: Callable[..., Path]) -> 
     items = from_folder(make_folder(4))
     still = Augment(flip_p=0, affine_p=0, lighting_p=0, min_scale=1)
     calm = Loader(items, size=SIZE, augment=still, shuffle=False, drop_last=False, batch_size=4)
-    assert calm.shuffle is False
+    assert calm.sampler.shuffle is False
     assert Loader(items, augment=True).augment == Augment()
     assert Loader(items).augment is None
     first, second = (next(iter(calm)).images for _ in range(2))

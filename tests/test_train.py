@@ -20,8 +20,8 @@ from fastpets.model import create_model
 
 TINY = ["--arch", "resnet18", "--weights", "none", "--size", "32", "--batch-size", "8", "--device", "cpu"]
 FLAGS = (
-    "data label_from label_pattern labels split_seed on_bad_file arch weights size augment presize presize_method "
-    "borders supersample cache epochs freeze_epochs lr batch_size amp amp_dtype seed threads device out"
+    "data label_from label_pattern labels split_seed on_bad_file max_pixels balanced arch weights size augment presize "
+    "presize_method borders supersample cache epochs freeze_epochs lr batch_size amp amp_dtype seed threads device out"
 )
 
 
@@ -157,7 +157,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_so(make_folder: Callable[..., Pa
             "--amp-dtype float16: a CPU trains in bfloat16",
         ),
         (["--labels", "gone.csv"], "gone.csv: No such file"),
-        (["--data", "sample", "--label-pattern", "(_)"], "one class alone, '_', expected at least two"),
+        (["--data", "sample", "--label-pattern", "(_)"], "classes: _; expected at least two"),
     ],
 )
 def test_a_mistake_ends_in_one_line_and_status_1(

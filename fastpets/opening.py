@@ -1,0 +1,78 @@
+"""From a folder or a table to two loaders, one for training and one for validation."""
+
+import os
+from typing import Any
+
+from fastpets.config import LABEL_PATTERN, MAX_PIXELS, Augment, LabelFrom, OnBadFile
+from fastpets.errors import BadFileError, FastpetsError
+from fastpets.items import Items, from_csv, from_folder, split, split_by_names
+from fastpets.loader import Loader
+from fastpets.manifest import scan
+from fastpets.system import num_processors
+
+
+def loaders(
+    folder: str | os.PathLike[str],
+    *,
+    label_from: LabelFrom = "name",
+    label_pattern: str = LABEL_PATTERN,
+    labels: str | os.PathLike[str] | None = None,
+    split_seed: int = 42,
+    augment: bool | str | Augment = True,
+    on_bad_file: OnBadFile = "raise",
+    max_pixels: int = MAX_PIXELS,
+    **settings: Any,
+) -> tuple[Loader, Loader]:
+    """A training and a validation loader for a folder of pictures: `train, valid = fastpets.loaders("images/")`.
+
+    Labels come from the file names by `label_pattern`, from the `folder` each lies in, or from the CSV `labels`
+    (columns file and label); the split from folders named train and valid, val or test, the CSV's column `split`,
+    or a random fifth by `split_seed`. The other `settings` are Loader's, for both.
+    """
+    train_items, valid_items = open_items(
+        folder,
+        label_from=label_from,
+        label_pattern=label_pattern,
+        labels=labels,
+        split_seed=split_seed,
+        on_bad_file=on_bad_file,
+        max_pixels=max_pixels,
+    )
+    settings |= {"on_bad_file": on_bad_file, "max_pixels": max_pixels}
+    return Loader(train_items, augment=augment, **settings), Loader(valid_items, augment=False, **settings)
+
+
+def open_items(
+    folder: str | os.PathLike[str] | None,
+    *,
+    label_from: LabelFrom = "name",
+    label_pattern: str = LABEL_PATTERN,
+    labels: str | os.PathLike[str] | None = None,
+    split_seed: int = 42,
+    on_bad_file: OnBadFile = "raise",
+    max_pixels: int = MAX_PIXELS,
+) -> tuple[Items, Items]:
+    """Training and validation items, as `fastpets.loaders` describes them.
+
+    All bad files of both are in the error, if any. Raises FastpetsError for classes that are only validated.
+    """
+    if labels is not None:
+        items, names = from_csv(labels, folder)
+    else:
+        assert folder is not None
+        items, names = from_folder(folder, label_from=label_from, label_pattern=label_pattern), []
+    both = split_by_names(items, names) if any(names) else split(items, folder=folder, seed=split_seed)
+    untrained = sorted(set(both[1].labels.tolist()) - set(both[0].labels.tolist()))
+    if untrained:
+        shown = ", ".join(items.classes[label] for label in untrained[:5]) + ", ..." * (len(untrained) > 5)
+        raise FastpetsError(
+            f"{len(untrained)} of {len(items.classes)} classes are in validation alone: {shown}; expected each in "
+            "training too: add pictures, or choose another split (--split-seed, folders, or the CSV's column split)"
+        )
+    if on_bad_file == "raise":
+        problems: dict[str, str] = {}
+        for part in both:
+            problems |= scan(part, num_processors(), max_pixels).problems
+        if problems:
+            raise BadFileError(problems)
+    return both

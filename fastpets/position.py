@@ -1,0 +1,147 @@
+"""Where a loader is: which epoch, in what order, how far into it; and how to go on there another time."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import WeightedRandomSampler
+
+from fastpets import order
+from fastpets.errors import FastpetsError
+from fastpets.items import NO_LABEL
+from fastpets.settings import resolve_ranks
+
+
+class Course(NamedTuple):
+    """An epoch's number, the ids (N,) of its items in order, and the parts of that order that are this process's
+    batches, each of which ends where all processes together are after it."""
+
+    number: int
+    ids: np.ndarray
+    batches: list[slice]
+
+
+class Position:
+    """The order of a loader's epochs, from the one that begins next, and what was delivered of the latest.
+
+    Args:
+        usable: (N,) which of the items are no bad files by their headers.
+        sampler: gives the ids of each epoch, in place of `shuffle`, or None.
+        even: whether all processes must take equally many items.
+        ranks: rank and world size, or None twice, for what torch.distributed says.
+    """
+
+    def __init__(
+        self,
+        usable: np.ndarray,
+        *,
+        batch_size: int,
+        shuffle: bool,
+        sampler: Iterable[int] | None,
+        drop_last: bool,
+        even: bool,
+        ranks: tuple[int | None, int | None],
+        seed: int,
+    ) -> None:
+        self.usable, self.sampler, self.shuffle, self.seed = usable, sampler, shuffle, seed
+        self.batch_size, self.drop_last, self.even, self.ranks = batch_size, drop_last, even, ranks
+        self.epoch, self.first = 0, 0  # what begins next, and at which item
+        self.resumed_ids: np.ndarray | None = None
+        self.latest, self.delivered = 0, 0  # the epoch that began last, and how many of its items all processes had
+        self.latest_ids = np.zeros(0, np.int64)
+
+    def num_batches(self) -> int:
+        """Batches of this process in a whole epoch. Raises TypeError if the sampler does not know its length."""
+        return len(self._slices(self._num_items()))
+
+    def __len__(self) -> int:
+        """Items of this process in a whole epoch."""
+        num_items = self._num_items()
+        return sum(len(range(num_items)[part]) for part in self._slices(num_items))
+
+    def begin(self) -> Course:
+        """The next epoch, or the rest of the one in which a state was loaded."""
+        ids = self._ids()
+        course = Course(self.epoch, ids, self._slices(len(ids), self.first))
+        self.latest, self.delivered, self.latest_ids = self.epoch, self.first, ids
+        self.epoch, self.first, self.resumed_ids = self.epoch + 1, 0, None
+        return course
+
+    def reached(self, epoch: int, delivered: int) -> None:
+        """Notes that so many items of an epoch were delivered."""
+        self.latest, self.delivered = epoch, delivered
+
+    def set_epoch(self, epoch: int) -> None:
+        """Makes `epoch` the next to begin; if a state was loaded in that epoch, it still goes on there."""
+        if epoch != self.epoch:
+            self.first, self.resumed_ids = 0, None
+        self.epoch, self.latest, self.delivered = epoch, epoch, self.first
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs. The same in all processes, but for what a sampler keeps."""
+        generator = getattr(self.sampler, "generator", None)
+        under_way = self.sampler is not None and self.delivered > 0
+        return {
+            "seed": self.seed,
+            "epoch": self.latest,
+            "delivered": self.delivered,
+            "num_items": int(self.usable.sum()),
+            "sampled_ids": torch.from_numpy(self.latest_ids) if under_way else None,
+            "generator": generator.get_state() if generator is not None else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Has the next epoch begin where `state` was taken. Raises FastpetsError if that was among other items."""
+        if state["num_items"] != (here := int(self.usable.sum())):
+            raise FastpetsError(
+                f"state of a loader of {state['num_items']} usable pictures, but here are {here}; give the same source"
+            )
+        self.seed, self.epoch, self.first = state["seed"], state["epoch"], state["delivered"]
+        self.resumed_ids = None
+        self.latest, self.delivered = self.epoch, self.first
+        sampled = state["sampled_ids"]
+        if sampled is not None:
+            self.resumed_ids = self.latest_ids = sampled.numpy()
+        if state["generator"] is not None:
+            self.sampler.generator.set_state(state["generator"])  # type: ignore[union-attr]
+
+    def _num_items(self) -> int:
+        return int(self.usable.sum()) if self.sampler is None else len(self.sampler)  # type: ignore[arg-type]
+
+    def _ids(self) -> np.ndarray:
+        """The order of the epoch that begins: item ids, int64; of all processes together."""
+        num_items = len(self.usable)
+        if self.resumed_ids is not None:
+            return self.resumed_ids
+        if self.sampler is not None:
+            return order.sampled_order(self.sampler, num_items, seed=self.seed, epoch=self.epoch)
+        ids = order.epoch_order(num_items, shuffle=self.shuffle, seed=self.seed, epoch=self.epoch)
+        return ids[self.usable[ids]]
+
+    def _slices(self, num_items: int, first: int = 0) -> list[slice]:
+        has_its_share = hasattr(self.sampler, "num_replicas")  # a DistributedSampler, or one like it
+        rank, world_size = (0, 1) if has_its_share else resolve_ranks(*self.ranks)
+        return order.batch_slices(
+            num_items,
+            self.batch_size,
+            drop_last=self.drop_last,
+            even=self.even,
+            rank=rank,
+            world_size=world_size,
+            first=first,
+        )
+
+
+def resolve_sampler(
+    sampler: Iterable[int] | str | None, labels: np.ndarray, usable: np.ndarray
+) -> Iterable[int] | None:
+    """A sampler as given, or torch's for "balanced": as many items as are usable, all classes equally likely."""
+    if sampler == "balanced":
+        countable = usable & (labels != NO_LABEL)
+        counts = np.bincount(labels[countable], minlength=1)
+        weights = np.where(countable, 1 / np.maximum(counts[np.maximum(labels, 0)], 1), 0)
+        return WeightedRandomSampler(weights.tolist(), int(countable.sum()))
+    if isinstance(sampler, str):
+        raise FastpetsError(f"sampler: {sampler!r}, expected a torch sampler of item ids, or 'balanced'")
+    return sampler
