@@ -1,25 +1,22 @@
-"""Items: the pictures of a data set and their labels, from a folder or a table, and their split in two."""
+"""Items: the pictures of a data set and their labels, from a folder, a table or tar shards."""
 
 import csv
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from fastpets import philox
+from fastpets import files
 from fastpets.config import LABEL_PATTERN, LabelFrom
 from fastpets.errors import FastpetsError
-from fastpets.order import permutation
+from fastpets.paths import Paths
 
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".jp2", ".j2k")
 ) | {".ppm", ".pgm", ".pbm", ".pnm", ".avif"}
-TRAIN_NAMES = ("train", "training")
-VALID_NAMES = ("valid", "val", "validation", "test")
-VALID_SHARE = 0.2
 NO_LABEL = -1
 
 
@@ -31,18 +28,25 @@ class Items:
     files of the folder that are no pictures by their suffix, and `root` is the folder or table that they came from.
     """
 
-    paths: tuple[str, ...]
+    paths: Sequence[str]
     labels: np.ndarray
     classes: tuple[str, ...]
     left_out: tuple[str, ...] = ()
     root: str = ""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.paths, Paths):
+            object.__setattr__(self, "paths", Paths(self.paths))
+        if len(self.paths) != len(self.labels):
+            raise FastpetsError(f"items: {len(self.paths)} paths and {len(self.labels)} labels, expected as many")
+
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.labels)
 
     def select(self, ids: np.ndarray) -> "Items":
         """The items `ids` alone, in that order, with the classes of the whole."""
-        return replace(self, paths=tuple(self.paths[i] for i in ids), labels=self.labels[ids])
+        assert isinstance(self.paths, Paths)
+        return replace(self, paths=self.paths.select(ids), labels=self.labels[ids])
 
 
 def from_folder(
@@ -52,126 +56,146 @@ def from_folder(
 
     Hidden files and folders are passed over. Raises FastpetsError if there is no picture, or one without a label.
     """
-    pictures, others = _find_files(Path(folder))
+    folder = os.fspath(folder)
+    paths, others = _pictures(files.find(folder))
+    if not paths:
+        raise FastpetsError(f"{folder}: {len(others)} files but no picture in it, expected .jpg, .png and the like")
     if label_from == "none":
-        return numbered(pictures, np.full(len(pictures), NO_LABEL), (), root=str(folder), left_out=others)
-    if label_from == "folder":
-        names = [Path(path).parent.name for path in pictures]
-        unlabelled = [path for path in pictures if os.path.dirname(path) == str(Path(folder))]
-        if unlabelled:
-            raise FastpetsError(
-                f"{unlabelled[0]}: in no folder of its class ({len(unlabelled)} of {len(pictures)} pictures are not); "
-                "move it into one, or take labels from the names (--label-from name)"
-            )
-    else:
-        names = _names_by_pattern(pictures, label_pattern)
-    return with_classes(pictures, names, root=str(folder), left_out=others)
+        return numbered(paths, np.full(len(paths), NO_LABEL), (), folder, others)
+    if label_from == "name":
+        return with_classes(paths, _names_by_pattern(paths, label_pattern), folder, others)
+    top = folder.rstrip("/") if files.is_remote(folder) else os.path.normpath(folder)
+    flat = [path for path in paths if os.path.dirname(path) == top]
+    if flat:
+        raise FastpetsError(
+            f"{flat[0]}: in no folder of its class ({len(flat)} of {len(paths)} pictures are not); "
+            "move it into one, or take labels from the names (--label-from name)"
+        )
+    return with_classes(paths, (os.path.basename(os.path.dirname(path)) for path in paths), folder, others)
+
+
+def from_shards(shards: str, *, label_pattern: str = LABEL_PATTERN) -> Items:
+    """The pictures in tar files as WebDataset writes them; `shards` is a path with * or {000..099} where wanted.
+
+    The label is what the file KEY.cls beside a picture KEY.jpg says, or else what the pattern finds in its name.
+    Raises FastpetsError if there is no picture, or one without a label.
+    """
+    paths: list[str] = []
+    others: list[str] = []
+    labels: dict[str, str] = {}
+    for shard in files.expand(shards):
+        pictures, rest = _pictures(files.members(shard))
+        paths += pictures
+        for path in rest:
+            if path.endswith(".cls"):
+                labels[_key(path)] = files.read(path).decode().strip()
+            else:
+                others.append(path)
+    if not paths:
+        raise FastpetsError(f"{shards}: {len(others)} files but no picture in the shards, expected .jpg and the like")
+    names = [labels[_key(path)] for path in paths if _key(path) in labels]
+    if len(names) < len(paths):
+        names = list(_names_by_pattern(Paths(paths), label_pattern))
+    return with_classes(paths, names, shards, others)
+
+
+def _key(path: str) -> str:
+    """What the files of one sample in a shard share: the shard, and the name up to its first dot."""
+    member = files.MEMBER.fullmatch(path)
+    assert member is not None
+    folder, _, name = member["name"].rpartition("/")
+    return f"{member['shard']}::{folder}/{name.split('.')[0]}"
 
 
 def from_csv(table: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> tuple[Items, list[str]]:
-    """Items from the columns `file` and `label` of a CSV, and its `split` column ("" where it has none).
+    """Items from the columns `file` and `label` of a CSV, in its order, and its `split` column ("" where it has none).
 
-    Relative files are looked for below `root`, by default the folder of the table.
+    Relative files are looked for below `root`, by default the folder of the table. A column `label` may be missing if
+    there is none to learn.
     """
     table = Path(table)
-    root = Path(root) if root is not None else table.parent
+    root = os.fspath(root) if root is not None else os.fspath(table.parent)
     try:
         with open(table, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows, columns = list(reader), reader.fieldnames or []
+            rows = csv.reader(file)
+            columns = next(rows, [])
+            if not {"file", "label"} <= set(columns):
+                found = ", ".join(columns) or "none"
+                raise FastpetsError(f"{table}: columns {found}, expected file, label and perhaps split")
+            names: list[str] = []
+            splits: list[str] = []
+            paths = Paths(_table_paths(table, root, rows, columns, names, splits))
     except OSError as error:
         raise FastpetsError(f"{table}: {error.strerror}, expected a CSV with the columns file and label") from None
-    if not {"file", "label"} <= set(columns):
-        raise FastpetsError(f"{table}: columns {', '.join(columns) or 'none'}, expected file, label and perhaps split")
-    for number, row in enumerate(rows, start=2):
-        if not row["file"] or not row["label"]:
-            raise FastpetsError(f"{table}, line {number}: {row['file']!r} has no file or no label; fill it in")
-    if not rows:
+    except UnicodeDecodeError as error:
+        raise FastpetsError(f"{table}: {error}, expected a CSV in UTF-8") from None
+    if not paths:
         raise FastpetsError(f"{table}: no rows, expected one a picture")
-    _check_numbers(table, [row["label"] for row in rows])
-    rows.sort(key=lambda row: row["file"])
-    items = with_classes([str(root / row["file"]) for row in rows], [row["label"] for row in rows], root=str(table))
-    return items, [row.get("split") or "" for row in rows]
+    _check_numbers(table, names)
+    return with_classes(paths, names, os.fspath(table)), splits
 
 
-def split(items: Items, *, folder: str | os.PathLike[str] | None, seed: int = 42) -> tuple[Items, Items]:
-    """Training and validation items: by folders named train and valid, val or test, else a random fifth by `seed`.
-
-    Of several folders for validation the first of valid, val, validation, test counts, and the others are not used.
-    """
-    tops = _top_folders(items.paths, Path(folder)) if folder is not None else [""] * len(items)
-    if set(tops) & set(TRAIN_NAMES) and set(tops) & set(VALID_NAMES):
-        return split_by_names(items, tops)
-    shuffled = permutation(len(items), purpose=philox.SPLIT, seed=seed)
-    num_valid = int(VALID_SHARE * len(items))
-    if num_valid == 0:
-        raise FastpetsError(
-            f"{len(items)} pictures, expected at least 5: a fifth of them validates; add some, or folders "
-            "named train and valid"
-        )
-    train, valid = shuffled[num_valid:], shuffled[:num_valid]
-    only_valid = np.flatnonzero(~np.isin(items.labels[valid], items.labels[train]))
-    _, first = np.unique(items.labels[valid[only_valid]], return_index=True)
-    moved = only_valid[first]  # one of each rare class that would be validated and never trained on
-    train, valid = np.append(train, valid[moved]), np.delete(valid, moved)
-    return items.select(np.sort(train)), items.select(np.sort(valid))
+def _table_paths(
+    table: Path, root: str, rows: Iterable[list[str]], columns: list[str], names: list[str], splits: list[str]
+) -> Iterator[str]:
+    """The path of each row, whose label and split are appended to `names` and `splits`."""
+    shared: dict[str, str] = {}  # equal names as one string, for memory's sake
+    for number, row in enumerate(rows, start=2):
+        if not row:
+            continue
+        values = dict(zip(columns, row, strict=False))
+        if not values.get("file") or not values.get("label"):
+            raise FastpetsError(
+                f"{table}, line {number}: {values.get('file', '')!r} has no file or no label; fill it in"
+            )
+        names.append(shared.setdefault(values["label"], values["label"]))
+        name = values.get("split") or ""
+        splits.append(shared.setdefault(name, name))
+        yield values["file"] if files.is_remote(values["file"]) else os.path.join(root, values["file"])
 
 
-def split_by_names(items: Items, names: Sequence[str]) -> tuple[Items, Items]:
-    """Training and validation items by the name of each one's part (a folder's, or a CSV's split column)."""
-    lowered = np.array([name.strip().lower() for name in names])
-    valid_name = next((name for name in VALID_NAMES if (lowered == name).any()), None)
-    is_train = np.isin(lowered, TRAIN_NAMES)
-    if valid_name is None or not is_train.any():
-        found = ", ".join(sorted(set(map(str, lowered)))) or "nothing"
-        raise FastpetsError(f"split: found {found}, expected train and one of {', '.join(VALID_NAMES)}")
-    return items.select(np.flatnonzero(is_train)), items.select(np.flatnonzero(lowered == valid_name))
-
-
-def _find_files(folder: Path) -> tuple[list[str], list[str]]:
-    """Sorted paths of the pictures below a folder, and of the other files."""
-    if not folder.is_dir():
-        found = "a file" if folder.exists() else "nothing there"
-        raise FastpetsError(f"{folder}: {found}, expected a folder of pictures")
-    pictures: list[str] = []
+def _pictures(paths: Iterable[str]) -> tuple[Paths, list[str]]:
+    """The pictures among files, by their suffixes, and the others."""
     others: list[str] = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in files:
-            if not name.startswith("."):
-                is_picture = os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
-                (pictures if is_picture else others).append(os.path.join(parent, name))
-    if not pictures:
-        raise FastpetsError(f"{folder}: {len(others)} files but no picture in it, expected .jpg, .png and the like")
-    return sorted(pictures), sorted(others)
+
+    def pictures() -> Iterator[str]:
+        for path in paths:
+            if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES:
+                yield path
+            else:
+                others.append(path)
+
+    return Paths(pictures()), others
 
 
-def _names_by_pattern(paths: list[str], pattern: str) -> list[str]:
+def _names_by_pattern(paths: Sequence[str], pattern: str) -> Iterator[str]:
     try:
         regex = re.compile(pattern)
     except re.error as error:
         raise FastpetsError(f"label pattern {pattern!r}: {error}, expected a regular expression") from None
     if regex.groups < 1:
         raise FastpetsError(f"label pattern {pattern!r}: no group, expected one in parentheses, the label")
-    matches = [regex.search(os.path.basename(path)) for path in paths]
-    unmatched = [path for path, match in zip(paths, matches, strict=True) if match is None or match[1] is None]
-    if unmatched:
-        raise FastpetsError(
-            f"{unmatched[0]}: the name does not match the label pattern {pattern!r} ({len(unmatched)} of "
-            f"{len(paths)} pictures do not); give another --label-pattern, or --label-from folder"
-        )
-    return [match[1] for match in matches if match is not None]
+    for path in paths:
+        match = regex.search(files.name_of(path))
+        if match is None or match[1] is None:
+            count = sum((m := regex.search(files.name_of(each))) is None or m[1] is None for each in paths)
+            raise FastpetsError(
+                f"{path}: the name does not match the label pattern {pattern!r} ({count} of "
+                f"{len(paths)} pictures do not); give another --label-pattern, or --label-from folder"
+            )
+        yield match[1]
 
 
 def with_classes(
-    paths: Iterable[str | os.PathLike[str]], names: Sequence[str], root: str = "", left_out: Iterable[str] = ()
+    paths: Iterable[str | os.PathLike[str]], names: Iterable[str], root: str = "", left_out: Iterable[str] = ()
 ) -> Items:
     """Items whose classes are the sorted names of their labels; numbers, if all are, in the order of numbers."""
-    classes, labels = np.unique(np.array(names, dtype=object), return_inverse=True)
-    if all(map(_is_number, classes)):
-        in_order = sorted(range(len(classes)), key=lambda i: int(classes[i]))
-        classes, labels = classes[in_order], np.argsort(in_order)[labels]
-    return numbered(paths, labels, classes.tolist(), root, left_out)
+    found: dict[str, int] = {}
+    codes = np.fromiter((found.setdefault(name, len(found)) for name in names), np.int64)
+    classes = sorted(found, key=int) if all(map(_is_number, found)) else sorted(found)
+    label_from_code = np.zeros(len(found), np.int64)
+    label_from_code[[found[name] for name in classes]] = np.arange(len(found))
+    return numbered(paths, label_from_code[codes], classes, root, left_out)
 
 
 def numbered(
@@ -191,9 +215,10 @@ def numbered(
     if int(found.min(initial=0)) < NO_LABEL or most >= len(names):
         wrong = most if most >= len(names) else int(found.min())
         raise FastpetsError(f"label {wrong}, expected 0 to {len(names) - 1}, or -1 for a picture without a label")
-    files = tuple(os.fspath(path) for path in paths)
-    root = os.path.abspath(root or os.path.dirname(min(files, default="")))
-    return Items(files, found.astype(np.int64), names, tuple(left_out), root)
+    packed = paths if isinstance(paths, Paths) else Paths(paths)
+    root = root or (os.path.dirname(packed[0]) if packed else "")
+    root = root if files.is_remote(root) else os.path.abspath(root)
+    return Items(packed, found.astype(np.int64), names, tuple(left_out), root)
 
 
 def _is_number(name: str) -> bool:
@@ -210,9 +235,3 @@ def _check_numbers(table: Path, names: Sequence[str]) -> None:
             f"{table}, line {line}: label {names[line - 2]!r}, expected a whole number like {len(distinct - others)} "
             f"of the {len(distinct)} different labels; mend it, or write all of them as names"
         )
-
-
-def _top_folders(paths: Sequence[str], folder: Path) -> list[str]:
-    """The first folder below `folder` on the way to each path, in small letters; "" for what lies in it directly."""
-    parts = [os.path.relpath(path, folder).split(os.sep) for path in paths]
-    return [part[0].lower() if len(part) > 1 else "" for part in parts]

@@ -5,28 +5,33 @@ It sorts the pictures into those that DALI decodes, those that Pillow decodes fo
 
 import contextlib
 import hashlib
-import json
+import io
 import os
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from fastpets import files
 from fastpets.config import MAX_PIXELS
 from fastpets.console import track
 from fastpets.items import Items
 from fastpets.system import cache_dir
 
-VERSION = 1  # goes into the name of the cached file: raise it when a fact or its meaning changes
+VERSION = 2  # goes into the name of the cached file: raise it when a fact or its meaning changes
 DALI_FORMATS = frozenset({"JPEG", "MPO", "PNG", "WEBP"})
 ORIENTATION = 0x0112
 SWAPS_SIDES = (5, 6, 7, 8)  # the EXIF orientations that turn a picture by a quarter
 
 BAD, DALI, PILLOW = range(3)
+TRUSTED = 1_000_000  # items: to ask the system for the times of more files takes longer than seconds
+# A row of the cached table: which file as it was when, and the first three of its facts.
+FACTS = np.dtype([("key", np.uint64), ("kind", np.uint8), ("height", np.int32), ("width", np.int32)])
 
 
 class Facts(NamedTuple):
@@ -64,60 +69,73 @@ class Manifest:
 def scan(items: Items, num_workers: int, max_pixels: int = MAX_PIXELS) -> Manifest:
     """Facts on every item, from the cache where size and time of change are the same as when it was read.
 
-    Pictures of more than `max_pixels` are BAD.
+    Pictures of more than `max_pixels` are BAD. Of a set of more than TRUSTED items the cache is believed without a look
+    at the files: one that changed is found out when it is read.
     """
     paths = items.paths
     cached = _load(items.root)
-    stamps = [_stamp(path) for path in paths]
-    facts = [cached[path][1] if path in cached and cached[path][0] == stamp else None
-             for path, stamp in zip(paths, stamps, strict=True)]  # fmt: skip
-    missing = [index for index, fact in enumerate(facts) if fact is None]
+    facts = np.zeros(len(paths), FACTS)
     with ThreadPoolExecutor(num_workers) as pool:
-        found = pool.map(read_header, [paths[index] for index in missing])
-        for index, fact in zip(missing, track(found, "reading headers", len(missing)), strict=True):
-            facts[index] = fact
-            cached[paths[index]] = (stamps[index], fact)
-    if missing:
-        _save(items.root, cached)
-    known = [_limited(fact, max_pixels) for fact in facts if fact is not None]
-    return Manifest(
-        np.array([fact.kind for fact in known], np.uint8),
-        np.array([fact.height for fact in known], np.int32),
-        np.array([fact.width for fact in known], np.int32),
-        {path: fact.problem for path, fact in zip(paths, known, strict=True) if fact.kind == BAD},
-    )
+        known = iter("") if len(paths) > TRUSTED else files.stamps(iter(paths), pool)
+        facts["key"] = np.fromiter((_key(path, next(known, "")) for path in paths), np.uint64, len(paths))
+        places = np.searchsorted(cached["key"], facts["key"]).clip(max=max(0, len(cached) - 1))
+        found = cached["key"][places] == facts["key"] if len(cached) else np.zeros(len(paths), bool)
+        facts[found] = cached[places[found]]
+        missing = np.flatnonzero(~found)
+        problems: dict[str, str] = {}
+        for i, fact in track(_headers(paths, missing, pool), "reading headers", len(missing)):
+            facts[i] = (facts["key"][i], *fact[:3])
+            if fact.kind == BAD:
+                problems[paths[i]] = fact.problem
+    if len(missing):
+        _save(items.root, np.concatenate([cached, facts[missing]]))
+    large = facts["height"].astype(np.int64) * facts["width"] > max_pixels
+    for i in np.flatnonzero(large).tolist():
+        size = f"{facts['width'][i]:,} x {facts['height'][i]:,} px"
+        problems[paths[i]] = f"{size}, expected at most {max_pixels:,} pixels; shrink it, or raise max_pixels"
+    facts["kind"][large] = BAD
+    return Manifest(facts["kind"].copy(), facts["height"].copy(), facts["width"].copy(), problems)
 
 
-def _limited(facts: Facts, max_pixels: int) -> Facts:
-    if facts.height * facts.width <= max_pixels:
-        return facts
-    size = f"{facts.width:,} x {facts.height:,} px"
-    return Facts(BAD, 0, 0, f"{size}, expected at most {max_pixels:,} pixels; shrink it, or raise max_pixels")
+def _headers(paths: Sequence[str], ids: np.ndarray, pool: Executor) -> Iterator[tuple[int, Facts]]:
+    """The facts of each of the items, read in parallel."""
+    for start in range(0, len(ids), 4096):  # a future each: not millions of them at once
+        some = ids[start : start + 4096].tolist()
+        yield from zip(some, pool.map(read_header, [paths[i] for i in some]), strict=True)
 
 
 def read_header(path: str) -> Facts:
-    """Facts on one file, from its header alone."""
+    """Facts on one file, from its header alone if it lies on a disk."""
     try:
-        if os.path.getsize(path) == 0:
+        is_local = not (files.is_remote(path) or files.MEMBER.fullmatch(path))
+        content = None if is_local else files.read(path)
+        if (os.path.getsize(path) if content is None else len(content)) == 0:
             return Facts(BAD, 0, 0, "0 bytes, expected a picture")
-        with Image.open(path) as picture:
-            width, height = picture.size
-            orientation, seen_by_dali = _orientation(picture, path)
-            kind = DALI if picture.format in DALI_FORMATS and seen_by_dali else PILLOW
-    except UnidentifiedImageError:
-        return Facts(BAD, 0, 0, f"{_start(path)}, expected a picture")
+        with open(path, "rb") if content is None else io.BytesIO(content) as file:
+            return _facts(file)
     except Image.DecompressionBombError as error:
         return Facts(BAD, 0, 0, str(error))
     except OSError as error:
         return Facts(BAD, 0, 0, f"unreadable ({error.strerror or error})")
     except Exception as error:  # Pillow's readers meet any bytes, and fail in any way
         return Facts(BAD, 0, 0, f"damaged header ({type(error).__name__}: {error})")
+
+
+def _facts(file: IO[bytes]) -> Facts:
+    try:
+        picture = Image.open(file)
+    except UnidentifiedImageError:
+        file.seek(0)
+        return Facts(BAD, 0, 0, f"begins with {file.read(12)!r}, expected a picture")
+    width, height = picture.size
+    orientation, seen_by_dali = _orientation(picture, file)
+    kind = DALI if picture.format in DALI_FORMATS and seen_by_dali else PILLOW
     return Facts(kind, width, height) if orientation in SWAPS_SIDES else Facts(kind, height, width)
 
 
-def _orientation(picture: Image.Image, path: str) -> tuple[int, bool]:
+def _orientation(picture: Image.Image, file: IO[bytes]) -> tuple[int, bool]:
     """A picture's orientation (1-8) as Pillow finds it, and whether DALI finds the same."""
-    if picture.format == "PNG" and "exif" not in picture.info and not _png_has_late_exif(path):
+    if picture.format == "PNG" and "exif" not in picture.info and not _png_has_late_exif(file):
         return 1, True  # else getexif decodes the whole picture in search of it
     orientation = picture.getexif().get(ORIENTATION, 1)
     in_exif = Image.Exif()  # Pillow looks into XMP and TIFF tags as well
@@ -125,53 +143,46 @@ def _orientation(picture: Image.Image, path: str) -> tuple[int, bool]:
     return orientation, in_exif.get(ORIENTATION, 1) == orientation
 
 
-def _png_has_late_exif(path: str) -> bool:
+def _png_has_late_exif(file: IO[bytes]) -> bool:
     """Whether a PNG has an eXIf chunk behind its pixels (PNG 3rd edition, 5.3: length, type, content, check sum)."""
-    with open(path, "rb") as file:
+    place = file.tell()
+    try:
         file.seek(8)
         while len(head := file.read(8)) == 8:
             if head[4:] == b"eXIf":
                 return True
             file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
-    return False
+        return False
+    finally:
+        file.seek(place)  # Pillow goes on from there
 
 
-def _start(path: str) -> str:
-    """How a file begins that is no picture, for a person to recognise it."""
-    with open(path, "rb") as file:
-        return f"begins with {file.read(12)!r}"
-
-
-def _stamp(path: str) -> str:
-    """Size and time of change, which differ when a file is replaced."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return "missing"
-    return f"{status.st_size} {status.st_mtime_ns}"
+def _key(path: str, stamp: str) -> int:
+    """64 bits that stand for a file as it was at one time."""
+    content = os.fsencode(path) + b"\0" + stamp.encode()
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 
 def _file(root: str) -> Path:
     folder = cache_dir() / "manifests"
     folder.mkdir(exist_ok=True)
-    return folder / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:24]}-v{VERSION}.json"
+    return folder / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:24]}-v{VERSION}.npy"
 
 
-def _load(root: str) -> dict[str, tuple[str, Facts]]:
-    """The cached facts by path, each with its stamp."""
-    try:
-        rows = json.loads(_file(root).read_text())
-        return {path: (stamp, Facts(kind, height, width)) for path, stamp, kind, height, width in rows}
-    except (OSError, ValueError, TypeError):
-        return {}  # not there yet, or not whole: read the headers again
+def _load(root: str) -> np.ndarray:
+    """The cached facts, sorted by their keys."""
+    with contextlib.suppress(OSError, ValueError, EOFError):  # not there yet, or not whole: read the headers again
+        table = np.load(_file(root), allow_pickle=False)
+        if table.dtype == FACTS:
+            return table
+    return np.zeros(0, FACTS)
 
 
-def _save(root: str, facts: dict[str, tuple[str, Facts]]) -> None:
+def _save(root: str, facts: np.ndarray) -> None:
     """Writes the facts beside their place and moves them in whole; BAD ones are left out, so that a mend shows."""
-    rows = [[path, stamp, fact.kind, fact.height, fact.width]
-            for path, (stamp, fact) in facts.items() if fact.kind != BAD]  # fmt: skip
+    good = facts[facts["kind"] != BAD]
     with contextlib.suppress(OSError):  # without a cache the next start takes a little longer, no more
         target = _file(root)
-        with tempfile.NamedTemporaryFile("w", dir=target.parent, delete=False) as file:
-            json.dump(rows, file)
+        with tempfile.NamedTemporaryFile("wb", dir=target.parent, delete=False) as file:
+            np.save(file, good[np.unique(good["key"], return_index=True)[1]])
         os.replace(file.name, target)

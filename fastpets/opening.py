@@ -5,9 +5,10 @@ from typing import Any
 
 from fastpets.config import LABEL_PATTERN, MAX_PIXELS, Augment, LabelFrom, OnBadFile
 from fastpets.errors import BadFileError, FastpetsError
-from fastpets.items import Items, from_csv, from_folder, split, split_by_names
+from fastpets.items import Items, from_csv, from_folder
 from fastpets.loader import Loader
 from fastpets.manifest import scan
+from fastpets.splits import split, split_by_names
 from fastpets.system import num_processors
 
 

@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image, ImageOps
 
-from fastpets import pipelines
+from fastpets import files, pipelines
 from fastpets.manifest import DALI
 
 
@@ -19,10 +19,9 @@ def read_encoded(path: str, kind: int, height: int, width: int) -> np.ndarray:
     Raises UnusablePicture: the file is gone, no picture, or not the one that the manifest knows.
     """
     try:
-        with open(path, "rb", buffering=0) as file:
-            encoded = file.read()
+        encoded = files.read(path)
     except OSError as error:
-        raise UnusablePicture(f"unreadable ({error.strerror})") from None
+        raise UnusablePicture(f"unreadable ({error.strerror or error})") from None
     try:
         size = pipelines.parse(encoded) if kind == DALI else None
     except pipelines.Unparsable:

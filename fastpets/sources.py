@@ -9,7 +9,7 @@ import numpy as np
 
 from fastpets.config import LabelFrom
 from fastpets.errors import FastpetsError
-from fastpets.items import NO_LABEL, Items, from_csv, from_folder, numbered, with_classes
+from fastpets.items import NO_LABEL, Items, from_csv, from_folder, from_shards, numbered, with_classes
 
 # Under which names torchvision's data sets keep their files and labels.
 PAIRS = ("samples", "_samples")
@@ -19,15 +19,17 @@ FILES_AND_LABELS = (("_images", "_labels"), ("_image_files", "_labels"))
 def as_items(source: Any, *, label_from: LabelFrom = "name") -> Items:
     """The items that a Loader's `source` stands for; item ids are positions in it.
 
-    Items as they are; a folder, labelled as `label_from` says; a CSV; a sequence of paths, or of (path, label), with
-    labels that are names, or numbers from 0; a torchvision data set of files, or a torch Subset of one. Raises
-    FastpetsError for anything else.
+    Items as they are; a folder, labelled as `label_from` says; a CSV; tar shards; a sequence of paths, or of (path,
+    label), with labels that are names, or numbers from 0; a torchvision data set of files, or a torch Subset of one.
+    Raises FastpetsError for anything else.
     """
     if isinstance(source, Items):
         return source
     if isinstance(source, (str, os.PathLike)):
-        is_table = os.fspath(source).lower().endswith(".csv")
-        return from_csv(source)[0] if is_table else from_folder(source, label_from=label_from)
+        path = os.fspath(source)
+        if path.lower().endswith(".csv"):
+            return from_csv(path)[0]
+        return from_shards(path) if path.lower().endswith(".tar") else from_folder(path, label_from=label_from)
     if hasattr(source, "dataset") and hasattr(source, "indices"):  # torch.utils.data.Subset
         return as_items(source.dataset).select(np.asarray(source.indices, np.int64))
     if isinstance(source, Sequence):

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from fastpets.errors import FastpetsError
-from fastpets.items import Items, from_csv, from_folder, split, split_by_names
+from fastpets.items import Items, from_csv, from_folder
 from fastpets.opening import open_items
+from fastpets.splits import split, split_by_names
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -91,7 +92,7 @@ def test_a_table_gives_files_labels_and_split(tmp_path: Path) -> None:
     items, names = from_csv(path)
     assert labelled(items) == {"a, 1.jpg": "dog", "b.jpg": "cat", "c.jpg": "cat", "d.jpg": "dog"}
     assert Path(items.paths[0]).parent == tmp_path
-    assert names == ["valid", "train", "test", "train"]
+    assert names == ["train", "valid", "test", "train"]
     train, valid = open_items(None, labels=path, on_bad_file="skip")
     assert labelled(train) == {"b.jpg": "cat", "d.jpg": "dog"}
     assert labelled(valid) == {"a, 1.jpg": "dog"}

@@ -92,15 +92,15 @@ def test_a_cached_file_that_is_not_whole_is_made_anew(
     make_folder: Callable[..., Path], headers_read: list[str], cache: Path
 ) -> None:
     folder = make_folder(4)
-    before = set(cache.rglob("*.json"))
+    before = set(cache.rglob("*.npy"))
     expected = scan(from_folder(folder), 1)
-    (kept,) = set(cache.rglob("*.json")) - before  # one file a folder
-    kept.write_text(kept.read_text()[:50])
+    (kept,) = set(cache.rglob("*.npy")) - before  # one file a folder
+    kept.write_bytes(kept.read_bytes()[:-20])
     headers_read.clear()
     found = scan(from_folder(folder), 1)
     assert len(headers_read) == 4
     assert (found.heights == expected.heights).all()
-    assert not [path for path in kept.parent.iterdir() if path.suffix != ".json"]  # nothing half-written stays
+    assert not [path for path in kept.parent.iterdir() if path.suffix != ".npy"]  # nothing half-written stays
 
 
 def test_a_part_of_a_folder_uses_the_whole_folders_facts(

@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from fastpets.items import Items, from_folder, split
+from fastpets.items import Items, from_folder
 from fastpets.manifest import ORIENTATION
 from fastpets.sample import CLASSES, draw_picture, sample_folder
+from fastpets.splits import split
 
 
 @pytest.fixture(scope="module")

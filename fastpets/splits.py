@@ -1,0 +1,59 @@
+"""The split of items into those to train on and those to validate on."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from fastpets import philox
+from fastpets.errors import FastpetsError
+from fastpets.items import Items
+from fastpets.order import permutation
+
+TRAIN_NAMES = ("train", "training")
+VALID_NAMES = ("valid", "val", "validation", "test")
+VALID_SHARE = 0.2
+
+
+def split(items: Items, *, folder: str | os.PathLike[str] | None, seed: int = 42) -> tuple[Items, Items]:
+    """Training and validation items: by folders named train and valid, val or test, else a random fifth by `seed`.
+
+    Of several folders for validation the first of valid, val, validation, test counts, and the others are not used.
+    Of a class that only the fifth would have, one picture is moved to training.
+    """
+    if folder is not None:
+        tops = [_top_folder(path, os.path.join(os.fspath(folder), "")) for path in items.paths]
+        if set(tops) & set(TRAIN_NAMES) and set(tops) & set(VALID_NAMES):
+            return split_by_names(items, tops)
+    shuffled = permutation(len(items), purpose=philox.SPLIT, seed=seed)
+    num_valid = int(VALID_SHARE * len(items))
+    if num_valid == 0:
+        raise FastpetsError(
+            f"{len(items)} pictures, expected at least 5: a fifth of them validates; add some, or folders "
+            "named train and valid"
+        )
+    train, valid = shuffled[num_valid:], shuffled[:num_valid]
+    only_valid = np.flatnonzero(~np.isin(items.labels[valid], items.labels[train]))
+    _, first = np.unique(items.labels[valid[only_valid]], return_index=True)
+    moved = only_valid[first]
+    train, valid = np.append(train, valid[moved]), np.delete(valid, moved)
+    return items.select(np.sort(train)), items.select(np.sort(valid))
+
+
+def split_by_names(items: Items, names: Sequence[str]) -> tuple[Items, Items]:
+    """Training and validation items by the name of each one's part (a folder's, or a CSV's split column)."""
+    found = sorted({name.strip().lower() for name in names})
+    valid_name = next((name for name in VALID_NAMES if name in found), None)
+    is_train = np.fromiter((name.strip().lower() in TRAIN_NAMES for name in names), bool)
+    if valid_name is None or not is_train.any():
+        shown = ", ".join(found) or "nothing"
+        raise FastpetsError(f"split: found {shown}, expected train and one of {', '.join(VALID_NAMES)}")
+    is_valid = np.fromiter((name.strip().lower() == valid_name for name in names), bool)
+    return items.select(np.flatnonzero(is_train)), items.select(np.flatnonzero(is_valid))
+
+
+def _top_folder(path: str, folder: str) -> str:
+    """The first folder below `folder` on the way to a path, in small letters; "" for what lies in it directly."""
+    inside = path[len(folder) :] if path.startswith(folder) else os.path.relpath(path, folder)
+    top, slash, _ = inside.partition("/")
+    return top.lower() if slash else ""
