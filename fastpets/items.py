@@ -28,7 +28,7 @@ class Items:
     files of the folder that are no pictures by their suffix, and `root` is the folder or table that they came from.
     """
 
-    paths: Sequence[str]
+    paths: Paths
     labels: np.ndarray
     classes: tuple[str, ...]
     left_out: tuple[str, ...] = ()
@@ -36,7 +36,7 @@ class Items:
 
     def __post_init__(self) -> None:
         if not isinstance(self.paths, Paths):
-            object.__setattr__(self, "paths", Paths(self.paths))
+            object.__setattr__(self, "paths", Paths(self.paths))  # of any strings
         if len(self.paths) != len(self.labels):
             raise FastpetsError(f"items: {len(self.paths)} paths and {len(self.labels)} labels, expected as many")
 
@@ -45,7 +45,6 @@ class Items:
 
     def select(self, ids: np.ndarray) -> "Items":
         """The items `ids` alone, in that order, with the classes of the whole."""
-        assert isinstance(self.paths, Paths)
         return replace(self, paths=self.paths.select(ids), labels=self.labels[ids])
 
 
@@ -110,8 +109,7 @@ def _key(path: str) -> str:
 def from_csv(table: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> tuple[Items, list[str]]:
     """Items from the columns `file` and `label` of a CSV, in its order, and its `split` column ("" where it has none).
 
-    Relative files are looked for below `root`, by default the folder of the table. A column `label` may be missing if
-    there is none to learn.
+    Relative files are looked for below `root`, by default the folder of the table.
     """
     table = Path(table)
     root = os.fspath(root) if root is not None else os.fspath(table.parent)
@@ -140,18 +138,17 @@ def _table_paths(
 ) -> Iterator[str]:
     """The path of each row, whose label and split are appended to `names` and `splits`."""
     shared: dict[str, str] = {}  # equal names as one string, for memory's sake
+    wanted = [columns.index(name) if name in columns else len(columns) for name in ("file", "label", "split")]
     for number, row in enumerate(rows, start=2):
-        if not row:
+        row += [""] * (len(columns) + 1 - len(row))
+        file, label, part = (row[column] for column in wanted)
+        if not any(row):
             continue
-        values = dict(zip(columns, row, strict=False))
-        if not values.get("file") or not values.get("label"):
-            raise FastpetsError(
-                f"{table}, line {number}: {values.get('file', '')!r} has no file or no label; fill it in"
-            )
-        names.append(shared.setdefault(values["label"], values["label"]))
-        name = values.get("split") or ""
-        splits.append(shared.setdefault(name, name))
-        yield values["file"] if files.is_remote(values["file"]) else os.path.join(root, values["file"])
+        if not file or not label:
+            raise FastpetsError(f"{table}, line {number}: {file!r} has no file or no label; fill it in")
+        names.append(shared.setdefault(label, label))
+        splits.append(shared.setdefault(part, part))
+        yield file if files.is_remote(file) else os.path.join(root, file)
 
 
 def _pictures(paths: Iterable[str]) -> tuple[Paths, list[str]]:

@@ -76,9 +76,11 @@ def scan(items: Items, num_workers: int, max_pixels: int = MAX_PIXELS) -> Manife
     cached = _load(items.root)
     facts = np.zeros(len(paths), FACTS)
     with ThreadPoolExecutor(num_workers) as pool:
-        known = iter("") if len(paths) > TRUSTED else files.stamps(iter(paths), pool)
-        facts["key"] = np.fromiter((_key(path, next(known, "")) for path in paths), np.uint64, len(paths))
-        places = np.searchsorted(cached["key"], facts["key"]).clip(max=max(0, len(cached) - 1))
+        facts["key"] = paths.hashes()
+        if len(paths) <= TRUSTED:
+            facts["key"] += np.fromiter(map(_bits, files.stamps(iter(paths), pool)), np.uint64, len(paths))
+        places, by_key = np.empty(len(paths), np.int64), np.argsort(facts["key"])  # in order is 15 times as fast
+        places[by_key] = np.searchsorted(cached["key"], facts["key"][by_key]).clip(max=max(0, len(cached) - 1))
         found = cached["key"][places] == facts["key"] if len(cached) else np.zeros(len(paths), bool)
         facts[found] = cached[places[found]]
         missing = np.flatnonzero(~found)
@@ -157,10 +159,9 @@ def _png_has_late_exif(file: IO[bytes]) -> bool:
         file.seek(place)  # Pillow goes on from there
 
 
-def _key(path: str, stamp: str) -> int:
-    """64 bits that stand for a file as it was at one time."""
-    content = os.fsencode(path) + b"\0" + stamp.encode()
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+def _bits(text: str) -> int:
+    """64 bits that stand for a text."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def _file(root: str) -> Path:

@@ -7,6 +7,8 @@ from typing import overload
 
 import numpy as np
 
+from fastpets import philox
+
 
 class Paths(Sequence[str]):
     """An immutable sequence of paths: their bytes one after another, and where each begins.
@@ -19,7 +21,7 @@ class Paths(Sequence[str]):
         for path in paths:
             content += os.fsencode(path)
             starts.append(len(content))
-        self.content, self.starts = bytes(content), np.array(starts, np.int64)
+        self.content, self.starts = content, np.frombuffer(starts, np.int64)
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -32,23 +34,38 @@ class Paths(Sequence[str]):
         if isinstance(which, slice):
             return self.select(np.arange(len(self))[which])
         place = range(len(self))[which]
-        return os.fsdecode(self.content[self.starts[place] : self.starts[place + 1]])
+        return os.fsdecode(bytes(self.content[self.starts[place] : self.starts[place + 1]]))
 
     def __iter__(self) -> Iterator[str]:
-        return map(os.fsdecode, self.encoded())
+        start = 0
+        for end in self.starts[1:].tolist():
+            yield os.fsdecode(bytes(self.content[start:end]))
+            start = end
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Paths) and self.content == other.content and np.array_equal(self.starts, other.starts)
 
     def __hash__(self) -> int:
-        return hash(self.content)
+        return hash(self.hashes().tobytes())
 
-    def encoded(self) -> Iterator[bytes]:
-        """The paths as the system has them."""
-        start = 0
-        for end in self.starts[1:]:
-            yield self.content[start:end]
-            start = end
+    def hashes(self) -> np.ndarray:
+        """64 bits for each path (N,) uint64: its bytes, each times a random number of its place, added up modulo 2**64.
+
+        Two paths have the same with a probability below 2**-56 (multilinear hashing: Carter and Wegman, "Universal
+        classes of hash functions", 1979).
+        """
+        longest = int(np.diff(self.starts).max(initial=0))
+        factors = philox.words(philox.HASH, 0, 0, np.arange(longest), 0, 2).astype(np.uint64)
+        by_place = factors[:, 0] << np.uint64(32) | factors[:, 1]
+        found = np.empty(len(self), np.uint64)
+        for first in range(0, len(self), 2**14):
+            starts = self.starts[first : first + 2**14 + 1]
+            values = np.frombuffer(self.content, np.uint8, starts[-1] - starts[0], starts[0])
+            places = np.arange(len(values)) - np.repeat(starts[:-1] - starts[0], np.diff(starts))
+            terms = (values + np.uint64(1)) * by_place[places]
+            sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(terms, dtype=np.uint64)])
+            found[first : first + 2**14] = np.diff(sums[starts - starts[0]])
+        return found
 
     def select(self, ids: np.ndarray) -> "Paths":
         """The paths at the places `ids`, in that order."""
@@ -56,5 +73,5 @@ class Paths(Sequence[str]):
         lengths = np.diff(self.starts)[ids]
         chosen.starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         begins = self.starts[:-1][ids]
-        chosen.content = b"".join(self.content[b : b + n] for b, n in zip(begins, lengths, strict=True))
+        chosen.content = bytearray().join(self.content[b : b + n] for b, n in zip(begins, lengths, strict=True))
         return chosen

@@ -14,7 +14,7 @@ LOW = np.uint64(0xFFFFFFFF)
 HALF = np.uint64(32)
 
 # The second counter word tells apart what is drawn for different purposes under one seed.
-AUGMENT, ORDER, SPLIT, SAMPLER = range(4)
+AUGMENT, ORDER, SPLIT, SAMPLER, HASH = range(5)
 
 
 def philox4x32(counter: np.ndarray, key: np.ndarray) -> np.ndarray:
