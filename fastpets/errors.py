@@ -2,7 +2,10 @@
 
 
 class FastpetsError(Exception):
-    """What was asked cannot be done; the message says what was found, what was expected and what to do."""
+    """What was asked cannot be done; the message says what was found, what was expected and what to do, in one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class BadFileError(FastpetsError):
@@ -20,4 +23,9 @@ def describe_bad_files(problems: dict[str, str], most: int = 5) -> str:
     """One line that names up to `most` of the files and counts the others."""
     shown = "; ".join(f"{path}: {problem}" for path, problem in list(problems.items())[:most])
     more = len(problems) - most
-    return shown + (f"; and {more} more" if more > 0 else "")
+    return one_line(shown + (f"; and {more} more" if more > 0 else ""))
+
+
+def one_line(text: str) -> str:
+    """A text with what does not print, such as a newline in a file's name, as Python would write it."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

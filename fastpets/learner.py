@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
@@ -81,7 +83,12 @@ class Learner:
                     f"the loader normalises by mean {loader.mean} and std {loader.std}, but the weights were "
                     f"trained with others; make the loaders with mean={model.mean}, std={model.std}"
                 )
+            if len(loader.items.labels) and loader.items.labels.min() < 0:
+                raise FastpetsError("the loader's pictures have no labels, expected one each; see label_from")
         self.train, self.valid = train, valid
+        self.has_batch_norm = any(isinstance(layer, BatchNorm) for layer in model.modules())
+        if self.has_batch_norm and min(train.batch_size, len(train.sampler)) == 1:
+            raise FastpetsError("training batches of one picture, expected two or more: batch norm cannot train on one")
         self.device = train.device
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self.amp_dtype, self.weight_decay = amp_dtype, weight_decay
@@ -160,6 +167,9 @@ class Learner:
         self.model.train()
         num_images = 0
         for images, labels in track(self.train, description, len(self.train)):
+            if len(labels) == 1 and self.has_batch_norm:
+                warnings.warn("a batch of one picture is passed over: batch norm cannot train on it", stacklevel=4)
+                continue
             loss, stepped = self.training_step(images, labels)
             if stepped:
                 scheduler.step()

@@ -138,6 +138,8 @@ class Loader:
         )
         self.cache, self.buffers = make_cache(cache, self._sizes(), self.device), Buffers(self.device)
         self.streams: list[Stream] = []  # idle, for the next epoch
+        if oddity := self.position.oddity():
+            warnings.warn(oddity, stacklevel=2)
 
     def _scanned(self) -> Manifest:
         """The headers' facts. What they show to be no picture is reported, and never delivered."""

@@ -60,6 +60,23 @@ class Position:
         num_items = self._num_items()
         return sum(len(range(num_items)[part]) for part in self._slices(num_items))
 
+    def oddity(self) -> str | None:
+        """What a user should know of a training set that is less than a batch, or is not delivered whole."""
+        if not self.even or self.sampler is not None:
+            return None
+        num_items, wanted = self._num_items(), self.batch_size
+        if num_items < wanted:
+            return (
+                f"{num_items} pictures to train on, expected a batch of {wanted}: each epoch is one step on a smaller "
+                "one; lower batch_size for more steps"
+            )
+        if num_items % wanted == 1 and wanted > 1 and not self.drop_last:
+            return (
+                f"the last of {num_items} pictures would be a batch of its own, which batch norm cannot train on: one "
+                "is left out of each epoch; choose another batch_size to have all"
+            )
+        return None
+
     def begin(self) -> Course:
         """The next epoch, or the rest of the one in which a state was loaded."""
         ids = self._ids()

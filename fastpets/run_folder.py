@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from fastpets.model import Classifier
 
 
+def write_bad_files(path: Path, problems: dict[str, str]) -> None:
+    """A CSV with the columns file and problem."""
+    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file)
+        writer.writerow(("file", "problem"))
+        writer.writerows(problems.items())
+
+
 class RunFolder:
     """A new folder with config.json, metrics.csv, and from the first epoch's end model.safetensors and model.json."""
 
@@ -35,6 +43,10 @@ class RunFolder:
         """metrics.csv: one more row, of an epoch's numbers."""
         self.rows.append(dataclasses.asdict(result))
         self._write("metrics.csv", self._write_rows)
+
+    def save_bad_files(self, problems: dict[str, str]) -> None:
+        """bad_files.csv: each picture that could not be used, and what was wrong with it."""
+        self._write("bad_files.csv", lambda path: write_bad_files(path, problems))
 
     def save_model(self, model: "Classifier", description: dict[str, Any]) -> None:
         """model.safetensors and model.json: the weights, and all else that a prediction needs."""

@@ -50,7 +50,11 @@ def train(config: TrainConfig) -> int:
     resolved = {"device": learner.device, "threads": num_threads(config), "amp_dtype": learner.amp_dtype}
     run.save_config({**dataclasses.asdict(config), **resolved})
     learner.on_epoch_end = _keeper(learner, run, model_description(config, learner.train))
-    return _fit(learner, config, run)
+    status = _fit(learner, config, run)
+    if bad_files := learner.train.bad_files | learner.valid.bad_files:
+        run.save_bad_files(bad_files)
+        print(f"{len(bad_files)} pictures could not be used; {run.path / 'bad_files.csv'} lists them")
+    return status
 
 
 def model_description(config: TrainConfig, loader: Loader) -> dict[str, Any]:
@@ -70,8 +74,8 @@ def model_description(config: TrainConfig, loader: Loader) -> dict[str, Any]:
 
 def _describe(train_loader: Loader, valid_loader: Loader) -> None:
     """Says what was found before it is trained on."""
-    items = train_loader.items
-    print(f"{len(items)} pictures to train on, {len(valid_loader.items)} to validate, {len(items.classes)} classes")
+    items, counts = train_loader.items, [int(loader.usable.sum()) for loader in (train_loader, valid_loader)]
+    print(f"{counts[0]} pictures to train on, {counts[1]} to validate, {len(items.classes)} classes")
     if items.left_out:
         names = [Path(path).name for path in items.left_out[:5]] + ["..."] * (len(items.left_out) > 5)
         print(f"no pictures by their names, left out ({len(items.left_out)}): {', '.join(names)}")

@@ -11,10 +11,11 @@ import torch
 from PIL import Image, ImageOps
 
 import fastpets
-from fastpets import Augment, Batch, FastpetsError, Loader
+from fastpets import Augment, Batch, FastpetsError, Loader, epoch, pipelines
 from fastpets.items import from_folder
 from fastpets.kernels import reference
 from tests.epochs import pixels_by_id, same
+from tests.pictures import drawing
 
 SIZE = 32
 
@@ -258,3 +259,60 @@ def test_augment_takes_settings_of_its_own(make_folder: Callable[..., Path]) -> 
     first, second = (next(iter(calm)).images for _ in range(2))
     # All that is left of the draws is where the square lies along the longer side.
     assert (first - second).abs().mean() < 2 * (first - first.flip(0)).abs().mean()
+
+
+def test_a_training_set_of_less_than_a_batch_is_one_smaller_batch_and_says_so(make_folder: Callable[..., Path]) -> None:
+    with pytest.warns(UserWarning, match="5 pictures to train on, expected a batch of 64") as caught:
+        loader = Loader(make_folder(5), size=8, augment=True)
+    assert caught[0].filename == __file__
+    assert [len(labels) for _, labels in loader] == [5]
+
+
+def test_a_last_batch_of_one_picture_is_left_out_of_training_and_says_so(make_folder: Callable[..., Path]) -> None:
+    folder = make_folder(9)
+    with pytest.warns(UserWarning, match="the last of 9 pictures would be a batch of its own"):
+        loader = Loader(folder, size=8, batch_size=4, augment=True, drop_last=False)
+    delivered = [[len(labels) for _, labels in loader] for _ in range(2)]
+    assert delivered == [[4, 4]] * 2
+    assert [len(labels) for _, labels in Loader(folder, size=8, batch_size=4)] == [4, 4, 1]
+
+
+def test_large_pictures_are_decoded_part_by_part_into_the_same_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(9):
+        drawing(300 + 20 * number, 400, seed=number).save(tmp_path / f"a_{number}.jpg")
+    expected = pixels_by_id(Loader(tmp_path, size=SIZE, augment=True, drop_last=False, batch_size=9))
+    taken = []
+    take = pipelines.Stream.take
+    monkeypatch.setattr(pipelines.Stream, "take", lambda self: (taken.append(found := take(self)), found)[1])
+    monkeypatch.setattr(epoch, "PART_BYTES", 3 * 450 * 400)  # one or two of them for each of two threads
+    loader = Loader(tmp_path, size=SIZE, augment=True, drop_last=False, batch_size=9, num_workers=2)
+    assert same(pixels_by_id(loader), expected)
+    assert [len(part) for part in taken] == [2, 2, 2, 2, 1]
+    (tmp_path / "a_5.jpg").write_bytes((tmp_path / "a_5.jpg").read_bytes()[:3000])  # parses, and does not decode
+    skipping = Loader(
+        tmp_path, size=SIZE, augment=True, drop_last=False, batch_size=9, num_workers=2, on_bad_file="skip"
+    )
+    with pytest.warns(UserWarning, match=r"left out .*a_5.jpg"):
+        found = pixels_by_id(skipping)
+    del expected[5]
+    assert same(found, expected)
+
+
+def test_a_bad_file_is_replaced_by_another_with_draws_of_its_own(make_folder: Callable[..., Path]) -> None:
+    folder = make_folder(8)
+    settings = {"size": SIZE, "augment": True, "drop_last": False, "batch_size": 4, "shuffle": False}
+    (folder / "kind0_2.jpg").write_bytes((folder / "kind0_2.jpg").read_bytes()[:1500])  # parses, and does not decode
+    loader = Loader(folder, on_bad_file="replace", **settings)
+    with pytest.warns(UserWarning, match=r"replaced .*kind0_2.jpg"):
+        epochs = [list(loader), list(loader)]
+    position = [Path(path).name for path in loader.items.paths].index("kind0_2.jpg")
+    for batches in epochs:
+        assert [len(batch.ids) for batch in batches] == [4, 4]
+        delivered = np.concatenate([batch.ids for batch in batches])
+        assert delivered[position] == position + 1  # the next one stands in
+        images = torch.cat([batch.images for batch in batches])
+        assert not torch.equal(images[position], images[position + 1])
+        assert sorted(set(delivered.tolist())) == [i for i in range(8) if i != position]
+    assert list(loader.bad_files) == [str(folder / "kind0_2.jpg")]
