@@ -153,3 +153,21 @@ def test_files_deleted_and_replaced_after_the_scan_are_bad_files(make_folder: Ca
     problems = {Path(path).name: problem for path, problem in loader.bad_files.items()}
     assert set(problems) == {"kind0_0.jpg", "kind1_1.jpg", "kind0_2.jpg"}
     assert problems["kind1_1.jpg"].endswith("it changed since the scan")
+
+
+def test_a_picture_of_more_pixels_than_allowed_is_a_bad_file(make_folder: Callable[..., Path]) -> None:
+    folder = make_folder(3)
+    drawing(100, 200).save(folder / "kind0_9.png")
+    assert len(Loader(folder, max_pixels=20_000).items) == 4
+    with pytest.raises(BadFileError, match=r"kind0_9.png: 200 x 100 px, expected at most 19,999 pixels; shrink it, or"):
+        Loader(folder, max_pixels=19_999)
+
+
+def test_a_message_is_one_line_whatever_a_file_is_called(tmp_path: Path) -> None:
+    name = "two\nlines, größer \udcff_1.jpg"
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(BadFileError) as raised:
+        Loader(tmp_path)
+    message = str(raised.value)
+    assert message.isprintable()
+    assert r"two\nlines, größer \udcff_1.jpg: 0 bytes, expected a picture" in message

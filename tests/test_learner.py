@@ -208,3 +208,24 @@ def test_norm_layers_of_every_kind_stay_trainable_when_frozen(make_folder: Calla
     assert len(norms) > 10
     trainable = {id(p) for p in model.backbone.parameters() if p.requires_grad}
     assert trainable == {id(p) for norm in norms for p in norm.parameters()}
+
+
+def test_pictures_without_labels_cannot_be_trained_on(make_folder: Callable[..., Path]) -> None:
+    loader = fastpets.Loader(make_folder(10), label_from="none", size=32)
+    with pytest.raises(FastpetsError, match="the loader's pictures have no labels, expected one each"):
+        Learner(loader, loader, create_model("resnet18", 2, "none"))
+
+
+def test_batches_of_one_are_refused_with_batch_norm_and_passed_over_when_a_bad_file_makes_one(
+    make_folder: Callable[..., Path],
+) -> None:
+    folder = make_folder(10)
+    train, valid = fastpets.loaders(folder, size=32, batch_size=1)
+    with pytest.raises(FastpetsError, match="training batches of one picture, expected two or more"):
+        Learner(train, valid, create_model("resnet18", 2, "none"))
+    train, valid = fastpets.loaders(folder, size=32, batch_size=2, on_bad_file="skip")
+    culprit = Path(train.items.paths[0])
+    culprit.write_bytes(culprit.read_bytes()[:1500])  # parses, and does not decode
+    learner = Learner(train, valid, create_model("resnet18", 2, "none"), on_epoch_end=lambda result: None)
+    with pytest.warns(UserWarning, match="a batch of one picture is passed over"):
+        learner.fit_one_cycle(1, 1e-3)
