@@ -5,7 +5,10 @@ PYTHON ?= python3
 DALI ?= $(shell nvidia-smi 2>/dev/null | grep -q 'CUDA Version: 12' && echo cuda12 || echo cuda13)
 BIN := .venv/bin
 
-.PHONY: demo test bench lint dist clean
+# What starts processes or needs other people's libraries, and is left to test-all.
+CLIENTS := tests/clients tests/test_distributed.py
+
+.PHONY: demo test test-all soak bench lint dist clean
 
 # Draws a small data set and trains ResNet-18 on it from random weights: about a minute on two cores, no network.
 demo: .venv/with-$(DALI)
@@ -13,7 +16,14 @@ demo: .venv/with-$(DALI)
 		--size 64 --batch-size 32 --epochs 20 --lr 6e-3
 
 test: .venv/with-$(DALI),test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(CLIENTS:%=--ignore=%)
+
+test-all: test .venv/with-$(DALI),test,clients
+	$(BIN)/python -m pytest $(CLIENTS)
+
+# The fuzzing in full: an hour or two.
+soak: .venv/with-$(DALI),test
+	$(BIN)/python -m tests.fuzz --files 100000 --loader-files 10000
 
 bench: .venv/with-$(DALI),test,bench
 	$(BIN)/python -m pytest bench --benchmark-enable --benchmark-only --benchmark-json=.benchmarks.json

@@ -69,8 +69,8 @@ class Epoch:
         try:
             for part in self.decoding:
                 self._take(part)
-        except RuntimeError:
-            return  # a stream that failed is of no further use
+        except (RuntimeError, AttributeError):
+            return  # a stream that failed, or that DALI took down as Python ends, is of no further use
         if self.stream is not None and not self.loader.streams:
             self.loader.streams.append(self.stream)
         give_back_freed_memory()

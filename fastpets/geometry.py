@@ -48,7 +48,7 @@ def shrink_factors(
     most = MOST_PIXELS if presize is None else presize / min(size)
     canvas = np.stack(canvas_sizes(heights, widths, size, method), axis=-1)
     factors = np.ceil(canvas / size / most - 1e-9).astype(np.int64)
-    return np.minimum(factors, np.stack([heights, widths], axis=-1))
+    return np.minimum(factors, np.stack([heights, widths], axis=-1)).clip(min=1)  # 0 pixels: of a bad file
 
 
 def sampling(

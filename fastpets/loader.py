@@ -39,7 +39,7 @@ from fastpets.system import num_processors
 class Loader:
     """Batches of decoded, warped and normalised pictures, in place of a torch DataLoader.
 
-    `for images, labels in loader:` runs one epoch, as often as wanted: each `iter()` begins the next epoch, whose
+    `for images, labels in loader:` runs one epoch, as often as wanted: each pass is the next epoch, whose
     order and draws depend on (seed, epoch, item id) alone; leaving a loop in its middle costs and loses nothing.
 
     Args:
@@ -169,6 +169,8 @@ class Loader:
         """The items, for what a DataLoader's data set is asked: their number, their classes."""
         return self.items
 
+    batch_sampler = None  # which libraries ask for that know a DataLoader
+
     @property
     def sampler(self) -> Position:
         """What decides the order, for loops that call `loader.sampler.set_epoch(epoch)` or take its length."""
@@ -181,7 +183,7 @@ class Loader:
 
     @property
     def epoch(self) -> int:
-        """The epoch that the next `iter()` begins."""
+        """The epoch that the next pass will be."""
         return self.position.epoch
 
     def __len__(self) -> int:
@@ -189,7 +191,7 @@ class Loader:
         return self.position.num_batches()
 
     def set_epoch(self, epoch: int) -> None:
-        """Makes `epoch` the one that the next `iter()` begins; if a state was loaded in it, it still goes on there."""
+        """Makes `epoch` the next one; if a state was loaded in it, the next pass still goes on there."""
         self.position.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
@@ -200,17 +202,16 @@ class Loader:
         return self.position.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Has the next `iter()` go on where a loader of the same source was, whatever its batch size or device.
+        """Has the next pass go on where a loader of the same source was, whatever its batch size or device.
 
         Raises FastpetsError if the number of pictures is another.
         """
         self.position.load_state_dict(state)
 
     def __iter__(self) -> Iterator[Batch]:
-        return self._deliver(Epoch(self, self.position.begin()))
-
-    def _deliver(self, epoch: Epoch) -> Iterator[Batch]:
-        with epoch:
+        with Epoch(
+            self, self.position.begin()
+        ) as epoch:  # at the first batch: some libraries call iter() to look at it
             for images, ids, delivered in epoch:
                 labels = torch.from_numpy(self.items.labels[ids]).to(self.device, non_blocking=True)
                 if self.layout == "NHWC":

@@ -95,6 +95,8 @@ def test_a_cache_holds_whole_pictures_up_to_its_budget(budget: int, kept: int) -
 
 
 def test_auto_keeps_all_or_nothing_and_the_named_places_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_module, "_caches", type(cache_module._caches)())
+
     def made(where: str, free: int) -> int | None:
         monkeypatch.setattr(cache_module, "free_memory", lambda: free)
         cache = make_cache(where, SIZES, CPU)

@@ -188,7 +188,7 @@ def test_a_bad_picture_stops_the_run_before_training_and_can_be_skipped(
     child = run(*arguments, "--on-bad-file", "skip")
     assert child.returncode == 0
     assert child.stderr.startswith("warning: left out ")
-    (row,) = csv.DictReader(open(out / "bad_files.csv"))
+    (row,) = csv.DictReader((out / "bad_files.csv").read_text().splitlines())
     assert row == {"file": str(folder / "kind0_0.jpg"), "problem": "0 bytes, expected a picture"}
 
 

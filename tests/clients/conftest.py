@@ -1,0 +1,49 @@
+"""What the tests of clients share: loaders of pictures that are known by their labels, and a model for them."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fastpets import Loader
+from fastpets.items import from_folder
+from tests.clients.witness import NUM_CLASSES, NUM_TRAIN, MakeLoaders
+
+SETTINGS = {"size": 32, "batch_size": 4, "num_workers": 2, "device": "cpu"}
+
+
+@pytest.fixture
+def make_loaders(make_folder: Callable[..., Path]) -> MakeLoaders:
+    """Makes a loader for training and one for validation, whose pictures have each a class of its own."""
+    items = from_folder(make_folder(NUM_CLASSES, num_classes=NUM_CLASSES))
+    train_items, valid_items = items.select(np.arange(NUM_TRAIN)), items.select(np.arange(NUM_TRAIN, NUM_CLASSES))
+
+    def make(**settings: Any) -> tuple[Loader, Loader]:
+        settings = SETTINGS | settings
+        return Loader(train_items, augment=True, **settings), Loader(valid_items, **settings)
+
+    return make
+
+
+@pytest.fixture
+def model() -> torch.nn.Module:
+    """A small classifier of pictures, with batch norm."""
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, stride=4, bias=False),
+        torch.nn.BatchNorm2d(8),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(8, NUM_CLASSES),
+    )
+
+
+@pytest.fixture(autouse=True)
+def torch_seed() -> Iterator[None]:
+    """Seeds torch's generator for the test, and leaves it as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield

@@ -1,0 +1,42 @@
+"""Hugging Face Accelerate, in one process."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.clients.witness import MakeLoaders, Witness, check_passes, check_same, evaluate, pixels
+
+accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed; it comes with the extra clients")
+
+
+def test_a_prepared_loop_has_each_batch_of_each_epoch_once(make_loaders: MakeLoaders, model: torch.nn.Module) -> None:
+    accelerator = accelerate.Accelerator(cpu=True)
+    train, valid = make_loaders(device=accelerator.device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    criterion = Witness(model)
+    model, optimizer, train_loader, valid_loader = accelerator.prepare(model, optimizer, train, valid)
+    for _ in range(2):
+        model.train()
+        for images, labels in train_loader:
+            accelerator.backward(criterion(model(images), labels))
+            optimizer.step()
+            optimizer.zero_grad()
+        evaluate(model, criterion, valid_loader)
+    check_passes(criterion.passes(), *make_loaders())
+    criterion.check_learning()
+
+
+def test_a_saved_state_goes_on_with_the_next_batch(make_loaders: MakeLoaders, tmp_path: Path) -> None:
+    accelerator = accelerate.Accelerator(cpu=True)
+    train, _ = make_loaders()
+    whole = pixels(train)
+    accelerator.register_for_checkpointing(train)
+    train.set_epoch(0)
+    for _ in train:
+        accelerator.save_state(tmp_path)
+        break
+    pixels(train)
+    accelerator.load_state(tmp_path)
+    check_same(pixels(train), whole[1:])
+    assert train.epoch == 1

@@ -1,0 +1,103 @@
+"""What the tests of clients look at: what a library gave to the model, and what a plain loop over the loader gives."""
+
+import math
+from collections.abc import Callable, Iterable
+from itertools import groupby
+from typing import NamedTuple
+
+import torch
+
+from fastpets import Loader
+
+NUM_TRAIN, NUM_VALID = 14, 9  # pictures, each of a class of its own; neither is a multiple of the batch size
+NUM_CLASSES = NUM_TRAIN + NUM_VALID
+
+MakeLoaders = Callable[..., tuple[Loader, Loader]]
+Pixels = dict[int, torch.Tensor]  # images (3, H, W) by their labels
+
+
+class Step(NamedTuple):
+    """A batch that went through the model, in training or not: images (B, 3, H, W), labels (B,) or (B, C)."""
+
+    training: bool
+    images: torch.Tensor
+    labels: torch.Tensor
+    loss: float
+
+
+class Witness:
+    """A model's criterion, cross-entropy, which notes every batch that the model is given."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.model, self.steps = model, list[Step]()
+        self.weights_before = [weight.detach().clone() for weight in model.parameters()]
+        model.register_forward_pre_hook(self._before_forward)
+
+    def _before_forward(self, model: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        self.training, self.images = model.training, inputs[0].clone()
+
+    def __call__(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        loss = torch.nn.functional.cross_entropy(logits, labels)
+        self.steps.append(Step(self.training, self.images, labels.clone(), loss.item()))
+        return loss
+
+    def passes(self) -> list[list[Step]]:
+        """The steps, cut where training turns into validation or back."""
+        return [list(steps) for _, steps in groupby(self.steps, key=lambda step: step.training)]
+
+    def check_learning(self) -> None:
+        """Whether all losses are finite and all weights changed."""
+        assert all(math.isfinite(step.loss) for step in self.steps)
+        after = self.model.parameters()
+        assert not any(torch.equal(*pair) for pair in zip(self.weights_before, after, strict=True))
+
+
+def mean_loss(steps: list[Step]) -> float:
+    """The mean over all pictures."""
+    return sum(step.loss * len(step.labels) for step in steps) / sum(len(step.labels) for step in steps)
+
+
+def evaluate(model: torch.nn.Module, criterion: Witness, valid: Loader) -> None:
+    """Validation as most loops have it."""
+    model.eval()
+    with torch.no_grad():
+        for images, labels in valid:
+            criterion(model(images), labels)
+
+
+def check_passes(passes: list[list[Step]], train: Loader, valid: Loader) -> None:
+    """Whether two epochs were, batch by batch, the first two of a plain loop over loaders like these, never used.
+
+    Validation comes after each training and has every picture once, always the same. The other epoch of training has
+    other pixels of each picture.
+    """
+    assert [steps[0].training for steps in passes] == [True, False, True, False]
+    seen = [pixels((step.images, step.labels) for step in steps) for steps in passes]
+    for found, loader in zip(seen, (train, valid) * 2, strict=True):
+        assert len(found) == len(loader)
+        check_same(found, pixels(loader))
+    first, validated, second, _ = map(joined, seen)
+    assert sorted(validated) == sorted(valid.items.labels.tolist())
+    assert len(first) == len(second) == len(train) * train.batch_size
+    both = first.keys() & second.keys()
+    assert len(both) >= 2 * len(first) - NUM_TRAIN
+    assert not any(torch.equal(first[label], second[label]) for label in both)
+
+
+def pixels(batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> list[Pixels]:
+    """The pictures of each batch."""
+    return [dict(zip(labels.tolist(), images, strict=True)) for images, labels in batches]
+
+
+def check_same(found: list[Pixels], expected: list[Pixels]) -> None:
+    """Whether batches are of the same pictures in the same order, to the bit."""
+    assert [list(batch) for batch in found] == [list(batch) for batch in expected]
+    pictures = joined(found)
+    assert all(torch.equal(pictures[label], image) for label, image in joined(expected).items())
+
+
+def joined(batches: list[Pixels]) -> Pixels:
+    """The pictures of all batches, none of which comes twice."""
+    together = {label: image for batch in batches for label, image in batch.items()}
+    assert len(together) == sum(map(len, batches))
+    return together
