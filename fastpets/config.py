@@ -133,7 +133,7 @@ class TrainConfig:
     """
 
     data: Annotated[str | None, arg(metavar="DIR")] = None
-    """Folder of pictures, or `sample` for a small drawn set that needs no network. Default: Oxford-IIIT Pet."""
+    """Folder of pictures (s3:// too), tar shards, a CSV, or `sample`, a small drawn set. Default: Oxford-IIIT Pet."""
     label_from: LabelFrom = "name"
     """Where a label stands: in the file's name, or in the name of the folder that holds it."""
     label_pattern: str = LABEL_PATTERN

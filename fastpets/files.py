@@ -100,6 +100,14 @@ def _remote_stamp(url: str) -> str:
     return " ".join(str(facts.get(name)) for name in ("size", "ETag", "LastModified", "mtime", "created"))
 
 
+def normalized(folder: str) -> str:
+    """A folder as the paths of what is found below it begin."""
+    if not is_remote(folder):
+        return os.path.normpath(folder)
+    filesystem, root = _filesystem(folder)
+    return filesystem.unstrip_protocol(root.rstrip("/"))
+
+
 def find(folder: str) -> Iterator[str]:
     """The files below a folder in the order of their paths, hidden ones and those in hidden folders left out.
 
@@ -111,6 +119,7 @@ def find(folder: str) -> Iterator[str]:
             raise FastpetsError(f"{folder}: {found}, expected a folder of pictures")
         return _walk(os.path.normpath(folder), frozenset())
     filesystem, root = _filesystem(folder)
+    root = root.rstrip("/")
     try:
         below = filesystem.find(root)
     except Exception as error:

@@ -63,7 +63,7 @@ def from_folder(
         return numbered(paths, np.full(len(paths), NO_LABEL), (), folder, others)
     if label_from == "name":
         return with_classes(paths, _names_by_pattern(paths, label_pattern), folder, others)
-    top = folder.rstrip("/") if files.is_remote(folder) else os.path.normpath(folder)
+    top = files.normalized(folder)
     flat = [path for path in paths if os.path.dirname(path) == top]
     if flat:
         raise FastpetsError(

@@ -1,19 +1,20 @@
-"""From a folder or a table to two loaders, one for training and one for validation."""
+"""From one source of pictures to two loaders, one for training and one for validation."""
 
 import os
 from typing import Any
 
 from fastpets.config import LABEL_PATTERN, MAX_PIXELS, Augment, LabelFrom, OnBadFile
 from fastpets.errors import BadFileError, FastpetsError
-from fastpets.items import Items, from_csv, from_folder
+from fastpets.items import Items, from_csv
 from fastpets.loader import Loader
 from fastpets.manifest import scan
+from fastpets.sources import as_items
 from fastpets.splits import split, split_by_names
 from fastpets.system import num_processors
 
 
 def loaders(
-    folder: str | os.PathLike[str],
+    source: Any,
     *,
     label_from: LabelFrom = "name",
     label_pattern: str = LABEL_PATTERN,
@@ -26,12 +27,12 @@ def loaders(
 ) -> tuple[Loader, Loader]:
     """A training and a validation loader for a folder of pictures: `train, valid = fastpets.loaders("images/")`.
 
-    Labels come from the file names by `label_pattern`, from the `folder` each lies in, or from the CSV `labels`
-    (columns file and label); the split from folders named train and valid, val or test, the CSV's column `split`,
-    or a random fifth by `split_seed`. The other `settings` are Loader's, for both.
+    `source` is what a Loader's may be. Labels come from the file names by `label_pattern`, from the `folder` each lies
+    in, or from the CSV `labels` (columns file and label); the split from folders named train and valid, val or test,
+    the CSV's column `split`, or a random fifth by `split_seed`. The other `settings` are Loader's, for both.
     """
     train_items, valid_items = open_items(
-        folder,
+        source,
         label_from=label_from,
         label_pattern=label_pattern,
         labels=labels,
@@ -44,7 +45,7 @@ def loaders(
 
 
 def open_items(
-    folder: str | os.PathLike[str] | None,
+    source: Any,
     *,
     label_from: LabelFrom = "name",
     label_pattern: str = LABEL_PATTERN,
@@ -53,15 +54,16 @@ def open_items(
     on_bad_file: OnBadFile = "raise",
     max_pixels: int = MAX_PIXELS,
 ) -> tuple[Items, Items]:
-    """Training and validation items, as `fastpets.loaders` describes them.
+    """Training and validation items, as `fastpets.loaders` describes them; with `labels`, `source` may be None.
 
     All bad files of both are in the error, if any. Raises FastpetsError for classes that are only validated.
     """
+    names: list[str] = []
     if labels is not None:
-        items, names = from_csv(labels, folder)
+        items, names = from_csv(labels, source)
     else:
-        assert folder is not None
-        items, names = from_folder(folder, label_from=label_from, label_pattern=label_pattern), []
+        items = as_items(source, label_from=label_from, label_pattern=label_pattern)
+    folder = source if isinstance(source, str | os.PathLike) else None
     both = split_by_names(items, names) if any(names) else split(items, folder=folder, seed=split_seed)
     untrained = sorted(set(both[1].labels.tolist()) - set(both[0].labels.tolist()))
     if untrained:

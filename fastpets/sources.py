@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastpets.config import LabelFrom
+from fastpets.config import LABEL_PATTERN, LabelFrom
 from fastpets.errors import FastpetsError
 from fastpets.items import NO_LABEL, Items, from_csv, from_folder, from_shards, numbered, with_classes
 
@@ -16,7 +16,7 @@ PAIRS = ("samples", "_samples")
 FILES_AND_LABELS = (("_images", "_labels"), ("_image_files", "_labels"))
 
 
-def as_items(source: Any, *, label_from: LabelFrom = "name") -> Items:
+def as_items(source: Any, *, label_from: LabelFrom = "name", label_pattern: str = LABEL_PATTERN) -> Items:
     """The items that a Loader's `source` stands for; item ids are positions in it.
 
     Items as they are; a folder, labelled as `label_from` says; a CSV; tar shards; a sequence of paths, or of (path,
@@ -29,7 +29,9 @@ def as_items(source: Any, *, label_from: LabelFrom = "name") -> Items:
         path = os.fspath(source)
         if path.lower().endswith(".csv"):
             return from_csv(path)[0]
-        return from_shards(path) if path.lower().endswith(".tar") else from_folder(path, label_from=label_from)
+        if path.lower().endswith(".tar"):
+            return from_shards(path, label_pattern=label_pattern)
+        return from_folder(path, label_from=label_from, label_pattern=label_pattern)
     if hasattr(source, "dataset") and hasattr(source, "indices"):  # torch.utils.data.Subset
         return as_items(source.dataset).select(np.asarray(source.indices, np.int64))
     if isinstance(source, Sequence):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fastpets import philox
+from fastpets import files, philox
 from fastpets.errors import FastpetsError
 from fastpets.items import Items
 from fastpets.order import permutation
@@ -22,7 +22,8 @@ def split(items: Items, *, folder: str | os.PathLike[str] | None, seed: int = 42
     Of a class that only the fifth would have, one picture is moved to training.
     """
     if folder is not None:
-        tops = [_top_folder(path, os.path.join(os.fspath(folder), "")) for path in items.paths]
+        above = os.path.join(files.normalized(os.fspath(folder)), "")
+        tops = [_top_folder(path, above) for path in items.paths]
         if set(tops) & set(TRAIN_NAMES) and set(tops) & set(VALID_NAMES):
             return split_by_names(items, tops)
     shuffled = permutation(len(items), purpose=philox.SPLIT, seed=seed)

@@ -69,21 +69,21 @@ def config_loaders(
 
 def config_items(config: TrainConfig) -> tuple[Items, Items]:
     """Training and validation items of the data set that the configuration names."""
-    folder: Path | None
+    source: str | Path | None
     if config.data == "sample":
         from fastpets.sample import sample_folder
 
-        folder = sample_folder()
+        source = sample_folder()
     elif config.data is not None:
-        folder = Path(config.data)
+        source = config.data
     elif config.labels is not None:
-        folder = None
+        source = None
     else:
         from fastpets.pets import pets_folder
 
-        folder = pets_folder()
+        source = pets_folder()
     train_items, valid_items = open_items(
-        folder,
+        source,
         label_from=config.label_from,
         label_pattern=config.label_pattern,
         labels=config.labels,

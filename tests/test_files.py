@@ -12,8 +12,9 @@ import fsspec
 import numpy as np
 import pytest
 
-from fastpets import BadFileError, FastpetsError, Loader, files
+from fastpets import BadFileError, FastpetsError, Loader, files, loaders
 from fastpets.items import from_folder
+from fastpets.train import main
 from tests.epochs import pixels_by_id, same
 
 SETTINGS = {"size": 32, "augment": True, "drop_last": False, "device": "cpu", "batch_size": 4}
@@ -175,3 +176,20 @@ def test_folders_are_walked_in_the_order_of_their_paths_and_links_in_no_circle(t
 def test_items_select_and_count(make_folder: Callable[..., Path]) -> None:
     items = from_folder(make_folder(6))
     assert list(items.select(np.array([4, 1])).paths) == [items.paths[4], items.paths[1]]
+
+
+def test_a_remote_folder_is_split_and_trained_on_by_the_command(
+    make_folder: Callable[..., Path], serve: Callable[[Path], str], tmp_path: Path
+) -> None:
+    folder = make_folder(30, name="many")
+    for part in ("train", "valid"):
+        (folder / part).mkdir()
+    for number, path in enumerate(sorted(folder.glob("*.jpg"))):
+        path.rename(folder / ("valid" if number % 5 == 0 else "train") / path.name)
+    url = serve(folder)
+    train, valid = loaders(url, size=32, batch_size=8)
+    assert (len(train.items), len(valid.items)) == (24, 6)
+    assert all("/train/" in path for path in train.items.paths)
+    command = ["--arch", "resnet18", "--weights", "none", "--size", "32", "--batch-size", "8", "--epochs", "1"]
+    assert main(["--data", url, *command, "--device", "cpu", "--out", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run" / "model.safetensors").exists()
