@@ -13,6 +13,7 @@ import torch
 
 from fastpets import pipelines
 from fastpets.assemble import assemble, shrink_large, slices_by_size
+from fastpets.errors import FastpetsError
 from fastpets.fetch import Fetcher, File, Ready
 from fastpets.manifest import PILLOW
 from fastpets.position import Course
@@ -47,6 +48,7 @@ class Epoch:
         self.loader, self.number = loader, course.number
         self.waiting: deque[Part] = deque()
         self.decoding: deque[Part] = deque()
+        self.problem: FastpetsError | None = None
         self.lent: deque[tuple[torch.cuda.Event, Any]] = deque()
         self.pool = ThreadPoolExecutor(loader.num_workers, thread_name_prefix="fastpets-read")
         self.fetcher = Fetcher(loader, course, self.pool)
@@ -98,6 +100,8 @@ class Epoch:
                 pictures.clear()
                 del decoded, shrunk
                 yield images, batch.ids, batch.end
+        if self.problem is not None:
+            raise self.problem
 
     def _take(self, part: Part) -> list[Any]:
         """DALI's tensors of the part's pictures."""
@@ -105,18 +109,19 @@ class Epoch:
 
     def _advance(self) -> None:
         """Keeps as many parts as intended with DALI, and as many batches behind them in the readers' hands."""
-        fresh = []
-        while len(self.decoding) < DECODING:
+        fresh: list[Part] = []
+        while len(self.decoding) + len(fresh) < DECODING and self.problem is None:
             if self.waiting:
-                self.decoding.append(self.waiting.popleft())
-                fresh.append(self.decoding[-1])
+                fresh.append(self.waiting.popleft())
                 continue
-            batch = self.fetcher.next()
+            try:
+                batch = self.fetcher.next()
+            except FastpetsError as problem:
+                self.problem = problem  # raised when the batch's turn comes
+                break
             if batch is None:
                 break
             self.waiting.extend(self._parts(batch))
-        if self.stream is None:
-            fresh = list(self.decoding)
         encoded = [part.encoded for part in fresh if part.encoded]
         if self.stream is not None:
             for some in encoded:
@@ -125,6 +130,7 @@ class Epoch:
             self.stream = pipelines.Stream(
                 encoded, batch_size=self.loader.batch_size, num_threads=self.loader.num_workers, **self.device
             )
+        self.decoding.extend(fresh)
 
     def _parts(self, batch: Ready) -> list[Part]:
         """The batch in parts whose decoded pictures take no more memory than is intended; none if it is empty."""

@@ -236,9 +236,9 @@ class Loader:
     def report_bad_files(self, problems: dict[int, str]) -> None:
         """Notes items that cannot be used, and raises BadFileError or warns, as `on_bad_file` says."""
         named = {self.items.paths[i]: problem for i, problem in problems.items()}
-        self.usable[list(problems)] = False
         self.bad_files.update(named)
         if self.on_bad_file == "raise":
             raise BadFileError(named)
+        self.usable[list(problems)] = False
         done = "replaced" if self.on_bad_file == "replace" else "left out"
         warnings.warn(f"{done} {describe_bad_files(named)}", stacklevel=2)

@@ -171,3 +171,19 @@ def test_a_message_is_one_line_whatever_a_file_is_called(tmp_path: Path) -> None
     message = str(raised.value)
     assert message.isprintable()
     assert r"two\nlines, größer \udcff_1.jpg: 0 bytes, expected a picture" in message
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_file_deleted_during_training_raises_when_its_batchs_turn_comes(
+    make_folder: Callable[..., Path], epoch: int
+) -> None:
+    loader = Loader(make_folder(12), size=SIZE, batch_size=2)
+    for _ in range(epoch):
+        list(loader)
+    Path(loader.items.paths[9]).unlink()
+    for _ in range(2):  # again at each pass, as long as it is not there
+        delivered = []
+        with pytest.raises(BadFileError, match="unreadable"):
+            for batch in loader:
+                delivered.append(batch.ids.tolist())
+        assert delivered == [[0, 1], [2, 3], [4, 5], [6, 7]]
