@@ -182,8 +182,7 @@ def test_a_file_deleted_during_training_raises_when_its_batchs_turn_comes(
         list(loader)
     Path(loader.items.paths[9]).unlink()
     for _ in range(2):  # again at each pass, as long as it is not there
-        delivered = []
+        delivered: list[list[int]] = []
         with pytest.raises(BadFileError, match="unreadable"):
-            for batch in loader:
-                delivered.append(batch.ids.tolist())
+            delivered.extend(batch.ids.tolist() for batch in loader)
         assert delivered == [[0, 1], [2, 3], [4, 5], [6, 7]]
