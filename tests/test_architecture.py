@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(path for folder in ("fastpets", "pipelines", "kernels") for path in (ROOT / folder).glob("*.py"))
-COMMANDS = {"fastpets.train", "fastpets.ceiling"}
+COMMANDS = {"fastpets.train", "fastpets.ceiling", "fastpets.check"}
 # Which modules of the package, or of third parties, the two lower layers may know.
 ALLOWED = {
     "kernels": {"fastpets.kernels", "torch", "numpy", "triton", "numba", "llvmlite"},

@@ -1,0 +1,192 @@
+"""Damaged files by the thousand, through the check and through a loader: `python -m tests.fuzz --files 100000`.
+
+Each JPEG, PNG, GIF, WebP or BMP is damaged in one to three ways: bits flipped, cut short, spliced with another file, a
+length lied about, bytes put in. Whatever comes of it, every file must be loaded or listed, in a process that lives on.
+What a process died of, or did not end with, stays in --keep.
+"""
+
+import argparse
+import csv
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tests.pictures import drawing, encode
+
+CHUNK = 2000  # files on the disk at a time
+TIMEOUT_S = 900  # for a chunk, which takes a tenth of that
+GOOD = 64  # pictures in a batch, among which three are damaged
+
+LOAD = """
+import sys, warnings
+import numpy as np
+from fastpets import Loader
+from fastpets.items import from_folder
+warnings.simplefilter("ignore")
+batch_size = int(sys.argv[2])
+items = from_folder(sys.argv[1], label_from="none")
+loader = Loader(items, size=16, batch_size=batch_size, augment=True, drop_last=False, device="cpu", on_bad_file="skip")
+delivered = [int(i) for batch in loader for i in batch.ids]
+assert len(set(delivered)) == len(delivered)
+listed = {items.paths[i] for i in delivered} ^ set(items.paths)
+assert listed == set(loader.bad_files), (len(listed), len(loader.bad_files))
+good = [i for i, path in enumerate(items.paths) if "good" in path]
+assert set(good) <= set(delivered)
+print(len(items) - len(good), len(loader.bad_files))
+"""
+
+
+def originals() -> list[bytes]:
+    """Small files of all kinds: grey, palette, alpha, progressive, lossless, with EXIF."""
+    picture, exif = drawing(45, 60), Image.Exif()
+    exif[0x0112] = 6
+    return [
+        encode(picture, "JPEG"),
+        encode(picture, "JPEG", progressive=True, exif=exif),
+        encode(picture.convert("L"), "JPEG", quality=95),
+        encode(picture.convert("CMYK"), "JPEG"),
+        encode(picture, "PNG"),
+        encode(picture.convert("P"), "PNG", exif=exif),
+        encode(picture.convert("RGBA"), "PNG"),
+        encode(picture, "GIF"),
+        encode(picture, "WEBP"),
+        encode(picture, "WEBP", lossless=True),
+        encode(picture, "BMP"),
+    ]
+
+
+def damaged(random: np.random.Generator, files: list[bytes]) -> bytes:
+    """One of the files, damaged."""
+    content = bytearray(files[random.integers(len(files))])
+    for _ in range(random.integers(1, 4)):
+        place = int(random.integers(len(content) + 1))
+        match random.integers(5):
+            case 0:  # bits flipped, often in the header
+                for at in random.integers(0, random.choice([64, max(len(content), 1)]), random.integers(1, 9)):
+                    if at < len(content):
+                        content[at] ^= 1 << random.integers(8)
+            case 1:  # cut short
+                del content[place:]
+            case 2:  # spliced
+                other = files[random.integers(len(files))]
+                content[place:] = other[int(random.integers(len(other))) :]
+            case 3:  # a length, or another number of two or four bytes, lied about
+                lie = random.choice([0, 1, 0x7F, 0xFF]).astype(np.uint8).tobytes() * int(random.choice([2, 4]))
+                content[place : place + len(lie)] = lie
+            case 4:  # bytes put in
+                content[place:place] = random.bytes(int(random.integers(1, 200)))
+    return bytes(content)
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+
+
+def through_check(folder: Path) -> int:
+    """How many files of a folder `fastpets.check` lists; all must be counted. Raises AssertionError."""
+    out = folder.parent / "bad_files.csv"
+    out.unlink(missing_ok=True)
+    child = run(sys.executable, "-m", "fastpets.check", str(folder), "--out", str(out))
+    assert child.returncode in (0, 1), f"status {child.returncode}: {child.stderr[-2000:]}"
+    num_files, num_bad = len(os.listdir(folder)), 0
+    if out.exists():
+        with open(out, newline="", encoding="utf-8") as file:
+            num_bad = len({row["file"] for row in csv.DictReader(file)})
+    assert f"{num_files} files: {num_files - num_bad} good, {num_bad} bad" in child.stdout, child.stderr[-2000:]
+    return num_bad
+
+
+def through_loader(folder: Path, batch_size: int) -> int:
+    """How many files of a folder a loader that skips lists as bad; all good ones must arrive. Raises AssertionError."""
+    child = run(sys.executable, "-c", LOAD, str(folder), str(batch_size))
+    assert child.returncode == 0, f"status {child.returncode}: {child.stderr[-2000:]}"
+    return int(child.stdout.split()[1])
+
+
+def chunks(total: int, size: int) -> Iterator[int]:
+    yield from [size] * (total // size) + [total % size] * (total % size > 0)
+
+
+def fuzz_check(work: Path, num_files: int, seed: int) -> int:
+    """Damaged files through the check, a chunk at a time; how many were bad."""
+    random, files, bad = np.random.default_rng(seed), originals(), 0
+    for number, count in enumerate(chunks(num_files, CHUNK)):
+        folder = work / f"check-{number}"
+        folder.mkdir()
+        for i in range(count):
+            (folder / f"{i:05}.jpg").write_bytes(damaged(random, files))
+        bad += through_check(folder)
+        shutil.rmtree(folder)
+        print(f"check: {number * CHUNK + count} of {num_files} files, {bad} bad", flush=True)
+    return bad
+
+
+def fuzz_loader(work: Path, num_files: int, seed: int) -> int:
+    """Damaged files through a loader, three among the good ones of each batch; how many were bad."""
+    random, files, bad = np.random.default_rng(seed), originals(), 0
+    for number, count in enumerate(chunks(num_files, CHUNK // 2)):
+        folder = work / f"loader-{number}"
+        folder.mkdir()
+        for i in range(count):
+            (folder / f"{i:05}_damaged.jpg").write_bytes(damaged(random, files))
+        for i in range(count * (GOOD - 3) // 3 + 1):
+            (folder / f"{i * 3 // (GOOD - 3):05}_good_{i}.jpg").write_bytes(files[i % 2])
+        bad += through_loader(folder, GOOD)
+        shutil.rmtree(folder)
+        print(f"loader: {number * (CHUNK // 2) + count} of {num_files} files, {bad} bad", flush=True)
+    return bad
+
+
+def fuzz_strays(work: Path, times: int) -> None:
+    """A GIF, a text and an empty file in batches of 64 and 256, many times each."""
+    files = originals()
+    for batch_size in (64, 256):
+        folder = work / f"strays-{batch_size}"
+        folder.mkdir()
+        for number in range(times):
+            for i in range(batch_size - 3):
+                (folder / f"{number:03}_{i:03}_good.jpg").write_bytes(files[i % 2])
+            for kind, content in (("gif_good", files[7]), ("text", b"no picture"), ("empty", b"")):
+                (folder / f"{number:03}_{kind}.jpg").write_bytes(content)
+        bad = through_loader(folder, batch_size)
+        assert bad == 2 * times, f"{bad} bad files, expected {2 * times}"
+        shutil.rmtree(folder)
+        print(f"a GIF, a text and an empty file, {times} times in batches of {batch_size}: as expected", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, default=2000, help="through the check")
+    parser.add_argument("--loader-files", type=int, default=300, help="through the loader")
+    parser.add_argument("--stray-batches", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, default=Path("fuzz-failed"))
+    arguments = parser.parse_args()
+    work, started = Path(tempfile.mkdtemp()), time.monotonic()
+    try:
+        bad = (
+            fuzz_check(work, arguments.files, arguments.seed),
+            fuzz_loader(work, arguments.loader_files, arguments.seed + 1),
+        )
+        fuzz_strays(work, arguments.stray_batches)
+    except (AssertionError, subprocess.TimeoutExpired) as failure:
+        shutil.copytree(work, arguments.keep, dirs_exist_ok=True)
+        print(f"failed: {failure}\nthe files are in {arguments.keep}", file=sys.stderr)
+        return 1
+    finally:
+        shutil.rmtree(work)
+    counts = f"{arguments.files} files through the check, {bad[0]} bad; {arguments.loader_files} in batches, {bad[1]}"
+    print(f"{counts} bad; {time.monotonic() - started:.0f} s; all loaded or listed, no process died or hung")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
