@@ -45,7 +45,7 @@ class Epoch:
     """An iterator over (images, ids, end) of a course's batches, that holds threads and a pipeline while it lasts."""
 
     def __init__(self, loader: Loader, course: Course) -> None:
-        self.loader, self.number = loader, course.number
+        self.loader, self.course = loader, course
         self.waiting: deque[Part] = deque()
         self.decoding: deque[Part] = deque()
         self.problem: FastpetsError | None = None

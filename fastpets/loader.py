@@ -218,9 +218,9 @@ class Loader:
                     images = images.permute(0, 2, 3, 1)
                 if self.batch_transform is not None:
                     images, labels = self.batch_transform(images, labels)
-                self.position.reached(epoch.number, delivered)
+                self.position.reached(epoch.course, delivered)
                 yield Batch(images, labels, ids)
-        self.position.reached(epoch.number + 1, 0)
+        self.position.finished(epoch.course)
 
     def replay(self, num_batches: int) -> Replay:
         """The next epoch's first batches kept in memory, to stand in for this loader: what if loading cost nothing?"""

@@ -48,8 +48,9 @@ class Position:
         self.batch_size, self.drop_last, self.even, self.ranks = batch_size, drop_last, even, ranks
         self.epoch, self.first = 0, 0  # what begins next, and at which item
         self.resumed_ids: np.ndarray | None = None
-        self.latest, self.delivered = 0, 0  # the epoch that began last, and how many of its items all processes had
-        self.latest_ids = np.zeros(0, np.int64)
+        self.latest, self.delivered = 0, 0  # the epoch that a state speaks of, and how many of its items all had
+        self.course: Course | None = None  # the one that began last
+        self.latest_ids: np.ndarray | None = None  # its items, as long as it is the one that a state speaks of
 
     def num_batches(self) -> int:
         """Batches of this process in a whole epoch. Raises TypeError if the sampler does not know its length."""
@@ -81,30 +82,37 @@ class Position:
         """The next epoch, or the rest of the one in which a state was loaded."""
         ids = self._ids()
         course = Course(self.epoch, ids, self._slices(len(ids), self.first))
-        self.latest, self.delivered, self.latest_ids = self.epoch, self.first, ids
+        self.course = course
+        self.reached(course, self.first)
         self.epoch, self.first, self.resumed_ids = self.epoch + 1, 0, None
         return course
 
-    def reached(self, epoch: int, delivered: int) -> None:
-        """Notes that so many items of an epoch were delivered."""
-        self.latest, self.delivered = epoch, delivered
+    def reached(self, course: Course, delivered: int) -> None:
+        """Notes that so many items of an epoch were delivered, if it is the one that began last."""
+        if course is self.course:
+            self.latest, self.delivered, self.latest_ids = course.number, delivered, course.ids
+
+    def finished(self, course: Course) -> None:
+        """Notes that an epoch is over."""
+        if course is self.course:
+            self.latest, self.delivered, self.latest_ids = self.epoch, self.first, None
 
     def set_epoch(self, epoch: int) -> None:
         """Makes `epoch` the next to begin; if a state was loaded in that epoch, it still goes on there."""
         if epoch != self.epoch:
             self.first, self.resumed_ids = 0, None
-        self.epoch, self.latest, self.delivered = epoch, epoch, self.first
+        self.epoch, self.latest, self.delivered, self.latest_ids = epoch, epoch, self.first, self.resumed_ids
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs. The same in all processes, but for what a sampler keeps."""
         generator = getattr(self.sampler, "generator", None)
-        under_way = self.sampler is not None and self.delivered > 0
+        sampled = self.latest_ids if self.sampler is not None else None
         return {
             "seed": self.seed,
             "epoch": self.latest,
             "delivered": self.delivered,
             "num_items": int(self.usable.sum()),
-            "sampled_ids": torch.from_numpy(self.latest_ids) if under_way else None,
+            "sampled_ids": torch.from_numpy(sampled) if sampled is not None else None,
             "generator": generator.get_state() if generator is not None else None,
         }
 
@@ -115,11 +123,10 @@ class Position:
                 f"state of a loader of {state['num_items']} usable pictures, but here are {here}; give the same source"
             )
         self.seed, self.epoch, self.first = state["seed"], state["epoch"], state["delivered"]
-        self.resumed_ids = None
+        self.course = None
         self.latest, self.delivered = self.epoch, self.first
         sampled = state["sampled_ids"]
-        if sampled is not None:
-            self.resumed_ids = self.latest_ids = sampled.numpy()
+        self.resumed_ids = self.latest_ids = None if sampled is None else sampled.numpy()
         if state["generator"] is not None:
             self.sampler.generator.set_state(state["generator"])  # type: ignore[union-attr]
 
