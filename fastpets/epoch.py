@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -52,9 +53,11 @@ class Epoch:
         self.lent: deque[tuple[torch.cuda.Event, Any]] = deque()
         self.pool = ThreadPoolExecutor(loader.num_workers, thread_name_prefix="fastpets-read")
         self.fetcher = Fetcher(loader, course, self.pool)
+        # Idle ones of this process: a child that was forked has its parent's, whose threads it has not.
+        self.idle_streams = loader.streams.setdefault(os.getpid(), [])
         self.stream: pipelines.Stream | None = None
         with contextlib.suppress(IndexError):  # there is none before the first epoch, and while another loop goes on
-            self.stream = loader.streams.pop()
+            self.stream = self.idle_streams.pop()
         self.on_gpu = loader.device.type == "cuda"
         self.device: dict[str, Any] = {
             "device": "gpu" if self.on_gpu else "cpu",
@@ -64,17 +67,17 @@ class Epoch:
     def __enter__(self) -> Epoch:
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.pool.shutdown(cancel_futures=True)
         if self.lent:
             self.lent[-1][0].synchronize()
-        try:
+        # What is under way must end before its files' bytes are let go; when Python ends, DALI may have gone first.
+        with contextlib.suppress(RuntimeError, AttributeError, StopIteration):
             for part in self.decoding:
                 self._take(part)
-        except (RuntimeError, AttributeError):
-            return  # a stream that failed, or that DALI took down as Python ends, is of no further use
-        if self.stream is not None and not self.loader.streams:
-            self.loader.streams.append(self.stream)
+        # Only what came to its end is surely in order: an interrupt may have struck between any two lines.
+        if kind is None and self.stream is not None and not self.idle_streams:
+            self.idle_streams.append(self.stream)
         give_back_freed_memory()
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, np.ndarray, int]]:

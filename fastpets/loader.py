@@ -137,7 +137,7 @@ class Loader:
             seed=seed,
         )
         self.cache, self.buffers = make_cache(cache, self._sizes(), self.device), Buffers(self.device)
-        self.streams: list[Stream] = []  # idle, for the next epoch
+        self.streams: dict[int, list[Stream]] = {}  # idle ones for the next epoch, by the process that made them
         if oddity := self.position.oddity():
             warnings.warn(oddity, stacklevel=2)
 

@@ -1,5 +1,6 @@
 """Where a loader is: which epoch, in what order, how far into it; and how to go on there another time."""
 
+import itertools
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -46,6 +47,7 @@ class Position:
     ) -> None:
         self.usable, self.sampler, self.shuffle, self.seed = usable, sampler, shuffle, seed
         self.batch_size, self.drop_last, self.even, self.ranks = batch_size, drop_last, even, ranks
+        self._numbers = itertools.count()
         self.epoch, self.first = 0, 0  # what begins next, and at which item
         self.resumed_ids: np.ndarray | None = None
         self.latest, self.delivered = 0, 0  # the epoch that a state speaks of, and how many of its items all had
@@ -80,11 +82,12 @@ class Position:
 
     def begin(self) -> Course:
         """The next epoch, or the rest of the one in which a state was loaded."""
-        ids = self._ids()
-        course = Course(self.epoch, ids, self._slices(len(ids), self.first))
+        number = next(self._numbers)  # at once, so that loops in several threads are an epoch each
+        ids = self._ids(number)
+        course = Course(number, ids, self._slices(len(ids), self.first))
         self.course = course
         self.reached(course, self.first)
-        self.epoch, self.first, self.resumed_ids = self.epoch + 1, 0, None
+        self.epoch, self.first, self.resumed_ids = max(self.epoch, number + 1), 0, None
         return course
 
     def reached(self, course: Course, delivered: int) -> None:
@@ -102,6 +105,7 @@ class Position:
         if epoch != self.epoch:
             self.first, self.resumed_ids = 0, None
         self.epoch, self.latest, self.delivered, self.latest_ids = epoch, epoch, self.first, self.resumed_ids
+        self._numbers = itertools.count(epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs. The same in all processes, but for what a sampler keeps."""
@@ -123,7 +127,7 @@ class Position:
                 f"state of a loader of {state['num_items']} usable pictures, but here are {here}; give the same source"
             )
         self.seed, self.epoch, self.first = state["seed"], state["epoch"], state["delivered"]
-        self.course = None
+        self._numbers, self.course = itertools.count(self.epoch), None
         self.latest, self.delivered = self.epoch, self.first
         sampled = state["sampled_ids"]
         self.resumed_ids = self.latest_ids = None if sampled is None else sampled.numpy()
@@ -133,14 +137,14 @@ class Position:
     def _num_items(self) -> int:
         return int(self.usable.sum()) if self.sampler is None else len(self.sampler)  # type: ignore[arg-type]
 
-    def _ids(self) -> np.ndarray:
+    def _ids(self, epoch: int) -> np.ndarray:
         """The order of the epoch that begins: item ids, int64; of all processes together."""
         num_items = len(self.usable)
         if self.resumed_ids is not None:
             return self.resumed_ids
         if self.sampler is not None:
-            return order.sampled_order(self.sampler, num_items, seed=self.seed, epoch=self.epoch)
-        ids = order.epoch_order(num_items, shuffle=self.shuffle, seed=self.seed, epoch=self.epoch)
+            return order.sampled_order(self.sampler, num_items, seed=self.seed, epoch=epoch)
+        ids = order.epoch_order(num_items, shuffle=self.shuffle, seed=self.seed, epoch=epoch)
         return ids[self.usable[ids]]
 
     def _slices(self, num_items: int, first: int = 0) -> list[slice]:
