@@ -21,7 +21,7 @@ test: .venv/with-$(DALI),test
 test-all: test .venv/with-$(DALI),test,clients
 	$(BIN)/python -m pytest $(CLIENTS)
 
-# The fuzzing in full: an hour or two.
+# The fuzzing in full: a quarter of an hour.
 soak: .venv/with-$(DALI),test
 	$(BIN)/python -m tests.fuzz --files 100000 --loader-files 10000
 
