@@ -15,7 +15,6 @@ import tyro
 from fastpets.config import TrainConfig
 from fastpets.console import track
 from fastpets.errors import FastpetsError
-from fastpets.system import quieten_decoder
 
 if TYPE_CHECKING:
     from fastpets.batch import Batch
@@ -48,7 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = tyro.cli(CeilingConfig, args=arguments, prog="python -m fastpets.ceiling")
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; what went wrong, we say
-        quieten_decoder()
         return ceiling(config)
     except FastpetsError as error:
         print(f"error: {error}", file=sys.stderr)

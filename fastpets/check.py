@@ -18,7 +18,6 @@ from tyro.conf import Positional, arg
 from fastpets.config import MAX_PIXELS
 from fastpets.console import track
 from fastpets.errors import FastpetsError, one_line
-from fastpets.system import quieten_decoder
 
 if TYPE_CHECKING:
     from fastpets.items import Items
@@ -54,7 +53,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = tyro.cli(CheckConfig, args=arguments, prog="python -m fastpets.check")
         logging.getLogger("PIL").setLevel(logging.CRITICAL)  # its complaints; what is wrong, we say
-        quieten_decoder()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return check(config)

@@ -92,14 +92,6 @@ def cpu_has_bfloat16() -> bool:
     return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
-def quieten_decoder() -> None:
-    """Keeps nvImageCodec from printing its own complaint about each file: what is wrong with it, we say.
-
-    For a process of its own, before the first picture is decoded.
-    """
-    os.environ.setdefault("DALI_NVIMGCODEC_LOG_LEVEL", "0")
-
-
 def give_back_freed_memory() -> None:
     """Has glibc give the kernel what is free in its arenas, and by itself would stay for as long as the process runs.
 

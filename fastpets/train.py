@@ -16,7 +16,6 @@ import tyro
 from fastpets.config import TrainConfig
 from fastpets.console import EpochTable
 from fastpets.errors import FastpetsError
-from fastpets.system import quieten_decoder
 
 if TYPE_CHECKING:
     from fastpets.learner import EpochResult, Learner
@@ -29,7 +28,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = tyro.cli(TrainConfig, args=arguments, prog="python -m fastpets.train")
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; what went wrong, we say
-        quieten_decoder()
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
             return train(config)

@@ -87,7 +87,7 @@ def damaged(random: np.random.Generator, files: list[bytes]) -> bytes:
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S, check=False)
 
 
 def through_check(folder: Path) -> int:

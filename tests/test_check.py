@@ -1,8 +1,10 @@
 """The command that decodes all pictures names each one that cannot be used, and nothing else."""
 
+import contextlib
 import csv
 import os
 import pty
+import resource
 import signal
 import subprocess
 import sys
@@ -111,6 +113,20 @@ def test_a_list_that_cannot_be_saved_is_printed_all_the_same_and_what_was_there_
         assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_list_that_does_not_fit_on_the_disk_leaves_the_one_that_was_there(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder, table = make_folder(2), tmp_path / "list.csv"
+    (folder / "kind0_0.jpg").write_bytes(b"")
+    table.write_text("file,problem\n")
+    before = sorted(tmp_path.rglob("*"))
+    child = subprocess.run([*COMMAND, folder, "--out", table], capture_output=True, text=True, check=False,
+                           preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40, 40)))  # fmt: skip
+    assert (child.returncode, table.read_text()) == (1, "file,problem\n")
+    assert child.stderr.startswith(f"error: --out {table}: File too large")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_what_cannot_be_checked_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, found in (
         ([f"{tmp_path}/nowhere"], "nothing there, expected a folder of pictures"),
@@ -128,13 +144,16 @@ def test_what_cannot_be_checked_is_said_in_one_line(tmp_path: Path, capsys: pyte
 
 def test_someone_who_waits_at_a_terminal_sees_how_far_it_is(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     terminal, end_of_child = pty.openpty()
-    child = subprocess.run([*COMMAND, make_folder(20)], cwd=tmp_path, stderr=end_of_child, stdout=-1, check=False)
+    child = subprocess.Popen([*COMMAND, make_folder(20)], cwd=tmp_path, stderr=end_of_child, stdout=subprocess.DEVNULL)
     os.close(end_of_child)
-    shown = os.read(terminal, 2**16).decode()
+    shown = b""
+    with contextlib.suppress(OSError):  # raised when the child has closed its end
+        while True:
+            shown += os.read(terminal, 2**16)
     os.close(terminal)
-    assert child.returncode == 0
-    assert "decoding" in shown
-    assert "2/2" in shown
+    assert child.wait() == 0
+    assert b"decoding" in shown
+    assert b"2/2" in shown
 
 
 def test_ctrl_c_ends_it_with_one_line_and_the_status_for_that(tmp_path: Path) -> None:

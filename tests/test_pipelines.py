@@ -72,3 +72,12 @@ def test_undecodable_names_every_culprit_of_a_batch() -> None:
     whole = encode(np.asarray(drawing(60, 80)), "JPEG")
     streams = [whole, whole[: len(whole) // 2], whole, whole[: len(whole) // 3]]
     assert pipelines.undecodable([np.frombuffer(stream, np.uint8) for stream in streams], **CPU) == [1, 3]
+
+
+def test_a_png_whose_chunk_is_longer_than_the_file_does_not_reach_the_decoder() -> None:
+    png = encode(random_picture(9, 9), "PNG")
+    start_of_pixels = png.index(b"IDAT") - 4
+    lying = (2**31 - 1).to_bytes(4, "big") + b"prIv" + bytes(4)  # for which the decoder would take 2 GiB
+    with pytest.raises(pipelines.Unparsable, match="a chunk longer than the file"):
+        pipelines.parse(png[:start_of_pixels] + lying + png[start_of_pixels:])
+    assert pipelines.parse(png + lying) == (9, 9)  # behind the end, where nobody reads
