@@ -184,6 +184,7 @@ def _save(root: str, facts: np.ndarray) -> None:
     good = facts[facts["kind"] != BAD]
     with contextlib.suppress(OSError):  # without a cache the next start takes a little longer, no more
         target = _file(root)
-        with tempfile.NamedTemporaryFile("wb", dir=target.parent, delete=False) as file:
-            np.save(file, good[np.unique(good["key"], return_index=True)[1]])
-        os.replace(file.name, target)
+        with tempfile.TemporaryDirectory(dir=target.parent) as staging:  # which goes, whatever happens
+            part = Path(staging, target.name)
+            np.save(part, good[np.unique(good["key"], return_index=True)[1]])
+            os.replace(part, target)
