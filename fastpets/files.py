@@ -8,7 +8,7 @@ import posixpath
 import re
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from typing import IO, Any
 
@@ -47,19 +47,20 @@ def read(path: str) -> bytes:
 
 def _read_remote(url: str, start: int, end: int | None) -> bytes:
     filesystem, path = _filesystem(url)
-    for attempt in range(ATTEMPTS):
+    attempt = 1
+    while True:
         try:
             return filesystem.cat_file(path, start=start or None, end=end)
         except FileNotFoundError:
             raise
         except Exception as error:  # every file system has errors of its own
-            if attempt == ATTEMPTS - 1:
+            if attempt == ATTEMPTS:
                 raise OSError(f"{type(error).__name__}: {error}, in {ATTEMPTS} attempts") from error
-            time.sleep(0.5 * 2**attempt)
-    raise AssertionError("not reached")
+        time.sleep(2.0 ** (attempt - 2))
+        attempt += 1
 
 
-def stamps(paths: Iterator[str], pool: Executor) -> Iterator[str]:
+def stamps(paths: Sequence[str], pool: Executor) -> Iterator[str]:
     """For each file what differs when it is replaced, "missing" if it is not there; a shard is asked once."""
     shards: dict[str, str] = {}
 
@@ -71,16 +72,9 @@ def stamps(paths: Iterator[str], pool: Executor) -> Iterator[str]:
             return shards[shard]
         return _remote_stamp(path) if is_remote(path) else _local_stamp(path)
 
-    first = next(paths, None)
-    if first is None:
-        return iter(())
-    run: Any = pool.map if is_remote(first) and not MEMBER.fullmatch(first) else map
-    return run(stamp, _with_first(first, paths))
-
-
-def _with_first(first: str, others: Iterator[str]) -> Iterator[str]:
-    yield first
-    yield from others
+    if paths and is_remote(paths[0]) and not MEMBER.fullmatch(paths[0]):
+        return pool.map(stamp, paths)  # a request each
+    return map(stamp, paths)
 
 
 def _local_stamp(path: str) -> str:

@@ -1,6 +1,6 @@
 """Where a loader is: which epoch, in what order, how far into it; and how to go on there another time."""
 
-import itertools
+import threading
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -12,6 +12,8 @@ from fastpets import order
 from fastpets.errors import FastpetsError
 from fastpets.items import NO_LABEL
 from fastpets.settings import resolve_ranks
+
+_BEGINNING = threading.Lock()  # loops in several threads begin one after another: torch's generator is one for all
 
 
 class Course(NamedTuple):
@@ -47,7 +49,6 @@ class Position:
     ) -> None:
         self.usable, self.sampler, self.shuffle, self.seed = usable, sampler, shuffle, seed
         self.batch_size, self.drop_last, self.even, self.ranks = batch_size, drop_last, even, ranks
-        self._numbers = itertools.count()
         self.epoch, self.first = 0, 0  # what begins next, and at which item
         self.resumed_ids: np.ndarray | None = None
         self.latest, self.delivered = 0, 0  # the epoch that a state speaks of, and how many of its items all had
@@ -82,12 +83,14 @@ class Position:
 
     def begin(self) -> Course:
         """The next epoch, or the rest of the one in which a state was loaded."""
-        number = next(self._numbers)  # at once, so that loops in several threads are an epoch each
-        ids = self._ids(number)
-        course = Course(number, ids, self._slices(len(ids), self.first))
+        with _BEGINNING:
+            number, first, resumed = self.epoch, self.first, self.resumed_ids
+            # In one step, which an interrupt finds done or not begun.
+            self.epoch, self.first, self.resumed_ids = number + 1, 0, None
+            ids = self._ids(number) if resumed is None else resumed
+        course = Course(number, ids, self._slices(len(ids), first))
         self.course = course
-        self.reached(course, self.first)
-        self.epoch, self.first, self.resumed_ids = max(self.epoch, number + 1), 0, None
+        self.reached(course, first)
         return course
 
     def reached(self, course: Course, delivered: int) -> None:
@@ -105,7 +108,6 @@ class Position:
         if epoch != self.epoch:
             self.first, self.resumed_ids = 0, None
         self.epoch, self.latest, self.delivered, self.latest_ids = epoch, epoch, self.first, self.resumed_ids
-        self._numbers = itertools.count(epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs. The same in all processes, but for what a sampler keeps."""
@@ -121,18 +123,24 @@ class Position:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Has the next epoch begin where `state` was taken. Raises FastpetsError if that was among other items."""
+        """Has the next epoch begin where `state` was taken. Raises FastpetsError if that was among other items or
+        with another kind of sampler."""
+        sampled = state["sampled_ids"]
         if state["num_items"] != (here := int(self.usable.sum())):
             raise FastpetsError(
                 f"state of a loader of {state['num_items']} usable pictures, but here are {here}; give the same source"
             )
+        generator, under_way = getattr(self.sampler, "generator", None), state["delivered"] > 0
+        if (generator is None) != (state["generator"] is None) or (
+            under_way and (self.sampler is None) != (sampled is None)
+        ):
+            raise FastpetsError("state of a loader with another kind of sampler; give the same sampler")
         self.seed, self.epoch, self.first = state["seed"], state["epoch"], state["delivered"]
-        self._numbers, self.course = itertools.count(self.epoch), None
+        self.course = None
         self.latest, self.delivered = self.epoch, self.first
-        sampled = state["sampled_ids"]
         self.resumed_ids = self.latest_ids = None if sampled is None else sampled.numpy()
-        if state["generator"] is not None:
-            self.sampler.generator.set_state(state["generator"])  # type: ignore[union-attr]
+        if generator is not None:
+            generator.set_state(state["generator"])
 
     def _num_items(self) -> int:
         return int(self.usable.sum()) if self.sampler is None else len(self.sampler)  # type: ignore[arg-type]
@@ -140,8 +148,6 @@ class Position:
     def _ids(self, epoch: int) -> np.ndarray:
         """The order of the epoch that begins: item ids, int64; of all processes together."""
         num_items = len(self.usable)
-        if self.resumed_ids is not None:
-            return self.resumed_ids
         if self.sampler is not None:
             return order.sampled_order(self.sampler, num_items, seed=self.seed, epoch=epoch)
         ids = order.epoch_order(num_items, shuffle=self.shuffle, seed=self.seed, epoch=epoch)

@@ -1,5 +1,6 @@
 """The run folder: what a training run leaves, each file written beside its place and moved in whole."""
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -15,6 +16,17 @@ from fastpets.errors import FastpetsError
 if TYPE_CHECKING:
     from fastpets.learner import EpochResult
     from fastpets.model import Classifier
+
+
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Has a file written beside its place and moves it in when it is whole; else what was there stays."""
+    staging = path.with_name(f".{path.name}.part")
+    try:
+        write(staging)
+        os.replace(staging, path)
+    finally:
+        with contextlib.suppress(OSError):
+            staging.unlink()  # it is there still if writing was interrupted
 
 
 def write_bad_files(path: Path, problems: dict[str, str]) -> None:
@@ -61,9 +73,4 @@ class RunFolder:
             writer.writerows(self.rows)
 
     def _write(self, name: str, write: Callable[[Path], Any]) -> None:
-        staging = self.path / f".{name}.part"
-        try:
-            write(staging)
-            os.replace(staging, self.path / name)
-        finally:
-            staging.unlink(missing_ok=True)  # it is there still if writing was interrupted
+        write_whole(self.path / name, write)

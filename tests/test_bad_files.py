@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import fastpets
 from fastpets import BadFileError, Loader
@@ -186,3 +187,21 @@ def test_a_file_deleted_during_training_raises_when_its_batchs_turn_comes(
         with pytest.raises(BadFileError, match="unreadable"):
             delivered.extend(batch.ids.tolist() for batch in loader)
         assert delivered == [[0, 1], [2, 3], [4, 5], [6, 7]]
+
+
+def test_a_bad_file_is_replaced_by_another_with_draws_of_its_own(make_folder: Callable[..., Path]) -> None:
+    folder = make_folder(8)
+    settings = {"size": SIZE, "augment": True, "drop_last": False, "batch_size": 4, "shuffle": False}
+    (folder / "kind0_2.jpg").write_bytes((folder / "kind0_2.jpg").read_bytes()[:1500])  # parses, and does not decode
+    loader = Loader(folder, on_bad_file="replace", **settings)
+    with pytest.warns(UserWarning, match=r"replaced .*kind0_2.jpg"):
+        epochs = [list(loader), list(loader)]
+    position = [Path(path).name for path in loader.items.paths].index("kind0_2.jpg")
+    for batches in epochs:
+        assert [len(batch.ids) for batch in batches] == [4, 4]
+        delivered = np.concatenate([batch.ids for batch in batches])
+        assert delivered[position] == position + 1  # the next one stands in
+        images = torch.cat([batch.images for batch in batches])
+        assert not torch.equal(images[position], images[position + 1])
+        assert sorted(set(delivered.tolist())) == [i for i in range(8) if i != position]
+    assert list(loader.bad_files) == [str(folder / "kind0_2.jpg")]

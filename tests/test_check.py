@@ -144,7 +144,7 @@ def test_what_cannot_be_checked_is_said_in_one_line(tmp_path: Path, capsys: pyte
 
 def test_someone_who_waits_at_a_terminal_sees_how_far_it_is(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     terminal, end_of_child = pty.openpty()
-    child = subprocess.Popen([*COMMAND, make_folder(20)], cwd=tmp_path, stderr=end_of_child, stdout=subprocess.DEVNULL)
+    child = subprocess.Popen([*COMMAND, make_folder(40)], cwd=tmp_path, stderr=end_of_child, stdout=subprocess.DEVNULL)
     os.close(end_of_child)
     shown = b""
     with contextlib.suppress(OSError):  # raised when the child has closed its end

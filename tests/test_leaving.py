@@ -1,157 +1,240 @@
-"""However a loop is left, nothing stays behind, and the next one delivers each picture once."""
+"""However a loop is left, nothing stays behind, and the next one is whole."""
 
+import contextlib
 import gc
 import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch.utils.data import RandomSampler
 
-from fastpets import Loader
+from fastpets import Batch, Items, Loader
 from tests.epochs import pixels_by_id, same
 
-SETTINGS: dict[str, Any] = {"size": 16, "augment": True, "batch_size": 3, "drop_last": False, "device": "cpu"}
+NUM_PICTURES, NUM_BATCHES = 11, 4
+Epoch = tuple[list[int], torch.Tensor]  # ids and images
+
+
+def make_loader(source: Path | Items, **settings: Any) -> Loader:
+    settings = {"batch_size": 3, "size": 32, "augment": True, "drop_last": False, "num_workers": 2, **settings}
+    return Loader(source, device="cpu", **settings)
 
 
 @pytest.fixture
 def loader(make_folder: Callable[..., Path]) -> Loader:
-    loader = Loader(make_folder(11), **SETTINGS)
-    list(loader)  # so that what one epoch hands on to the next is there
+    """A loader that has been used: its pipeline has opened what it opens once."""
+    loader = make_loader(make_folder(NUM_PICTURES))
+    list(loader)
     return loader
 
 
-@pytest.fixture(autouse=True)
-def _nothing_stays_behind() -> Iterator[None]:
-    """No more threads of ours and no more open files after a test than before it."""
-    gc.collect()
-    files = len(os.listdir("/proc/self/fd"))
-    yield
-    gc.collect()
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("fastpets")]
-    assert len(os.listdir("/proc/self/fd")) <= files + 4  # what Python opened for a module or a start of a process
+def num_open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
 
 
-def check_next_epoch(loader: Loader) -> None:
-    """The next epoch is what a loader that was never left would deliver."""
-    expected = Loader(loader.items, **SETTINGS)
+def own_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("fastpets")]
+
+
+def assert_next_is_whole(loader: Loader) -> None:
+    """The next loop delivers every item exactly once, with the pixels of its epoch."""
+    expected = make_loader(loader.items, batch_size=NUM_PICTURES)
     expected.set_epoch(loader.epoch)
-    assert same(pixels_by_id(loader), pixels_by_id(expected))
+    batches = list(loader)
+    assert sorted(i for batch in batches for i in batch.ids) == list(range(NUM_PICTURES))
+    found = {int(i): image for batch in batches for i, image in zip(batch.ids, batch.images, strict=True)}
+    assert same(found, pixels_by_id(expected))
 
 
-@pytest.mark.parametrize("leave_after", range(1, 5))
-def test_a_break_after_any_batch_of_any_epoch_costs_nothing(loader: Loader, leave_after: int) -> None:
+@contextlib.contextmanager
+def nothing_left_behind(loader: Loader) -> Iterator[None]:
+    """No more threads and open files after what is done within than before, and the next loop is whole."""
+    before = num_open_files()
+    yield
+    assert own_threads() == []
+    assert num_open_files() <= before
+    assert_next_is_whole(loader)
+
+
+@pytest.mark.parametrize("cache", ["none", "host"])
+@pytest.mark.parametrize("leave_after", range(1, NUM_BATCHES + 1))
+def test_a_break_after_any_batch_of_any_epoch(make_folder: Callable[..., Path], leave_after: int, cache: str) -> None:
+    loader = make_loader(make_folder(NUM_PICTURES), cache=cache)
+    list(make_loader(loader.items))
     for _ in range(3):
+        with nothing_left_behind(loader):
+            for number, _ in enumerate(loader, start=1):
+                if number == leave_after:
+                    break
+
+
+def test_many_breaks_in_a_row(loader: Loader) -> None:
+    with nothing_left_behind(loader):
+        for _ in range(30):
+            next(iter(loader))
+        assert loader.epoch == 31
+
+
+@pytest.mark.parametrize("leave_after", range(NUM_BATCHES))
+def test_an_exception_in_the_body(loader: Loader, leave_after: int) -> None:
+    with nothing_left_behind(loader), pytest.raises(ZeroDivisionError):
+        [1 // (leave_after - number) for number, _ in enumerate(loader)]
+
+
+def test_an_exception_in_the_transform_of_a_batch(loader: Loader) -> None:
+    def fail(images: torch.Tensor, labels: torch.Tensor) -> None:
+        raise ZeroDivisionError
+
+    with nothing_left_behind(loader):
+        loader.batch_transform = fail
+        with pytest.raises(ZeroDivisionError):
+            list(loader)
+        loader.batch_transform = None
+
+
+def test_an_iterator_that_is_dropped_half_used(loader: Loader) -> None:
+    with nothing_left_behind(loader):
+        batches = iter(loader)
+        next(batches)
+        assert own_threads() != []
+        del batches
+        gc.collect()
+
+
+def test_an_iterator_in_a_cycle_that_the_garbage_collector_finds(loader: Loader) -> None:
+    with nothing_left_behind(loader):
+        holder: list[Any] = [iter(loader)]
+        holder.append(holder)
+        next(holder[0])
+        assert own_threads() != []
+        del holder
+        gc.collect()
+
+
+def test_iterators_that_are_never_advanced(loader: Loader) -> None:
+    with nothing_left_behind(loader):
+        kept = [iter(loader) for _ in range(5)]
+        assert (own_threads(), loader.epoch) == ([], 1)
+        assert_next_is_whole(loader)
+        del kept
+
+
+def test_loops_nested_and_left_at_every_depth(loader: Loader) -> None:
+    with nothing_left_behind(loader):
+        for outer in loader:
+            kept = outer.images.clone()
+            for number, _ in enumerate(loader):
+                assert_next_is_whole(loader)
+                if number == 1:
+                    break
+            assert torch.equal(outer.images, kept)
+
+
+def delivered(batches: Iterable[Batch]) -> Epoch:
+    """The ids in the order in which they came, and their images."""
+    kept = list(batches)
+    return [int(i) for batch in kept for i in batch.ids], torch.cat([batch.images for batch in kept])
+
+
+def assert_epochs(found: list[Epoch], expected: Loader) -> None:
+    """What loops delivered is the epochs from 1 on, as an unused loader has them, each once, in whatever order."""
+    expected.set_epoch(1)
+    for _ in found:
+        ids, images = delivered(expected)
+        assert sum(ids == others and torch.equal(images, theirs) for others, theirs in found) == 1
+
+
+def test_interleaved_loops_are_each_an_epoch_of_its_own(loader: Loader) -> None:
+    with nothing_left_behind(loader):
+        by_turns = zip(*(iter(loader) for _ in range(3)), strict=True)
+        found = [delivered(batches) for batches in zip(*by_turns, strict=True)]
+    assert_epochs(found, make_loader(loader.items))
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_loops_in_several_threads_are_each_an_epoch_of_its_own(loader: Loader, sampled: bool) -> None:
+    settings = {"sampler": RandomSampler(range(NUM_PICTURES))} if sampled else {}
+    shared = make_loader(loader.items, **settings)
+    list(shared)
+    interval = sys.getswitchinterval()
+    torch.manual_seed(3)
+    with nothing_left_behind(shared), ThreadPoolExecutor(4) as pool:
+        sys.setswitchinterval(1e-6)  # so that threads meet everywhere
+        try:
+            found = list(pool.map(lambda _: delivered(shared), range(40)))
+        finally:
+            sys.setswitchinterval(interval)
+    assert torch.initial_seed() == 3  # torch's own generator is as it was
+    assert_epochs(found, make_loader(loader.items, **settings))
+
+
+def test_breaks_in_several_threads(loader: Loader) -> None:
+    def leave(after: int) -> None:
         for number, _ in enumerate(loader, start=1):
-            if number == leave_after:
+            if number == after:
                 break
-        check_next_epoch(loader)
+
+    with nothing_left_behind(loader), ThreadPoolExecutor(4) as pool:
+        list(pool.map(leave, [1, 2, 3, 4] * 5))
 
 
-def test_many_breaks_in_a_row_leave_no_threads_and_no_files(loader: Loader) -> None:
-    for _ in range(30):
-        next(iter(loader))
-    assert loader.epoch == 31
-    check_next_epoch(loader)
-
-
-def test_an_iterator_that_is_dropped_or_never_begun_leaves_nothing(loader: Loader) -> None:
-    iterator = iter(loader)
-    next(iterator)
-    del iterator
-    iter(loader)
-    assert loader.epoch == 2  # the one that was begun
-    check_next_epoch(loader)
-
-
-def test_an_exception_in_the_body_passes_through(loader: Loader) -> None:
-    with pytest.raises(ZeroDivisionError):
-        [1 // 0 for _ in loader]
-    check_next_epoch(loader)
-
-
-def test_loops_side_by_side_are_epochs_of_their_own(loader: Loader) -> None:
-    first, second = iter(loader), iter(loader)
-    found: list[dict[int, torch.Tensor]] = [{}, {}]
-    for batches in zip(first, second, strict=True):
-        for images, batch in zip(found, batches, strict=True):
-            images |= zip(batch.ids.tolist(), batch.images, strict=True)
-    for number, images in enumerate(found, start=1):
-        loader.set_epoch(number)
-        assert same(images, pixels_by_id(loader))
-
-
-def test_loops_in_two_threads_are_epochs_of_their_own(loader: Loader) -> None:
-    found: list[dict[int, torch.Tensor]] = []
-    threads = [threading.Thread(target=lambda: found.append(pixels_by_id(loader))) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+def deliver(source: Items | Loader, answer: Connection) -> None:
+    """What a child process does: epoch 1 of the loader that it has from its parent, or of its own of these items."""
+    loader = source if isinstance(source, Loader) else make_loader(source)
     loader.set_epoch(1)
-    expected = [pixels_by_id(loader), pixels_by_id(loader)]
-    assert len(found) == 2
-    assert all(same(found[0], one) or same(found[1], one) for one in expected)
+    ids, images = delivered(loader)
+    answer.send((ids, images.numpy()))
 
 
-def load_in_child(folder: str, queue: Any) -> None:
-    queue.put(sorted(pixels_by_id(Loader(folder, **SETTINGS))))
-
-
-@pytest.mark.parametrize("method", ["spawn", "fork"])
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_child_process_may_load_while_its_parent_does(loader: Loader, method: str) -> None:
-    context = multiprocessing.get_context(method)
-    iterator = iter(loader)
-    next(iterator)
-    queue = context.Queue()
-    child = context.Process(target=load_in_child, args=(os.path.dirname(loader.items.paths[0]), queue))
-    child.start()
-    try:
-        assert queue.get(timeout=60) == list(range(11))
-    finally:
+@pytest.mark.parametrize("under_way", [False, True])
+@pytest.mark.parametrize("method", ["fork", "spawn", "inherit"])
+def test_a_child_process_loads_and_the_parent_goes_on(loader: Loader, method: str, under_way: bool) -> None:
+    resource_tracker.ensure_running()  # which stays, with an open file
+    context = multiprocessing.get_context("spawn" if method == "spawn" else "fork")
+    with nothing_left_behind(loader):
+        batches = iter(loader)
+        first = [next(batches)] if under_way else []
+        ours, theirs = context.Pipe()
+        child = context.Process(target=deliver, args=(loader if method == "inherit" else loader.items, theirs))
+        child.start()
+        theirs.close()
+        with ours:
+            answered = ours.poll(60)
+            ids, images = ours.recv() if answered else ([], np.zeros(0))
+        child.join(60 if answered else 0)
+        exit_code = child.exitcode
         child.kill()
         child.join()
-        queue.close()
-    assert sum(len(batch.ids) for batch in iterator) == 8
-    check_next_epoch(loader)
+        child.close()
+        mine = delivered([*first, *batches])
+    assert exit_code == 0
+    assert_epochs([(ids, torch.from_numpy(images))], make_loader(loader.items))
+    assert_epochs([mine], make_loader(loader.items))
 
 
-IN_A_LOOP = """
-import sys, time
-from fastpets import Loader
-loader = Loader(sys.argv[1], size=16, augment=True, batch_size=3, device="cpu")
-while True:
-    for batch in loader:
-        print("batch", flush=True)
-        time.sleep(0.01)
+HALF_USED = """
+import sys
+from pathlib import Path
+from tests.test_leaving import make_loader
+loader = make_loader(Path(sys.argv[1]))
+list(loader)
+batches = iter(loader)
+next(batches)
 """
 
 
-def test_ctrl_c_ends_a_loop_at_once(make_folder: Callable[..., Path]) -> None:
-    command = [sys.executable, "-c", IN_A_LOOP, str(make_folder(11))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        for _ in range(9):
-            assert child.stdout.readline() == "batch\n"
-        time.sleep(0.1)
-        child.send_signal(signal.SIGINT)
-        _, errors = child.communicate(timeout=30)
-    assert child.returncode == -signal.SIGINT
-    assert errors.strip().endswith("KeyboardInterrupt")
-    assert "Exception ignored" not in errors
-
-
-def test_python_ends_quietly_with_a_loop_half_way(make_folder: Callable[..., Path]) -> None:
-    code = IN_A_LOOP.split("while")[0] + "batches = iter(loader); next(batches)"
-    child = subprocess.run(
-        [sys.executable, "-c", code, str(make_folder(11))], capture_output=True, text=True, check=True
-    )
-    assert child.stderr == ""
+def test_a_process_that_ends_with_a_half_used_iterator_ends_well(make_folder: Callable[..., Path]) -> None:
+    command = [sys.executable, "-c", HALF_USED, make_folder(NUM_PICTURES)]
+    child = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (child.returncode, child.stdout, child.stderr) == (0, "", "")

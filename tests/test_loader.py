@@ -1,7 +1,6 @@
 """The loader's promises: how pixels are made changes none of them, and nothing is lost on the way."""
 
 import math
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -175,38 +174,6 @@ def test_training_drops_the_incomplete_last_batch_and_validation_does_not(
     assert train.classes == valid.classes
 
 
-def test_a_loop_left_in_its_middle_costs_the_next_one_nothing(make_folder: Callable[..., Path]) -> None:
-    loader = Loader(from_folder(make_folder()), size=SIZE, batch_size=3, augment=True, drop_last=False)
-    expected = Loader(loader.items, size=SIZE, batch_size=3, augment=True, drop_last=False)
-    for leave_after in range(7):
-        for number, _ in enumerate(loader):
-            if number == leave_after:
-                break
-        expected.set_epoch(loader.epoch)
-        assert same(pixels_by_id(loader), pixels_by_id(expected))
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("fastpets")]
-
-
-def test_an_exception_in_the_body_leaves_nothing_behind(make_folder: Callable[..., Path]) -> None:
-    loader = Loader(from_folder(make_folder()), size=SIZE, batch_size=3)
-
-    def fail() -> None:
-        for _ in loader:
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        fail()
-    assert len(pixels_by_id(loader)) == 20
-
-
-def test_nested_loops_over_one_loader_do_not_disturb_each_other(make_folder: Callable[..., Path]) -> None:
-    loader = Loader(from_folder(make_folder(6)), size=SIZE, batch_size=2)
-    expected = pixels_by_id(loader)
-    for outer in loader:
-        assert same(pixels_by_id(loader), expected)
-        assert torch.equal(outer.images[0], expected[int(outer.ids[0])])
-
-
 def test_a_batch_that_somebody_keeps_is_not_overwritten(make_folder: Callable[..., Path]) -> None:
     loader = Loader(from_folder(make_folder()), size=SIZE, batch_size=2)
     kept = [(batch, batch.images.clone()) for batch in loader]
@@ -298,21 +265,3 @@ def test_large_pictures_are_decoded_part_by_part_into_the_same_batch(
         found = pixels_by_id(skipping)
     del expected[5]
     assert same(found, expected)
-
-
-def test_a_bad_file_is_replaced_by_another_with_draws_of_its_own(make_folder: Callable[..., Path]) -> None:
-    folder = make_folder(8)
-    settings = {"size": SIZE, "augment": True, "drop_last": False, "batch_size": 4, "shuffle": False}
-    (folder / "kind0_2.jpg").write_bytes((folder / "kind0_2.jpg").read_bytes()[:1500])  # parses, and does not decode
-    loader = Loader(folder, on_bad_file="replace", **settings)
-    with pytest.warns(UserWarning, match=r"replaced .*kind0_2.jpg"):
-        epochs = [list(loader), list(loader)]
-    position = [Path(path).name for path in loader.items.paths].index("kind0_2.jpg")
-    for batches in epochs:
-        assert [len(batch.ids) for batch in batches] == [4, 4]
-        delivered = np.concatenate([batch.ids for batch in batches])
-        assert delivered[position] == position + 1  # the next one stands in
-        images = torch.cat([batch.images for batch in batches])
-        assert not torch.equal(images[position], images[position + 1])
-        assert sorted(set(delivered.tolist())) == [i for i in range(8) if i != position]
-    assert list(loader.bad_files) == [str(folder / "kind0_2.jpg")]

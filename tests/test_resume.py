@@ -310,3 +310,12 @@ def test_a_state_of_another_number_of_pictures_is_refused(make_folder: Callable[
     with pytest.raises(FastpetsError, match="state of a loader of 12 usable pictures, but here are 11; give the same"):
         loader.load_state_dict(state)
     assert sorted(by_id(epochs(loader, 1)[0])) == list(range(NUM_PICTURES))  # it goes on as it was
+
+
+@pytest.mark.parametrize(("one", "other"), [("random-own", "none"), ("none", "random-own"), ("random", "none")])
+def test_a_state_of_another_kind_of_sampler_is_refused(make_folder: Callable[..., Path], one: str, other: str) -> None:
+    folder = make_folder(NUM_PICTURES)
+    loader = make_loader(folder, one)
+    next(iter(loader))
+    with pytest.raises(FastpetsError, match="another kind of sampler; give the same"):
+        make_loader(folder, other).load_state_dict(loader.state_dict())

@@ -1,0 +1,65 @@
+"""What many items cost: a table of them opened, their cached facts, an epoch's order. Seconds and memory of each.
+
+    python -m bench.items --count 10000000
+
+The files need not be there: the facts are put into the cache as a scan would leave them, in a folder that goes again.
+"""
+
+import argparse
+import os
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=10_000_000)
+    count = parser.parse_args().count
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = folder
+        measure(Path(folder), count)
+
+
+def measure(folder: Path, count: int) -> None:
+    from fastpets import Loader, manifest
+    from fastpets.items import from_csv
+
+    table = folder / "table.csv"
+    with open(table, "w") as file:
+        file.write("file,label\n")
+        file.writelines(
+            f"folder_{i % 1000:04}/some_name_of_a_picture_{i:09}.jpg,class_{i % 1000}\n" for i in range(count)
+        )
+    base_mb, started = resident_mb(), time.perf_counter()
+
+    def lap(name: str) -> None:
+        nonlocal started
+        print(f"{name:32}{time.perf_counter() - started:7.1f} s{resident_mb() - base_mb:8.0f} MB more than before")
+        started = time.perf_counter()
+
+    items, _ = from_csv(table)
+    lap("table opened")
+    facts = np.zeros(count, manifest.FACTS)
+    facts["key"] = items.paths.hashes()
+    facts["kind"], facts["height"], facts["width"] = manifest.DALI, 375, 500
+    manifest._save(items.root, facts)
+    del facts
+    started = time.perf_counter()
+    loader = Loader(items, augment=True, device="cpu")
+    lap("loader made, facts from cache")
+    loader.position.begin()
+    lap("order of an epoch")
+    print(f"at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB, {base_mb:.0f} of them imports")
+
+
+def resident_mb() -> float:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+
+
+if __name__ == "__main__":
+    main()
