@@ -13,7 +13,10 @@ class BadFileError(FastpetsError):
 
     def __init__(self, problems: dict[str, str]) -> None:
         self.problems = problems
-        super().__init__(describe_bad_files(problems) + "; mend or delete, or load with on_bad_file='skip'")
+        super().__init__(
+            describe_bad_files(problems)
+            + "; mend or delete them, or go on without: on_bad_file='skip', --on-bad-file skip"
+        )
 
     def __reduce__(self) -> tuple[type["BadFileError"], tuple[dict[str, str]]]:
         return type(self), (self.problems,)

@@ -26,11 +26,12 @@ def read_encoded(path: str, kind: int, height: int, width: int) -> np.ndarray:
         size = pipelines.parse(encoded) if kind == DALI else None
     except pipelines.Unparsable:
         size = None  # such as WebP without loss but with EXIF
+    by_pillow = size is None
     if size is None:
-        encoded, size = _as_bmp(encoded)
+        size = _size_by_pillow(encoded)
     if sorted(size) != sorted((height, width)):  # by EXIF, the stored sides may be the upright ones swapped
         raise UnusablePicture(f"{size[1]} x {size[0]} px, expected {width} x {height}: it changed since the scan")
-    return np.frombuffer(encoded, np.uint8)
+    return np.frombuffer(_as_bmp(encoded) if by_pillow else encoded, np.uint8)
 
 
 def pillow_rgb(encoded: bytes) -> Image.Image:
@@ -43,12 +44,24 @@ def pillow_rgb(encoded: bytes) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _as_bmp(encoded: bytes) -> tuple[bytes, tuple[int, int]]:
-    """A picture decoded by Pillow as an uncompressed BMP file, and its (height, width)."""
+def _size_by_pillow(encoded: bytes) -> tuple[int, int]:
+    """(height, width) of a picture as it is stored, without decoding it."""
     try:
-        picture = pillow_rgb(encoded)
+        width, height = Image.open(io.BytesIO(encoded)).size
     except Exception as error:  # Pillow's readers meet any bytes, and fail in any way
-        raise UnusablePicture(f"not decoded by Pillow ({type(error).__name__}: {error})") from None
+        raise _refused_by_pillow(error) from None
+    return height, width
+
+
+def _as_bmp(encoded: bytes) -> bytes:
+    """A picture decoded by Pillow as an uncompressed BMP file."""
     file = io.BytesIO()
-    picture.save(file, "BMP")
-    return file.getvalue(), (picture.height, picture.width)
+    try:
+        pillow_rgb(encoded).save(file, "BMP")
+    except Exception as error:
+        raise _refused_by_pillow(error) from None
+    return file.getvalue()
+
+
+def _refused_by_pillow(error: Exception) -> UnusablePicture:
+    return UnusablePicture(f"not decoded by Pillow ({type(error).__name__}: {error})")
