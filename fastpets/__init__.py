@@ -13,6 +13,8 @@ _HOMES = {
     "Items": "items",
     "Learner": "learner",
     "Loader": "loader",
+    "Phase": "schedule",
+    "Recipe": "recipe",
     "create_model": "model",
     "loaders": "opening",
 }

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from fastpets.config import TrainConfig
 from fastpets.console import track
 from fastpets.errors import FastpetsError
+from fastpets.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from fastpets.batch import Batch
@@ -58,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def ceiling(config: CeilingConfig) -> int:
     """Measures loading alone, training on kept batches and training on loaded ones, and prints a line for each."""
+    from fastpets.replay import Replay
     from fastpets.wiring import make_learner
 
     learner = make_learner(config)
@@ -67,10 +68,10 @@ def ceiling(config: CeilingConfig) -> int:
             pass
 
     def train(batch: Batch) -> None:
-        learner.training_step(*batch)
+        learner.stepper.training_step(*batch)
 
-    learner.model.train()
-    kept = loader.replay(config.batches)
+    learner.stepper.train_mode()
+    kept = Replay(loader, config.batches)
     rates = {
         "loading alone": images_per_sec(learner, forever(loader), lambda batch: None, config.seconds),
         "training, batches in memory": images_per_sec(learner, forever(kept), train, config.seconds),

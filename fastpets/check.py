@@ -118,7 +118,8 @@ def decode_all(items: Items, config: CheckConfig) -> tuple[int, dict[str, str]]:
 
 def save(path: Path, problems: dict[str, str]) -> None:
     """Writes the list, whole or not at all, and says where it is."""
-    from fastpets.run_folder import write_bad_files, write_whole
+    from fastpets.run_folder import write_bad_files
+    from fastpets.writing import write_whole
 
     try:
         write_whole(path, lambda staging: write_bad_files(staging, problems))

@@ -29,16 +29,20 @@ def track(iterable: Iterable[Item], description: str, total: int | None) -> Iter
 
 
 class EpochTable:
-    """Prints a line for each epoch, under a heading for each phase: fastai's columns, and pictures per second."""
-
-    HEADING = f"{'epoch':>5}  {'train_loss':>10}  {'valid_loss':>10}  {'error_rate':>10}  {'time':>6}  {'images/s':>8}"
+    """Prints a line for each epoch, under a heading for each phase: fastai's columns, pictures per second, and how much
+    of the training's time went by waiting for pictures. What is of one class alone is left out."""
 
     def __call__(self, result: EpochResult) -> None:
+        names = [name for name in result.metrics if "/" not in name]
         if result.epoch == 0:
-            print(f"{result.phase}\n{self.HEADING}", flush=True)
+            columns = ("train_loss", "valid_loss", "error_rate", *names)
+            heading = "  ".join(f"{column:>10}" for column in columns)
+            print(f"{result.phase}\nepoch  {heading}  {'time':>6}  {'images/s':>8}  bound by", flush=True)
+        values = (result.train_loss, result.valid_loss, result.error_rate, *(result.metrics[name] for name in names))
+        numbers = "  ".join(f"{value:>10.6f}" for value in values)
         minutes, seconds = divmod(round(result.seconds), 60)
         print(
-            f"{result.epoch:>5}  {result.train_loss:>10.6f}  {result.valid_loss:>10.6f}  {result.error_rate:>10.6f}"
-            f"  {f'{minutes:02}:{seconds:02}':>6}  {result.images_per_sec:>8.1f}",
+            f"{result.epoch:>5}  {numbers}  {f'{minutes:02}:{seconds:02}':>6}  {result.images_per_sec:>8.1f}"
+            f"  input {result.input_share:.0%} / compute {1 - result.input_share:.0%}",
             flush=True,
         )

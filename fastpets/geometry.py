@@ -51,6 +51,13 @@ def shrink_factors(
     return np.minimum(factors, np.stack([heights, widths], axis=-1)).clip(min=1)  # 0 pixels: of a bad file
 
 
+def shrunk_sizes(
+    heights: np.ndarray, widths: np.ndarray, size: tuple[int, int], presize: int | None, method: PresizeMethod
+) -> np.ndarray:
+    """Height and width (B, 2) of the pictures once they are shrunk."""
+    return np.stack([heights, widths], axis=-1) // shrink_factors(heights, widths, size, presize, method)
+
+
 def sampling(
     source_from_output: np.ndarray, size: tuple[int, int], supersample: int, shrink: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -4,230 +4,235 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
-from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
 
+from fastpets import distributed, lr_finder, memory, plots
+from fastpets.batch import Batch
 from fastpets.console import EpochTable, track
-from fastpets.errors import FastpetsError
-from fastpets.model import NORM_LAYERS, Classifier
-from fastpets.schedule import Rate, group_rates, one_cycle
+from fastpets.history import EpochResult, Progress
+from fastpets.input_timer import InputTimer
+from fastpets.metrics import compute, make_metrics
+from fastpets.model import Classifier, create_model, has_batch_norm
+from fastpets.progressive import progressive_size
+from fastpets.randomness import RandomState
+from fastpets.recipe import Recipe
+from fastpets.recorder import Recorder
+from fastpets.schedule import Phase, Rate, fine_tune_phases, group_rates, one_cycle
+from fastpets.stepper import Stepper
+from fastpets.weights_file import load_weights, save_weights
 
 if TYPE_CHECKING:
+    from torch.optim.lr_scheduler import LRScheduler
+
     from fastpets.loader import Loader
 
-LOSS_SMOOTHING = 0.98
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpochResult:
-    """One epoch in numbers. `images_per_sec` counts training pictures, `seconds` the validation as well."""
-
-    phase: str
-    epoch: int
-    train_loss: float
-    valid_loss: float
-    error_rate: float
-    seconds: float
-    images_per_sec: float
-
-
-class SmoothedLoss:
-    """The training loss as fastai shows it: an average over a phase's steps, each weighing 0.98 of the next."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.average, self.num_steps = torch.zeros((), device=device), 0
-
-    def update(self, loss: torch.Tensor) -> None:
-        self.average = torch.lerp(loss.detach(), self.average, LOSS_SMOOTHING)
-        self.num_steps += 1
-
-    def value(self) -> float:
-        """The average, freed of its start from 0."""
-        return self.average.item() / (1 - LOSS_SMOOTHING**self.num_steps)
+STATEFUL = ("stepper", "random", "train", "recorder")
 
 
 class Learner:
-    """Trains `model` on batches (images, labels) of `train` and validates it on `valid`, on `train.device`.
+    """Trains a model on the batches of `train` and validates it on `valid`, on `train.device`.
 
-    `amp_dtype` is the precision of autocast, None for full precision; float16 brings a gradient scaler with it.
-    `on_epoch_end` is called with each epoch's result, by default to print it. `history` keeps the results. Raises
-    FastpetsError if the loaders normalise otherwise than pretrained weights expect.
+    `arch` is a Classifier, or a name for create_model. `on_epoch_end` is called with each epoch's result, by default to
+    print it, and `on_step_end` behind each step. `history` keeps the results, `recorder` the loss of every batch. The
+    caller's random state stays as it is. Raises FastpetsError for loaders that the model cannot be trained on.
     """
 
     def __init__(
         self,
         train: Loader,
         valid: Loader,
-        model: Classifier,
+        arch: str | Classifier,
+        recipe: Recipe | None = None,
         *,
-        amp_dtype: torch.dtype | None = None,
-        weight_decay: float = 0.01,
         on_epoch_end: Callable[[EpochResult], None] | None = None,
+        on_step_end: Callable[[], None] | None = None,
     ) -> None:
-        for loader in (train, valid):
-            if loader.output != "float":
-                raise FastpetsError(
-                    'the loader gives uint8 pixels, expected normalised images; leave out output="uint8"'
-                )
-            if model.pretrained and (loader.mean, loader.std) != (model.mean, model.std):
-                raise FastpetsError(
-                    f"the loader normalises by mean {loader.mean} and std {loader.std}, but the weights were "
-                    f"trained with others; make the loaders with mean={model.mean}, std={model.std}"
-                )
-            if len(loader.items.labels) and loader.items.labels.min() < 0:
-                raise FastpetsError("the loader's pictures have no labels, expected one each; see label_from")
-        self.train, self.valid = train, valid
-        self.has_batch_norm = any(isinstance(layer, BatchNorm) for layer in model.modules())
-        if self.has_batch_norm and min(train.batch_size, len(train.sampler)) == 1:
-            raise FastpetsError("training batches of one picture, expected two or more: batch norm cannot train on one")
-        self.device = train.device
-        self.model = model.to(self.device).to(memory_format=torch.channels_last)
-        self.amp_dtype, self.weight_decay = amp_dtype, weight_decay
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp_dtype is torch.float16)
-        self.on_epoch_end = on_epoch_end or EpochTable()
+        self.train, self.valid, self.device = train, valid, train.device
+        self.recipe = recipe or Recipe()
+        model = create_model(arch, len(train.classes), seed=self.recipe.seed) if isinstance(arch, str) else arch
+        model.check(train, trains=True)
+        model.check(valid)
+        self.model, self.stepper = model, Stepper(model, self.recipe, self.device)
+        self.random = RandomState(self.recipe.seed + distributed.rank(), self.device)
+        self.recorder, self.progress, self.full_size = Recorder(), Progress(), train.size
         self.history: list[EpochResult] = []
-        self.unfreeze()
+        self.rate_curve: lr_finder.RateCurve | None = None  # of the latest search
+        self.on_epoch_end, self.on_step_end = on_epoch_end or EpochTable(), on_step_end or (lambda: None)
 
     def freeze(self) -> None:
-        """Trains the head alone, and the norm layers of the whole model, from here on.
-
-        A model that is not pretrained has nothing to keep and is left to train as a whole.
-        """
-        self._train_backbone(not self.model.pretrained)
+        """Trains the head alone, and the norm layers of the whole model, from here on."""
+        self.freeze_to(-1)
 
     def unfreeze(self) -> None:
         """Trains all layers from here on."""
-        self._train_backbone(True)
+        self.freeze_to(0)
 
-    def fit_one_cycle(
-        self,
-        epochs: int,
-        lr_max: Rate,
-        *,
-        pct_start: float = 0.25,
-        div: float = 25.0,
-        phase: str = "one cycle",
-    ) -> None:
+    def freeze_to(self, n: int) -> None:
+        """Trains the layer groups from the `n`-th on, or the last -n; the optimizer starts anew."""
+        self.stepper.freeze_to(n)
+
+    def fit_one_cycle(self, epochs: int, lr_max: Rate, *, pct_start: float = 0.25, div: float = 25.0) -> None:
         """Trains for `epochs`, the rate rising to `lr_max` during `pct_start` of the steps and falling after it."""
-        if epochs == 0:
-            return
-        rates = group_rates(lr_max, 1 + max(group["layer_group"] for group in self.optimizer.param_groups))
-        rates = [rates[group["layer_group"]] for group in self.optimizer.param_groups]
-        scheduler = one_cycle(self.optimizer, rates, epochs * len(self.train), pct_start=pct_start, div=div)
-        smoothed = SmoothedLoss(self.device)
-        for epoch in range(epochs):
-            started = time.perf_counter()
-            num_images = self._train_epoch(scheduler, smoothed, f"{phase} {epoch + 1}/{epochs}")
-            train_loss = smoothed.value()  # waits for the device
-            train_s = time.perf_counter() - started
-            valid_loss, error_rate = self.validate()
-            result = EpochResult(
-                phase=phase,
-                epoch=epoch,
-                train_loss=train_loss,
-                valid_loss=valid_loss,
-                error_rate=error_rate,
-                seconds=time.perf_counter() - started,
-                images_per_sec=num_images / train_s,
-            )
-            self.history.append(result)
-            self.on_epoch_end(result)
+        self.fit([Phase(name="one cycle", epochs=epochs, lr=lr_max, pct_start=pct_start, div=div)])
 
-    def fine_tune(self, epochs: int, base_lr: float = 2e-3, freeze_epochs: int = 1) -> None:
+    def fine_tune(self, epochs: int, base_lr: Rate = 2e-3, freeze_epochs: int = 1) -> None:
         """The head first, then all layers at lower rates, the lower the earlier: fastai's recipe for transfer."""
-        self.freeze()
-        self.fit_one_cycle(freeze_epochs, slice(base_lr), pct_start=0.99, phase="frozen")
-        self.unfreeze()
-        rates = slice(base_lr / 2 / 100, base_lr / 2)
-        self.fit_one_cycle(epochs, rates, pct_start=0.3, div=5.0, phase="unfrozen")
+        self.fit(fine_tune_phases(epochs, base_lr, freeze_epochs))
 
-    @torch.inference_mode()
-    def validate(self) -> tuple[float, float]:
-        """The mean loss and the error rate over the validation items."""
-        self.model.eval()
-        loss = MeanMetric().to(self.device)
-        accuracy = MulticlassAccuracy(num_classes=self.model.num_classes, average="micro").to(self.device)
-        for images, labels in track(self.valid, "validating", len(self.valid)):
-            logits = self._logits(images)
-            loss.update(cross_entropy(logits, labels), weight=len(labels))
-            accuracy.update(logits, labels)
-        return loss.compute().item(), 1 - accuracy.compute().item()
+    def fit(self, phases: Sequence[Phase]) -> None:
+        """Trains through all phases; after `load_state_dict`, what the fit that was interrupted had left of them."""
+        out_of_memory = False
+        try:
+            with self.random.in_use():
+                for number in range(self.progress.phase, len(phases)):
+                    self._fit_phase(number, phases)
+        except RuntimeError as error:
+            if not (out_of_memory := memory.is_out_of_memory(error)):
+                raise
+        if out_of_memory:  # said here, where the failed step's tensors are gone with its frames
+            raise memory.advice(self)
+        self.progress = Progress()
 
-    def _train_epoch(self, scheduler: LRScheduler, smoothed: SmoothedLoss, description: str) -> int:
-        """One pass over the training loader; returns how many pictures there were."""
-        self.model.train()
-        num_images = 0
-        for images, labels in track(self.train, description, len(self.train)):
-            if len(labels) == 1 and self.has_batch_norm:
-                warnings.warn("a batch of one picture is passed over: batch norm cannot train on it", stacklevel=4)
-                continue
-            loss, stepped = self.training_step(images, labels)
-            if stepped:
-                scheduler.step()
-            smoothed.update(loss)
-            num_images += len(labels)
+    def _fit_phase(self, number: int, phases: Sequence[Phase]) -> None:
+        phase, num_groups = phases[number], len(self.model.layer_groups())
+        if self.progress.rates is None:
+            if phase.frozen_to is not None:
+                self.freeze_to(phase.frozen_to)
+            lr = self.lr_find().valley if phase.lr == "auto" else phase.lr
+            self.progress = Progress(phase=number, rates=group_rates(lr, num_groups))
+            self.recorder.begin_phase()
+        rates = self.progress.rates or []
+        rates = [rates[group["layer_group"]] for group in self.stepper.optimizer.param_groups]
+        num_steps = phase.epochs * -(-len(self.train) // self.recipe.accumulate)
+        shape = {"pct_start": phase.pct_start, "div": phase.div}
+        scheduler = one_cycle(self.stepper.optimizer, rates, num_steps, first_step=self.progress.num_steps, **shape)
+        while self.progress.epoch < phase.epochs:
+            if self.recipe.smallest_size is not None:
+                done = sum(earlier.epochs for earlier in phases[:number]) + self.progress.epoch
+                share = done / max(1, sum(each.epochs for each in phases) - 1)
+                self.train.resize(progressive_size(self.recipe.smallest_size, self.full_size, share))
+            self._fit_epoch(phase, scheduler)
+        self.progress = Progress(phase=number + 1)
+
+    def _fit_epoch(self, phase: Phase, scheduler: LRScheduler) -> None:
+        now, started, timer, num_images = self.progress, time.perf_counter(), InputTimer(self.device), 0
+        if not now.is_trained:
+            num_images = self._train_epoch(scheduler, timer, f"{phase.name} {now.epoch + 1}/{phase.epochs}")
+        train_loss = self.recorder.end_epoch()
+        waited_s, train_s = timer.elapsed()
+        now.is_trained = True
+        values = self.validate()
+        result = EpochResult(
+            phase=phase.name,
+            epoch=now.epoch,
+            batches=len(self.recorder.losses),
+            train_loss=train_loss,
+            valid_loss=values.pop("valid_loss"),
+            error_rate=values.pop("error_rate"),
+            metrics=values,
+            seconds=time.perf_counter() - started,
+            images_per_sec=num_images * distributed.world_size() / train_s,
+            input_share=waited_s / train_s,
+        )
+        self.progress = Progress(phase=now.phase, rates=now.rates, epoch=now.epoch + 1, num_steps=now.num_steps)
+        self.history.append(result)
+        self.on_epoch_end(result)
+
+    def _train_epoch(self, scheduler: LRScheduler, timer: InputTimer, description: str) -> int:
+        """One pass over the training loader, or the rest of one; returns how many pictures there were."""
+        now, total, together, num_images = self.progress, len(self.train), self.recipe.accumulate, 0
+        self.stepper.train_mode()
+        for batch in timer.watch(track(self.train, description, total)):
+            if self.can_train_on(batch):
+                num_together = min(together, total - now.num_batches // together * together)
+                loss = self.stepper.backward(batch.images, batch.labels, 1 / num_together)
+                self.recorder.add(loss, self.stepper.optimizer.param_groups[-1]["lr"], batch.ids)
+                num_images += len(batch.labels)
+            now.num_batches += 1
+            if now.num_batches % together == 0 or now.num_batches == total:
+                if self.stepper.step():
+                    scheduler.step()
+                    now.num_steps += 1
+                self.on_step_end()
         return num_images
 
-    def training_step(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, bool]:
-        """The batch's loss before one step of the optimizer, and whether that was taken; the scaler may skip it."""
-        loss = cross_entropy(self._logits(images), labels)
-        return loss, self._step(loss)
+    def can_train_on(self, batch: Batch) -> bool:
+        """Whether a batch has what batch norm needs; warns if not."""
+        if len(batch.labels) > 1 or not has_batch_norm(self.model):
+            return True
+        warnings.warn("a batch of one picture is passed over: batch norm cannot train on it", stacklevel=2)
+        return False
 
-    def _step(self, loss: torch.Tensor) -> bool:
-        self.optimizer.zero_grad()
-        self.scaler.scale(loss).backward()
-        scale = self.scaler.get_scale()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return self.scaler.get_scale() >= scale
+    @torch.inference_mode()
+    def validate(self) -> dict[str, float]:
+        """`valid_loss`, the mean over the validation pictures of all processes, `error_rate`, and other metrics."""
+        model = self.stepper.evaluated_model.eval()
+        distributed.from_first(model.buffers())
+        loss = MeanMetric().to(self.device)
+        metrics = make_metrics(self.recipe.metrics, self.model.num_classes).to(self.device)
+        for images, labels in track(self.valid, "validating", len(self.valid)):
+            logits = self.stepper.logits(images, model)
+            loss.update(cross_entropy(logits, labels), weight=len(labels))
+            metrics.update(logits, labels)
+            self.on_step_end()
+        return {"valid_loss": loss.compute().item(), **compute(metrics, self.train.classes)}
 
-    def _logits(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, C) float32, so that the loss is computed in full precision whatever the model's is."""
-        with torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None):
-            return self.model(images).float()
+    @torch.inference_mode()
+    def get_preds(self, batches: Iterable[Any] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Probabilities (N, C) and labels (N,) on the CPU, of the validation pictures or of (images, labels)."""
+        model = self.stepper.evaluated_model.eval()
+        found = []
+        for images, labels in self.valid if batches is None else batches:
+            logits = self.stepper.logits(images.to(self.device), model)
+            found.append((logits.softmax(1).cpu(), labels.cpu()))
+        probabilities, labels = zip(*found, strict=True)
+        return torch.cat(probabilities), torch.cat(labels)
 
-    def _train_backbone(self, trains: bool) -> None:
-        """Freezes or unfreezes the layers before the head, their norm layers excepted; the optimizer starts anew."""
-        for group in self.model.layer_groups()[:-1]:
-            for layer in _holders(group):
-                for parameter in layer.parameters(recurse=False):
-                    parameter.requires_grad_(trains or isinstance(layer, NORM_LAYERS))
-        self.optimizer = torch.optim.AdamW(
-            _parameter_groups(self.model.layer_groups(), self.weight_decay),
-            betas=(0.95, 0.99),
-            eps=1e-5,
-            fused=True,
-        )
+    def predict(self, path: str | Path) -> tuple[str, int, torch.Tensor]:
+        """A picture's class, the label of that, and the probabilities (C,) of all. Raises BadFileError."""
+        probabilities = self.get_preds(self.valid.like([path]))[0][0]
+        label = int(probabilities.argmax())
+        return self.train.classes[label], label, probabilities
 
+    def one_batch(self) -> Batch:
+        """The training batch that would come next, and still will."""
+        place = self.train.state_dict()
+        batch = next(iter(self.train))
+        self.train.load_state_dict(place)
+        return batch
 
-def _holders(modules: Iterable[nn.Module]) -> list[nn.Module]:
-    """The modules that hold parameters of their own."""
-    return [layer for module in modules for layer in module.modules() if list(layer.parameters(recurse=False))]
+    def lr_find(self, **sweep: Any) -> lr_finder.RateCurve:
+        """The loss over a growing learning rate; all is put back as it was. See fastpets.lr_finder."""
+        self.rate_curve = lr_finder.lr_find(self, **sweep)
+        return self.rate_curve
 
+    def plot_loss(self, file: str | Path | None = None) -> None:
+        """Draws the training loss of every batch and the validation loss of every epoch; see fastpets.plots."""
+        plots.plot_loss(self.recorder, self.history, file)
 
-def _parameter_groups(layer_groups: list[list[nn.Module]], weight_decay: float) -> list[dict]:
-    """The optimizer's groups: those parameters of each layer group that decay, then its norms and biases, which do not.
+    def save(self, file: str | Path) -> None:
+        """Writes the weights that are validated as a safetensors file."""
+        save_weights(self.stepper.evaluated_model, Path(file))
 
-    Each names its layer group, counted from 0, by which rates are given out.
-    """
-    groups: list[dict] = []
-    for number, modules in enumerate(layer_groups):
-        decaying: list[nn.Parameter] = []
-        others: list[nn.Parameter] = []
-        for layer in _holders(modules):
-            for name, parameter in layer.named_parameters(recurse=False):
-                no_decay = isinstance(layer, NORM_LAYERS) or name.endswith("bias")
-                (others if no_decay else decaying).append(parameter)
-        for parameters, decay in ((decaying, weight_decay), (others, 0.0)):
-            if parameters:
-                groups.append({"params": parameters, "weight_decay": decay, "layer_group": number})
-    return groups
+    def load(self, file: str | Path) -> None:
+        """Takes in weights that were saved. Raises FastpetsError if they are of another model."""
+        load_weights(self.model, Path(file))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that `load_state_dict` needs to go on as if nothing had happened; live tensors, to be copied or saved."""
+        state = {name: getattr(self, name).state_dict() for name in STATEFUL}
+        return state | {"progress": asdict(self.progress), "history": [asdict(result) for result in self.history]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a `state_dict` of the same model and data. Raises FastpetsError if they are others."""
+        for name in STATEFUL:
+            getattr(self, name).load_state_dict(state[name])
+        self.progress = Progress(**state["progress"])
+        self.history = [EpochResult(**result) for result in state["history"]]

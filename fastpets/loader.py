@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastpets import settings
 from fastpets.batch import Batch
 from fastpets.buffers import Buffers
 from fastpets.cache import make_cache
@@ -25,13 +26,11 @@ from fastpets.config import (
 )
 from fastpets.epoch import Epoch
 from fastpets.errors import BadFileError, FastpetsError, describe_bad_files
-from fastpets.geometry import shrink_factors
+from fastpets.geometry import MOST_PIXELS, shrunk_sizes
 from fastpets.items import Items
 from fastpets.manifest import BAD, Manifest, scan
 from fastpets.pipelines import Stream
 from fastpets.position import Position, resolve_sampler
-from fastpets.replay import Replay
-from fastpets.settings import check_numbers, check_words, refuse, resolve_augment, resolve_device, resolve_dtype
 from fastpets.sources import as_items
 from fastpets.system import num_processors
 
@@ -110,17 +109,17 @@ class Loader:
         label_from: LabelFrom = "name",
         **of_a_data_loader: Any,
     ) -> None:
-        refuse(of_a_data_loader)
+        settings.refuse(of_a_data_loader)
         self.size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-        check_numbers(batch_size=batch_size, size=min(self.size), presize=presize, supersample=supersample)
+        settings.check_numbers(batch_size=batch_size, size=min(self.size), presize=presize, supersample=supersample)
         words = {"output": output, "layout": layout, "cache": cache, "on_bad_file": on_bad_file}
-        check_words(presize_method=presize_method, borders=borders, label_from=label_from, **words)
+        settings.check_words(presize_method=presize_method, borders=borders, label_from=label_from, **words)
         self.borders, self.supersample = borders, supersample
         self.presize, self.presize_method = presize, presize_method
-        self.augment = resolve_augment(augment)
+        self.augment = settings.resolve_augment(augment)
         trains = self.augment is not None
         self.num_workers = num_workers or num_processors()
-        self.device, self.dtype = resolve_device(device), resolve_dtype(output, dtype)
+        self.device, self.dtype = settings.resolve_device(device), settings.resolve_dtype(output, dtype)
         self.output, self.layout, self.mean, self.std = output, layout, tuple(mean), tuple(std)
         self.batch_transform, self.on_bad_file, self.max_pixels = batch_transform, on_bad_file, max_pixels
         self.bad_files: dict[str, str] = {}
@@ -136,7 +135,8 @@ class Loader:
             ranks=(rank, world_size),
             seed=seed,
         )
-        self.cache, self.buffers = make_cache(cache, self._sizes(), self.device), Buffers(self.device)
+        sizes = shrunk_sizes(self.manifest.heights, self.manifest.widths, self.size, presize, presize_method)
+        self.cache, self.buffers = make_cache(cache, sizes, self.device), Buffers(self.device)
         self.streams: dict[int, list[Stream]] = {}  # idle ones for the next epoch, by the process that made them
         if oddity := self.position.oddity():
             warnings.warn(oddity, stacklevel=2)
@@ -153,11 +153,6 @@ class Loader:
                 f"no picture to load: {len(self.items)} items, of which {len(self.bad_files)} are bad files"
             )
         return manifest
-
-    def _sizes(self) -> np.ndarray:
-        """Height and width (N, 2) of the pictures once they are shrunk."""
-        sides = self.manifest.heights, self.manifest.widths
-        return np.stack(sides, axis=-1) // shrink_factors(*sides, self.size, self.presize, self.presize_method)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -222,9 +217,20 @@ class Loader:
                 yield Batch(images, labels, ids)
         self.position.finished(epoch.course)
 
-    def replay(self, num_batches: int) -> Replay:
-        """The next epoch's first batches kept in memory, to stand in for this loader: what if loading cost nothing?"""
-        return Replay(self, num_batches)
+    def like(self, source: Any, **changes: Any) -> "Loader":
+        """A loader of other pictures, of which no labels are expected, that sees them as this one does."""
+        same = {name: getattr(self, name) for name in settings.SEEING}
+        own: dict[str, Any] = {"augment": self.augment or False, "seed": self.position.seed, "label_from": "none"}
+        if self.output == "uint8":
+            own["dtype"] = torch.float32
+        return Loader(source, **(same | own | changes))
+
+    def resize(self, size: tuple[int, int]) -> None:
+        """Has the epochs that begin from now on come at another size, at most as large as the first if there is a
+        cache, which goes on keeping what that one needs."""
+        if self.cache is not None and self.presize is None:
+            self.presize = MOST_PIXELS * min(self.size)
+        self.size = size
 
     def next_usable(self, i: int) -> int:
         """The item after `i`, or from the first one on, that is no bad file. Raises FastpetsError if there is none."""

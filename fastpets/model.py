@@ -1,7 +1,7 @@
 """The model: a pretrained backbone of torchvision or timm, fastai's head, and its layers in groups."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torchvision
@@ -9,6 +9,10 @@ from torch import nn
 
 from fastpets.config import IMAGENET_MEAN, IMAGENET_STD
 from fastpets.errors import FastpetsError
+from fastpets.randomness import seeded
+
+if TYPE_CHECKING:
+    from fastpets.loader import Loader
 
 NORM_LAYERS = (
     *(nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm),
@@ -38,6 +42,20 @@ class Classifier(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.head(self.backbone(images).flatten(1))
 
+    def check(self, loader: "Loader", *, trains: bool = False) -> None:
+        """Raises FastpetsError for a loader whose batches this model cannot be trained on, or validated."""
+        if loader.output != "float":
+            raise FastpetsError('the loader gives uint8 pixels, expected normalised images; leave out output="uint8"')
+        if self.pretrained and (loader.mean, loader.std) != (self.mean, self.std):
+            raise FastpetsError(
+                f"the loader normalises by mean {loader.mean} and std {loader.std}, but the weights were trained with "
+                f"others; make the loaders with mean={self.mean}, std={self.std}"
+            )
+        if len(loader.items.labels) and loader.items.labels.min() < 0:
+            raise FastpetsError("the loader's pictures have no labels, expected one each; see label_from")
+        if trains and has_batch_norm(self) and min(loader.batch_size, len(loader.sampler)) == 1:
+            raise FastpetsError("training batches of one picture, expected two or more: batch norm cannot train on one")
+
     def layer_groups(self) -> list[list[nn.Module]]:
         """The modules in two groups, backbone and head; a ResNet's backbone in two, cut before layer 3."""
         layers = dict(self.backbone.named_children())
@@ -45,6 +63,11 @@ class Classifier(nn.Module):
             return [[self.backbone], [self.head]]
         late = [layers.pop("layer3"), layers.pop("layer4")]
         return [list(layers.values()), late, [self.head]]
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether a batch of one picture has no variance to normalise by."""
+    return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in model.modules())
 
 
 def head(num_features: int, num_classes: int) -> nn.Sequential:
@@ -66,20 +89,22 @@ def head(num_features: int, num_classes: int) -> nn.Sequential:
     return layers
 
 
-def create_model(arch: str, num_classes: int, weights: str | Path = "default") -> Classifier:
+def create_model(arch: str, num_classes: int, weights: str | Path = "default", *, seed: int = 0) -> Classifier:
     """A classifier on the backbone `arch`, any of torchvision's classification models or "timm/NAME".
 
     `weights`: "default" (the library's best for ImageNet, downloaded once), "none", or a safetensors or pth file with
-    the library's parameter names. Raises FastpetsError if they cannot be had or do not fit.
+    the library's parameter names. What is random about it depends on `seed` alone. Raises FastpetsError if weights
+    cannot be had or do not fit.
     """
     source = str(weights)
-    if arch.startswith("timm/"):
-        backbone = _timm_backbone(arch.removeprefix("timm/"), source)
-    else:
-        backbone = _torchvision_backbone(arch, source)
-    if source not in ("default", "none"):
-        _load_weights(backbone, Path(source))
-    model = Classifier(backbone.module, backbone.num_features, num_classes)
+    with seeded(seed):
+        if arch.startswith("timm/"):
+            backbone = _timm_backbone(arch.removeprefix("timm/"), source)
+        else:
+            backbone = _torchvision_backbone(arch, source)
+        if source not in ("default", "none"):
+            _load_weights(backbone, Path(source))
+        model = Classifier(backbone.module, backbone.num_features, num_classes)
     model.mean, model.std, model.pretrained = backbone.mean, backbone.std, source != "none"
     return model
 

@@ -1,32 +1,21 @@
 """The run folder: what a training run leaves, each file written beside its place and moved in whole."""
 
-import contextlib
 import csv
 import dataclasses
 import json
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import save
-
 from fastpets.errors import FastpetsError
+from fastpets.weights_file import save_weights
+from fastpets.writing import write_whole
 
 if TYPE_CHECKING:
-    from fastpets.learner import EpochResult
+    from fastpets.history import EpochResult
+    from fastpets.lr_finder import RateCurve
     from fastpets.model import Classifier
-
-
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Has a file written beside its place and moves it in when it is whole; else what was there stays."""
-    staging = path.with_name(f".{path.name}.part")
-    try:
-        write(staging)
-        os.replace(staging, path)
-    finally:
-        with contextlib.suppress(OSError):
-            staging.unlink()  # it is there still if writing was interrupted
+    from fastpets.recorder import Recorder
 
 
 def write_bad_files(path: Path, problems: dict[str, str]) -> None:
@@ -38,23 +27,40 @@ def write_bad_files(path: Path, problems: dict[str, str]) -> None:
 
 
 class RunFolder:
-    """A new folder with config.json, metrics.csv, and from the first epoch's end model.safetensors and model.json."""
+    """What a run leaves: config.json, metrics.csv, steps.csv, model.safetensors and model.json, and more where asked.
 
-    def __init__(self, path: Path) -> None:
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    A new folder, unless the run goes on in it. Raises FastpetsError if there is something else already.
+    """
+
+    def __init__(self, path: Path, *, goes_on: bool = False) -> None:
+        if not goes_on and path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise FastpetsError(f"--out {path}: there is something already, expected a new or an empty folder")
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self.rows: list[dict[str, Any]] = []
 
-    def save_config(self, config: dict[str, Any]) -> None:
-        """config.json: all settings of the run, as they were resolved."""
+    def save_config(self, settings: dict[str, Any], resolved: dict[str, Any]) -> None:
+        """config.json: all settings of the run, and what was made of those that leave a choice."""
+        config = {"settings": settings, "resolved": resolved}
         self._write("config.json", lambda path: path.write_text(json.dumps(config, indent=2, default=str) + "\n"))
 
-    def add_result(self, result: "EpochResult") -> None:
-        """metrics.csv: one more row, of an epoch's numbers."""
-        self.rows.append(dataclasses.asdict(result))
-        self._write("metrics.csv", self._write_rows)
+    def save_history(self, history: Sequence["EpochResult"]) -> None:
+        """metrics.csv: a row for each epoch."""
+        rows = [dataclasses.asdict(result) for result in history]
+        for row in rows:
+            row |= row.pop("metrics")
+        self._write("metrics.csv", lambda path: _write_rows(path, rows))
+
+    def save_steps(self, recorder: "Recorder") -> None:
+        """steps.csv: the learning rate of the head and the loss of each batch, and that loss smoothed."""
+        columns = {"lr": recorder.rates, "loss": recorder.losses, "smoothed_loss": recorder.smoothed}
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        self._write("steps.csv", lambda path: _write_rows(path, rows))
+
+    def save_rate_curve(self, curve: "RateCurve") -> None:
+        """lr_finder.csv and lr_finder.png: a sweep of the rate finder."""
+        rows = [{"lr": lr, "loss": loss} for lr, loss in zip(curve.rates, curve.losses, strict=True)]
+        self._write("lr_finder.csv", lambda path: _write_rows(path, rows))
+        self._write("lr_finder.png", curve.plot)
 
     def save_bad_files(self, problems: dict[str, str]) -> None:
         """bad_files.csv: each picture that could not be used, and what was wrong with it."""
@@ -62,15 +68,15 @@ class RunFolder:
 
     def save_model(self, model: "Classifier", description: dict[str, Any]) -> None:
         """model.safetensors and model.json: the weights, and all else that a prediction needs."""
-        state = {name: value.contiguous() for name, value in model.state_dict().items()}
-        self._write("model.safetensors", lambda path: path.write_bytes(save(state)))
+        save_weights(model, self.path / "model.safetensors")
         self._write("model.json", lambda path: path.write_text(json.dumps(description, indent=2) + "\n"))
-
-    def _write_rows(self, path: Path) -> None:
-        with open(path, "w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
-            writer.writeheader()
-            writer.writerows(self.rows)
 
     def _write(self, name: str, write: Callable[[Path], Any]) -> None:
         write_whole(self.path / name, write)
+
+
+def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

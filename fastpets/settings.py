@@ -36,6 +36,12 @@ REFUSED = {
     "in_order": "batches always come in order; leave it out",
 }
 
+# What makes two loaders see a picture alike, by the names of both their arguments and their attributes.
+SEEING = (
+    *("size", "presize", "presize_method", "borders", "supersample", "output", "dtype", "layout", "mean", "std"),
+    *("batch_size", "batch_transform", "num_workers", "device", "on_bad_file", "max_pixels"),
+)
+
 
 def refuse(words: dict[str, Any]) -> None:
     """Raises FastpetsError for a DataLoader's word that means nothing here, TypeError for one that nobody knows."""

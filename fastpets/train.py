@@ -2,59 +2,140 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
+import os
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from fastpets.config import TrainConfig
 from fastpets.console import EpochTable
 from fastpets.errors import FastpetsError
+from fastpets.train_config import TrainConfig, from_json
 
 if TYPE_CHECKING:
-    from fastpets.learner import EpochResult, Learner
+    from fastpets.history import EpochResult
+    from fastpets.learner import Learner
     from fastpets.loader import Loader
     from fastpets.run_folder import RunFolder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line: 0 when trained, 1 if it cannot be done (one line says why), 130 after Ctrl-C."""
+    """Runs the command line: 0 when trained, 1 if it cannot be done (one line says why), 130 after Ctrl-C, 143 after
+    SIGTERM."""
     try:
         config = tyro.cli(TrainConfig, args=arguments, prog="python -m fastpets.train")
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; what went wrong, we say
-        with warnings.catch_warnings():
+        speaks = os.environ.get("RANK", "0") == "0"  # of several processes, the first
+        with warnings.catch_warnings(), contextlib.ExitStack() as stack:
             warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+            if not speaks:
+                nowhere = stack.enter_context(open(os.devnull, "w"))
+                stack.enter_context(contextlib.redirect_stdout(nowhere))
+                warnings.simplefilter("ignore")
             return train(config)
     except FastpetsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nstopped before training began", file=sys.stderr)
+        print("\nstopped", file=sys.stderr)
         return 130
 
 
 def train(config: TrainConfig) -> int:
-    """The whole run: data, model, run folder, both phases of training. Returns the exit status."""
-    from fastpets.run_folder import RunFolder
-    from fastpets.wiring import make_learner, num_threads
+    """The whole run: data, model, run folder, all phases of training. Returns the exit status."""
+    from fastpets import checkpoint, distributed
+    from fastpets.wiring import config_phases, make_learner, with_rate_found
 
-    learner = make_learner(config)
-    _describe(learner.train, learner.valid)
-    run = RunFolder(config.out or Path("runs", f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{config.arch.replace('/', '-')}"))
-    resolved = {"device": learner.device, "threads": num_threads(config), "amp_dtype": learner.amp_dtype}
-    run.save_config({**dataclasses.asdict(config), **resolved})
-    learner.on_epoch_end = _keeper(learner, run, model_description(config, learner.train))
-    status = _fit(learner, config, run)
-    if bad_files := learner.train.bad_files | learner.valid.bad_files:
-        run.save_bad_files(bad_files)
-        print(f"{len(bad_files)} pictures could not be used; {run.path / 'bad_files.csv'} lists them")
-    return status
+    state = None
+    if config.resume is not None:
+        state, config = resumed(config, checkpoint.find(config.resume))
+    try:
+        learner = make_learner(config)
+        _describe(learner.train, learner.valid)
+        if state is None:
+            config = with_rate_found(config, learner)
+        else:
+            learner.load_state_dict(state)
+        phases = config_phases(config, learner.model.pretrained)
+        run = open_run(config, learner, goes_on=state is not None)
+        status = _fit(learner, lambda: learner.fit(phases), run)
+        if status == 0 and learner.history:
+            _conclude(learner, config)
+        if run is not None:
+            _say_what_is_left(learner, run)
+        return status
+    finally:
+        distributed.stop()
+
+
+def resumed(config: TrainConfig, file: Path) -> tuple[dict[str, Any], TrainConfig]:
+    """A checkpoint's state and its run's settings. Raises FastpetsError for flags beside --resume that differ."""
+    from fastpets import checkpoint
+
+    folder = file.parent
+    try:
+        stored = from_json((folder / "config.json").read_text(), out=folder, resume=config.resume)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise FastpetsError(f"{folder / 'config.json'}: {error}, expected the settings of the run") from None
+    free = ("device", "threads", "resume")  # what may be another this time
+    defaults = TrainConfig()
+    for field in dataclasses.fields(TrainConfig):
+        given, default = getattr(config, field.name), getattr(defaults, field.name)
+        if field.name not in free and given not in (default, getattr(stored, field.name)):
+            flag = f"--{field.name.replace('_', '-')}"
+            raise FastpetsError(f"{flag} {given}: the run has {getattr(stored, field.name)}, and goes on with it")
+    return checkpoint.load(file), dataclasses.replace(stored, device=config.device, threads=config.threads)
+
+
+def open_run(config: TrainConfig, learner: Learner, *, goes_on: bool) -> RunFolder | None:
+    """The run's folder, in which each epoch leaves its numbers and its model; None in all processes but the first."""
+    from fastpets import distributed
+    from fastpets.run_folder import RunFolder
+    from fastpets.wiring import num_threads
+
+    if distributed.rank() > 0:
+        learner.on_epoch_end = lambda result: None
+        return None
+    name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{config.arch.replace('/', '-')}"
+    run = RunFolder(config.out or Path("runs", name), goes_on=goes_on)
+    resolved = {"device": learner.device, "threads": num_threads(config), "amp_dtype": learner.recipe.amp_dtype}
+    run.save_config(dataclasses.asdict(config), resolved | {"processes": distributed.world_size()})
+    learner.on_epoch_end = keeper(learner, config, run)
+    return run
+
+
+def keeper(learner: Learner, config: TrainConfig, run: RunFolder) -> Callable[[EpochResult], None]:
+    """What happens at the end of each epoch: a printed line, and all that the run folder keeps, as it is now."""
+    from fastpets import advice, checkpoint
+
+    table, description = EpochTable(), model_description(config, learner.train)
+    log = None
+    if config.tensorboard:
+        from fastpets.tensorboard import TensorBoard
+
+        log = TensorBoard(run.path, learner.history[-1].batches if learner.history else 0)
+
+    def on_epoch_end(result: EpochResult) -> None:
+        table(result)
+        if line := advice.input_waits(result.input_share):
+            print(f"       {line}")
+        if log is not None:
+            log(result, learner.recorder)
+        run.save_history(learner.history)
+        run.save_steps(learner.recorder)
+        if learner.rate_curve is not None:
+            run.save_rate_curve(learner.rate_curve)
+        run.save_model(learner.stepper.evaluated_model, description)
+        checkpoint.save(run.path, len(learner.recorder.losses), learner.state_dict())
+
+    return on_epoch_end
 
 
 def model_description(config: TrainConfig, loader: Loader) -> dict[str, Any]:
@@ -62,7 +143,7 @@ def model_description(config: TrainConfig, loader: Loader) -> dict[str, Any]:
     return {
         "arch": config.arch,
         "classes": list(loader.classes),
-        "size": config.size,
+        "size": config.sizes[1],
         "presize": config.presize,
         "presize_method": config.presize_method,
         "borders": config.borders,
@@ -81,31 +162,50 @@ def _describe(train_loader: Loader, valid_loader: Loader) -> None:
         print(f"no pictures by their names, left out ({len(items.left_out)}): {', '.join(names)}")
 
 
-def _keeper(learner: Learner, run: RunFolder, description: dict[str, Any]) -> Any:
-    """What happens at the end of each epoch: a printed line, a row in metrics.csv, and the model as it is now."""
-    table = EpochTable()
+def _fit(learner: Learner, fit: Callable[[], None], run: RunFolder | None) -> int:
+    """Trains, and keeps a checkpoint if it is asked to stop."""
+    from fastpets import checkpoint
+    from fastpets.interruption import Interrupted, Interruption
 
-    def on_epoch_end(result: EpochResult) -> None:
-        table(result)
-        run.add_result(result)
-        run.save_model(learner.model, description)
-
-    return on_epoch_end
-
-
-def _fit(learner: Learner, config: TrainConfig, run: RunFolder) -> int:
+    if not learner.model.pretrained:
+        print("no pretrained weights: all layers train from the start")
     try:
-        if learner.model.pretrained:
-            learner.fine_tune(config.epochs, config.lr, config.freeze_epochs)
-        else:
-            print("no pretrained weights: all layers train from the start, at one rate")
-            learner.fit_one_cycle(config.epochs, config.lr)
-    except KeyboardInterrupt:
-        kept = f"{run.path} keeps the model of the last one" if learner.history else "there is no model yet"
-        print(f"\nstopped after {len(learner.history)} whole epochs; {kept}")
-        return 130
-    print(f"the model and its numbers are in {run.path}")
+        with Interruption() as interruption:
+            learner.on_step_end = interruption.check
+            fit()
+    except Interrupted as interrupted:
+        if run is not None:
+            checkpoint.save(run.path, len(learner.recorder.losses), learner.state_dict())
+            print(f"\nstopped after {len(learner.history)} whole epochs; --resume {run.path} goes on from here")
+        return 128 + interrupted.number
+    finally:
+        learner.on_step_end = lambda: None
     return 0
+
+
+def _conclude(learner: Learner, config: TrainConfig) -> None:
+    """What is said of the numbers when all phases are over."""
+    from fastpets import advice
+    from fastpets.tta import tta
+
+    recalls = sorted((value, name) for name, value in learner.history[-1].metrics.items() if name.startswith("recall/"))
+    if recalls:
+        print("lowest recall:", ", ".join(f"{name.partition('/')[2]} {value:.3f}" for value, name in recalls[:5]))
+    if config.tta:
+        probabilities, labels = tta(learner, config.tta)
+        error_rate = (probabilities.argmax(1) != labels).float().mean().item()
+        print(f"error rate with test-time augmentation ({config.tta}): {error_rate:.6f}")
+    if line := advice.best_epoch(learner.history, len(learner.valid.position)):
+        print(line)
+
+
+def _say_what_is_left(learner: Learner, run: RunFolder) -> None:
+    """Where to find what the run leaves."""
+    if bad_files := learner.train.bad_files | learner.valid.bad_files:
+        run.save_bad_files(bad_files)
+        print(f"{len(bad_files)} pictures could not be used; {run.path / 'bad_files.csv'} lists them")
+    if learner.history:
+        print(f"the model and its numbers are in {run.path}")
 
 
 if __name__ == "__main__":

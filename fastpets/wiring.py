@@ -2,37 +2,83 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fastpets.config import TrainConfig
+from fastpets import distributed
 from fastpets.errors import FastpetsError
-from fastpets.items import Items
+from fastpets.items import NO_LABEL, Items
 from fastpets.learner import Learner
 from fastpets.loader import Loader
+from fastpets.mixing import make_mix
 from fastpets.model import create_model
 from fastpets.opening import open_items
+from fastpets.recipe import Recipe
+from fastpets.schedule import Phase, fine_tune_phases, parse_rate, parse_schedule
 from fastpets.settings import resolve_device
 from fastpets.system import cpu_has_bfloat16, keep_freed_memory, num_processors
+from fastpets.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from fastpets.model import Classifier
 
 
 def make_learner(config: TrainConfig) -> Learner:
-    """The learner of a run, its loaders and its model; torch is seeded and set to as many threads as are wanted."""
-    device = resolve_device(config.device)
-    torch.manual_seed(config.seed)
+    """The learner of a run, its loaders and its model; torch is set to as many threads as are wanted."""
+    device = resolve_device(distributed.start(config.device))
     torch.set_num_threads(num_threads(config))
     if device.type == "cpu":
         keep_freed_memory()
     amp_dtype = autocast_dtype(device, config.amp_dtype) if config.amp else None
-    train_items, valid_items = config_items(config)
-    model = create_model(config.arch, len(train_items.classes), config.weights)
+    with distributed.first_alone():  # which may download
+        train_items, valid_items = config_items(config)
+        model = create_model(config.arch, len(train_items.classes), config.weights, seed=config.seed)
     train, valid = config_loaders(config, train_items, valid_items, model, device, amp_dtype)
-    return Learner(train, valid, model, amp_dtype=amp_dtype)
+    return Learner(train, valid, model, config_recipe(config, train, amp_dtype))
+
+
+def config_recipe(config: TrainConfig, train: Loader, amp_dtype: torch.dtype | None) -> Recipe:
+    """How the learner trains."""
+    smallest, largest = config.sizes
+    return Recipe(
+        amp_dtype=amp_dtype,
+        weight_decay=config.weight_decay,
+        norms=config.norms,
+        label_smoothing=config.label_smoothing,
+        class_weights=class_weights(train) if config.class_weights else None,
+        mix=make_mix(config.mix, len(train.classes)),
+        accumulate=config.accumulate,
+        clip_norm=config.clip_norm,
+        ema_decay=config.ema,
+        metrics=config.metrics,
+        smallest_size=smallest if smallest != largest else None,
+        compile=config.compile,
+        seed=config.seed,
+    )
+
+
+def config_phases(config: TrainConfig, pretrained: bool) -> list[Phase]:
+    """The phases of training."""
+    if config.schedule is not None:
+        return parse_schedule(config.schedule)
+    lr = parse_rate(config.lr)
+    if pretrained and lr != "auto":  # as it is once with_rate_found has answered it
+        return fine_tune_phases(config.epochs, lr, config.freeze_epochs)
+    return [Phase(name="one cycle", epochs=config.epochs, lr=lr)]
+
+
+def with_rate_found(config: TrainConfig, learner: Learner) -> TrainConfig:
+    """The configuration, with the rate finder's suggestion for the head, which trains first, in place of --lr auto."""
+    if config.lr != "auto" or config.schedule is not None:
+        return config
+    learner.freeze()
+    lr = learner.lr_find().valley
+    learner.unfreeze()
+    print(f"the rate finder suggests {lr:.2e}")
+    return dataclasses.replace(config, lr=repr(lr))
 
 
 def config_loaders(
@@ -46,7 +92,7 @@ def config_loaders(
     """The loaders for training and validation."""
     settings: dict[str, Any] = {
         "batch_size": config.batch_size,
-        "size": config.size,
+        "size": config.sizes[1],
         "presize": config.presize,
         "presize_method": config.presize_method,
         "borders": config.borders,
@@ -65,6 +111,13 @@ def config_loaders(
     sampler = "balanced" if config.balanced else None
     train = Loader(train_items, augment=config.augment, shuffle=True, sampler=sampler, drop_last=True, **settings)
     return train, Loader(valid_items, **settings)
+
+
+def class_weights(train: Loader) -> torch.Tensor:
+    """Weights (C,) float32 of the classes: 1 on average over the pictures, and the same for each class as a whole."""
+    labels = train.items.labels[train.usable]
+    counts = torch.bincount(torch.from_numpy(labels[labels != NO_LABEL]), minlength=len(train.classes))
+    return (len(labels) / ((counts > 0).sum() * counts.clamp(min=1))).float()
 
 
 def config_items(config: TrainConfig) -> tuple[Items, Items]:

@@ -9,13 +9,14 @@ import torch
 
 from fastpets import Learner, Loader, create_model
 from fastpets.items import from_folder
+from fastpets.replay import Replay
 
 
 def test_a_replay_gives_the_first_batches_of_the_next_epoch_over_and_over(make_folder: Callable[..., Path]) -> None:
     loader = Loader(from_folder(make_folder(20)), size=8, batch_size=3, augment=True)
     epoch = list(loader)
     loader.set_epoch(0)
-    replay = loader.replay(2)
+    replay = Replay(loader, 2)
     assert len(replay) == len(loader) == 6
     for _ in range(2):
         found = list(replay)
@@ -29,7 +30,7 @@ def test_a_replay_gives_the_first_batches_of_the_next_epoch_over_and_over(make_f
 def test_a_learner_trains_on_a_replay(make_folder: Callable[..., Path]) -> None:
     train, valid = (Loader(from_folder(make_folder(20, name=name)), size=32, batch_size=4, augment=name == "train",
                            device="cpu") for name in ("train", "valid"))  # fmt: skip
-    learner = Learner(train.replay(2), valid, create_model("resnet18", 2, "none"))
+    learner = Learner(Replay(train, 2), valid, create_model("resnet18", 2, "none"))
     learner.fit_one_cycle(1, 1e-3)
     assert len(learner.history) == 1
 

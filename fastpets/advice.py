@@ -1,0 +1,45 @@
+"""What the numbers of a run suggest to do next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastpets.learner import EpochResult
+
+WAITS_TOO_MUCH = 0.1  # of the time, for pictures
+
+
+def best_epoch(history: Sequence[EpochResult], num_valid: int) -> str | None:
+    """Which epoch of the last phase was the best, if it was not the last, and what to do about it.
+
+    With one cycle that epoch's weights are no good choice: the rate was still high. So the advice is to train again,
+    for as many epochs.
+    """
+    phase = [result for result in history if result.phase == history[-1].phase] if history else []
+    if len(phase) < 2:
+        return None
+    last, best = phase[-1], min(phase, key=lambda result: (result.error_rate, result.epoch))
+    pictures = round((last.error_rate - best.error_rate) * num_valid)
+    if pictures == 0:
+        return None
+    noise = math.sqrt(best.error_rate * (1 - best.error_rate) * num_valid)  # of a count of errors, binomial
+    found = (
+        f"epoch {best.epoch} of the {best.phase} phase had the lowest error rate, {best.error_rate:.4f}; the last has "
+        f"{last.error_rate:.4f}, {pictures} {'picture' if pictures == 1 else 'pictures'} more"
+    )
+    if pictures <= noise:
+        return f"{found}, which is within the chance of {num_valid} pictures"
+    return f"{found}: to train anew with {best.epoch + 1} epochs in that phase may be better"
+
+
+def input_waits(share: float) -> str | None:
+    """What to do if training waited for its pictures."""
+    if share <= WAITS_TOO_MUCH:
+        return None
+    return (
+        f"it waited for pictures {share:.0%} of the time: keep them decoded (--cache auto), allow more --threads, "
+        "or store pictures no larger than they are used"
+    )

@@ -1,0 +1,55 @@
+"""What to do when the memory does not suffice for a training step."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING
+
+import torch
+
+from fastpets.errors import FastpetsError
+
+if TYPE_CHECKING:
+    from fastpets.learner import Learner
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is torch's for memory that it cannot have, on a GPU or on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def advice(learner: Learner) -> FastpetsError:
+    """What to say of a batch size that does not fit: which one does, tried out by training steps that are undone."""
+    tried = learner.train.batch_size
+    fitting = tried // 2
+    while fitting and not _fits(learner, fitting):
+        fitting //= 2
+    what = f"out of memory at a batch size of {tried}, {' x '.join(map(str, learner.train.size))} px"
+    others = "; --amp, a smaller --size or a smaller --arch need less, too"
+    if not fitting:
+        return FastpetsError(f"{what}, and at all smaller ones{others}")
+    accumulate = -(-tried // fitting) * learner.recipe.accumulate
+    return FastpetsError(
+        f"{what}; {fitting} fits: --batch-size {fitting} --accumulate {accumulate} trains on as many a step{others}"
+    )
+
+
+def _fits(learner: Learner, batch_size: int) -> bool:
+    """Whether a forward and backward pass on so many black pictures can be had."""
+    gc.collect()  # what the failed step held
+    if learner.device.type == "cuda":
+        torch.cuda.empty_cache()
+    learner.stepper.optimizer.zero_grad()
+    images = torch.zeros(batch_size, 3, *learner.train.size, device=learner.device, dtype=learner.train.dtype)
+    labels = torch.zeros(batch_size, dtype=torch.int64, device=learner.device)
+    try:
+        learner.stepper.backward(images, labels)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            return False
+        raise
+    finally:
+        learner.stepper.optimizer.zero_grad()
+    return True

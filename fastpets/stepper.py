@@ -1,0 +1,99 @@
+"""The stepper: a model with its optimizer, and what one batch does to them."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from fastpets import distributed, optimizer
+from fastpets.errors import FastpetsError
+from fastpets.model import Classifier
+from fastpets.recipe import Recipe
+
+
+class Stepper:
+    """Takes a model's training steps on `device`, as the recipe says: precision, loss, mixing, clipping, averaging."""
+
+    def __init__(self, model: Classifier, recipe: Recipe, device: torch.device) -> None:
+        self.model, self.recipe, self.device = model.to(device).to(memory_format=torch.channels_last), recipe, device
+        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.amp_dtype is torch.float16)
+        self.loss = nn.CrossEntropyLoss(recipe.class_weights, label_smoothing=recipe.label_smoothing).to(device)
+        self.ema: AveragedModel | None = None
+        if recipe.ema_decay is not None:
+            self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay), use_buffers=True)
+        self.freeze_to(0)
+
+    def freeze_to(self, n: int) -> None:
+        """Trains the layer groups from the `n`-th on, or the last -n; the optimizer starts anew.
+
+        A model that is not pretrained has nothing to keep and is left to train as a whole.
+        """
+        self.frozen_to = n if self.model.pretrained else 0
+        optimizer.freeze(self.model, self.frozen_to, self.recipe.norms)
+        self.optimizer = optimizer.adamw(self.model, self.recipe.weight_decay)
+        self.trained_model: nn.Module = self.model  # lets go of what averaged the gradients of other layers
+        compiled: Any = torch.compile(self.model) if self.recipe.compile else self.model
+        self.trained_model = distributed.averaging_gradients(compiled, self.device)
+
+    def train_mode(self) -> None:
+        """Readies the model for training steps."""
+        optimizer.train_mode(self.model, self.frozen_to, self.recipe.norms)
+        self.optimizer.zero_grad()
+
+    def training_step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The batch's loss before one step of the optimizer."""
+        loss = self.backward(images, labels)
+        self.step()
+        return loss
+
+    def backward(self, images: torch.Tensor, labels: torch.Tensor, weight: float = 1.0) -> torch.Tensor:
+        """The loss of a batch, whose gradients, times `weight`, are added to what is there."""
+        if self.recipe.mix is not None:
+            images, labels = self.recipe.mix(images, labels)
+        loss = self.loss(self.logits(images, self.trained_model), labels)
+        self.scaler.scale(loss * weight).backward()
+        return loss.detach()
+
+    def step(self) -> bool:
+        """One step of the optimizer; False if the scaler skipped it, for gradients beyond float16."""
+        if self.recipe.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        scale = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        stepped = self.scaler.get_scale() >= scale
+        if stepped and self.ema is not None:
+            self.ema.update_parameters(self.model)
+        return stepped
+
+    def logits(self, images: torch.Tensor, model: nn.Module) -> torch.Tensor:
+        """(B, C) float32, so that the loss is computed in full precision whatever the model's is."""
+        with torch.autocast(self.device.type, self.recipe.amp_dtype, enabled=self.recipe.amp_dtype is not None):
+            return model(images).float()
+
+    @property
+    def evaluated_model(self) -> Classifier:
+        """What is validated and kept: the moving average, if there is one, else the model."""
+        return self.model if self.ema is None else cast(Classifier, self.ema.module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it, for `load_state_dict`."""
+        holders = ("model", "optimizer", "scaler", *(["ema"] if self.ema else []))
+        return {"frozen_to": self.frozen_to} | {name: getattr(self, name).state_dict() for name in holders}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a `state_dict`. Raises FastpetsError if it is of another model."""
+        try:
+            self.model.load_state_dict(state["model"])
+            if self.ema is not None:
+                self.ema.load_state_dict(state["ema"])
+        except (RuntimeError, KeyError) as error:
+            raise FastpetsError(f"a state of another model: {' '.join(str(error).split())[:300]}") from None
+        self.freeze_to(state["frozen_to"])
+        optimizer.load_state(self.optimizer, state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])

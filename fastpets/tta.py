@@ -1,0 +1,27 @@
+"""Test-time augmentation, as fastai does it: a picture's prediction averaged with those of its augmented versions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from fastpets.errors import FastpetsError
+
+if TYPE_CHECKING:
+    from fastpets.learner import Learner
+
+PLAIN_WEIGHT = 0.25  # of the picture as it is; the rest is the mean over the augmented ones
+
+
+def tta(learner: Learner, num_augmented: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
+    """Probabilities (N, C) and labels (N,) of the validation pictures, each also seen `num_augmented` times as training
+    sees it. Raises FastpetsError if training augments nothing."""
+    if learner.train.augment is None:
+        raise FastpetsError("test-time augmentation, but training has none to do it with; give --augment, or no --tta")
+    augmented = learner.valid.like(learner.valid.items, augment=learner.train.augment, shuffle=False, drop_last=False)
+    draws = [
+        learner.get_preds(augmented)[0] for _ in range(num_augmented)
+    ]  # each pass is an epoch with draws of its own
+    plain, labels = learner.get_preds()
+    return torch.lerp(torch.stack(draws).mean(0), plain, PLAIN_WEIGHT), labels

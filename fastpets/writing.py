@@ -1,0 +1,18 @@
+"""Files that are there whole or not at all."""
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Has a file written beside its place and moves it in when it is whole; else what was there stays."""
+    staging = path.with_name(f".{path.name}.part")
+    try:
+        write(staging)
+        os.replace(staging, path)
+    finally:
+        with contextlib.suppress(OSError):
+            staging.unlink()  # it is there still if writing was interrupted
