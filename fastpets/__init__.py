@@ -13,7 +13,7 @@ _HOMES = {
     "Items": "items",
     "Learner": "learner",
     "Loader": "loader",
-    "Phase": "schedule",
+    "Phase": "phases",
     "Recipe": "recipe",
     "create_model": "model",
     "loaders": "opening",

@@ -32,7 +32,7 @@ def best_epoch(history: Sequence[EpochResult], num_valid: int) -> str | None:
     )
     if pictures <= noise:
         return f"{found}, which is within the chance of {num_valid} pictures"
-    return f"{found}: to train anew with {best.epoch + 1} epochs in that phase may be better"
+    return f"{found}: to train anew with --epochs {best.epoch + 1} for that phase may be better"
 
 
 def input_waits(share: float) -> str | None:

@@ -55,6 +55,7 @@ def transforms(
     widths: np.ndarray,
     *,
     size: tuple[int, int],
+    shrunk_for: tuple[int, int] | None = None,
     presize: int | None = None,
     presize_method: PresizeMethod = "crop",
     supersample: int = 1,
@@ -66,8 +67,9 @@ def transforms(
 ) -> Transforms:
     """Matrices and tables for pictures `ids` (B,) of upright `heights` and `widths` (B,) in pixels.
 
-    `size` is the output's (height, width). Without `augment` (validation) nothing is drawn: the middle of the picture,
-    resized. `normalization` is a mean and a std of three channels; without it the tables give 8-bit values.
+    `size` is the output's (height, width); pictures are shrunk as for `shrunk_for`, by default that size. Without
+    `augment` (validation) nothing is drawn: the middle of the picture, resized. `normalization` is a mean and a std of
+    three channels; without it the tables give 8-bit values.
     `occurrences` (B,) tells apart the draws for a picture that comes more than once in an epoch.
     """
     if augment is None:
@@ -82,7 +84,7 @@ def transforms(
         canvas_from_crop = canvas_from_canvas(todo, u, size[1] / size[0]) @ random_crop(u, augment.min_scale)
         picture_from_crop = picture_from_canvas @ canvas_from_crop
         of_values = changed_values(todo)
-    shrink = geometry.shrink_factors(heights, widths, size, presize, presize_method)
+    shrink = geometry.shrink_factors(heights, widths, shrunk_for or size, presize, presize_method)
     source_from_picture = geometry.matrices([[1 / shrink[:, 1], 0, 0], [0, 1 / shrink[:, 0], 0], [0, 0, 1]])
     source_from_output = source_from_picture @ picture_from_crop @ geometry.crop_from_output(size)
     return Transforms(

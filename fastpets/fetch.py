@@ -135,6 +135,7 @@ class Fetcher:
             manifest.heights[ids],
             manifest.widths[ids],
             size=loader.size,
+            shrunk_for=loader.shrunk_for,
             presize=loader.presize,
             presize_method=loader.presize_method,
             supersample=loader.supersample,

@@ -20,11 +20,12 @@ from fastpets.history import EpochResult, Progress
 from fastpets.input_timer import InputTimer
 from fastpets.metrics import compute, make_metrics
 from fastpets.model import Classifier, create_model, has_batch_norm
+from fastpets.phases import Phase, Rate, fine_tune_phases
 from fastpets.progressive import progressive_size
 from fastpets.randomness import RandomState
 from fastpets.recipe import Recipe
 from fastpets.recorder import Recorder
-from fastpets.schedule import Phase, Rate, fine_tune_phases, group_rates, one_cycle
+from fastpets.schedule import group_rates, one_cycle
 from fastpets.stepper import Stepper
 from fastpets.weights_file import load_weights, save_weights
 

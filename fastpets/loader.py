@@ -26,7 +26,7 @@ from fastpets.config import (
 )
 from fastpets.epoch import Epoch
 from fastpets.errors import BadFileError, FastpetsError, describe_bad_files
-from fastpets.geometry import MOST_PIXELS, shrunk_sizes
+from fastpets.geometry import shrunk_sizes
 from fastpets.items import Items
 from fastpets.manifest import BAD, Manifest, scan
 from fastpets.pipelines import Stream
@@ -59,8 +59,9 @@ class Loader:
         sampler: a torch sampler of item ids, in place of `shuffle`; or "balanced": as many pictures as there are, every
             class equally often. An item that comes more than once in an epoch is augmented anew each time.
         rank, world_size: which of how many processes this is, by default as torch.distributed says when an epoch
-            begins. A step of all takes `batch_size` pictures for each. For training they take equally many; else every
-            picture comes once, in one of them. A DistributedSampler, which has its share already, is left alone.
+            begins. A step of all takes `batch_size` pictures for each. For training they take equally many; else, and
+            with `shuffle=False`, every picture comes once, in one of them. A DistributedSampler, which has its share
+            already, is left alone.
         seed: of the order and of all draws, from 0.
         num_workers: threads that read and decode, by default all processors that this process may use.
         device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:1".
@@ -115,7 +116,7 @@ class Loader:
         words = {"output": output, "layout": layout, "cache": cache, "on_bad_file": on_bad_file}
         settings.check_words(presize_method=presize_method, borders=borders, label_from=label_from, **words)
         self.borders, self.supersample = borders, supersample
-        self.presize, self.presize_method = presize, presize_method
+        self.shrunk_for, self.presize, self.presize_method = self.size, presize, presize_method
         self.augment = settings.resolve_augment(augment)
         trains = self.augment is not None
         self.num_workers = num_workers or num_processors()
@@ -131,7 +132,7 @@ class Loader:
             shuffle=trains if shuffle is None else shuffle,
             sampler=resolve_sampler(sampler, self.items.labels, self.usable),
             drop_last=trains if drop_last is None else drop_last,
-            even=trains,
+            even=trains and shuffle is not False,
             ranks=(rank, world_size),
             seed=seed,
         )
@@ -226,11 +227,9 @@ class Loader:
         return Loader(source, **(same | own | changes))
 
     def resize(self, size: tuple[int, int]) -> None:
-        """Has the epochs that begin from now on come at another size, at most as large as the first if there is a
-        cache, which goes on keeping what that one needs."""
-        if self.cache is not None and self.presize is None:
-            self.presize = MOST_PIXELS * min(self.size)
+        """Has the epochs that begin from now on come at another size; what a cache keeps stays as it is."""
         self.size = size
+        self.shrunk_for = size if self.cache is None else self.shrunk_for
 
     def next_usable(self, i: int) -> int:
         """The item after `i`, or from the first one on, that is no bad file. Raises FastpetsError if there is none."""

@@ -96,7 +96,7 @@ class Recorder:
             number, self._pending = len(self.losses) + 1, deque()
             shown = "" if step.ids is None else f" on the pictures {' '.join(map(str, step.ids))}"
             raise FastpetsError(
-                f"the loss of step {number} is {loss}, at a learning rate of {step.lr:.2e}{shown}: take a lower --lr, "
+                f"the loss of batch {number} is {loss}, at a learning rate of {step.lr:.2e}{shown}: take a lower --lr, "
                 "--clip-norm 1, or --amp-dtype bfloat16 if it was float16, and look at these pictures"
             )
         self.average = SMOOTHING * self.average + (1 - SMOOTHING) * loss

@@ -23,6 +23,7 @@ from fastpets.config import (
     parse_size,
 )
 from fastpets.errors import FastpetsError
+from fastpets.phases import parse_rate, parse_schedule
 
 MetricName = Literal["accuracy", "top5", "macro_f1", "recall"]
 
@@ -128,14 +129,17 @@ class TrainConfig:
         for name, low, high in RANGES:
             if (value := getattr(self, name)) is not None:
                 check_range(f"--{name.replace('_', '-')}", value, low, high)
+        parse_rate(self.lr)
+        if self.schedule is not None:
+            parse_schedule(self.schedule)
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise FastpetsError(f"--device: {self.device!r}, expected auto, cpu, cuda or cuda:N")
 
     @property
     def sizes(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """(height, width) of the first epoch's pictures and of the last one's."""
-        first, _, last = self.size.partition(":")
-        return parse_size(first), parse_size(last or first)
+        first, colon, last = self.size.partition(":")
+        return parse_size(first), parse_size(last if colon else first)
 
 
 RANGES = (

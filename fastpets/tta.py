@@ -19,9 +19,10 @@ def tta(learner: Learner, num_augmented: int = 4) -> tuple[torch.Tensor, torch.T
     sees it. Raises FastpetsError if training augments nothing."""
     if learner.train.augment is None:
         raise FastpetsError("test-time augmentation, but training has none to do it with; give --augment, or no --tta")
-    augmented = learner.valid.like(learner.valid.items, augment=learner.train.augment, shuffle=False, drop_last=False)
-    draws = [
-        learner.get_preds(augmented)[0] for _ in range(num_augmented)
-    ]  # each pass is an epoch with draws of its own
-    plain, labels = learner.get_preds()
+    alone = {"rank": 0, "world_size": 1}  # all of the pictures, in each process
+    augmented = learner.valid.like(
+        learner.valid.items, augment=learner.train.augment, shuffle=False, drop_last=False, **alone
+    )
+    draws = [learner.get_preds(augmented)[0] for _ in range(num_augmented)]  # each pass draws anew
+    plain, labels = learner.get_preds(learner.valid.like(learner.valid.items, **alone))
     return torch.lerp(torch.stack(draws).mean(0), plain, PLAIN_WEIGHT), labels

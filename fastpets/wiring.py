@@ -16,8 +16,8 @@ from fastpets.loader import Loader
 from fastpets.mixing import make_mix
 from fastpets.model import create_model
 from fastpets.opening import open_items
+from fastpets.phases import Phase, fine_tune_phases, parse_rate, parse_schedule
 from fastpets.recipe import Recipe
-from fastpets.schedule import Phase, fine_tune_phases, parse_rate, parse_schedule
 from fastpets.settings import resolve_device
 from fastpets.system import cpu_has_bfloat16, keep_freed_memory, num_processors
 from fastpets.train_config import TrainConfig

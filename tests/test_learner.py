@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,8 +10,12 @@ from torch.nn.functional import cross_entropy
 
 import fastpets
 from fastpets.errors import FastpetsError
-from fastpets.learner import EpochResult, Learner, SmoothedLoss
+from fastpets.history import EpochResult
+from fastpets.learner import Learner
 from fastpets.model import NORM_LAYERS, Classifier, create_model
+from fastpets.phases import Phase
+from fastpets.recipe import Recipe
+from fastpets.schedule import group_rates
 
 State = dict[str, torch.Tensor]
 
@@ -69,44 +72,45 @@ def test_nothing_is_frozen_in_a_model_that_is_not_pretrained(learner: Learner) -
 
 
 def test_fine_tune_runs_two_phases_with_fastais_rates(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
-    cycles: list[tuple] = []
+    seen: list[tuple[Phase, int]] = []
 
-    def fit_one_cycle(epochs: int, lr_max: float | slice, **settings: float) -> None:
-        trains = sum(parameter.requires_grad for parameter in learner.model.parameters())
-        cycles.append((epochs, lr_max, settings, trains))
+    def fit_epoch(phase: Phase, scheduler: object) -> None:
+        seen.append((phase, sum(parameter.requires_grad for parameter in learner.model.parameters())))
+        learner.progress.epoch = phase.epochs
 
-    monkeypatch.setattr(learner, "fit_one_cycle", fit_one_cycle)
+    monkeypatch.setattr(learner, "_fit_epoch", fit_epoch)
     learner.fine_tune(4, 4e-3, freeze_epochs=2)
-    (frozen, unfrozen), everything = cycles, len(list(learner.model.parameters()))
-    assert frozen[:3] == (2, slice(4e-3), {"pct_start": 0.99, "phase": "frozen"})
-    assert unfrozen[:3] == (4, slice(2e-5, 2e-3), {"pct_start": 0.3, "div": 5.0, "phase": "unfrozen"})
-    assert frozen[3] < unfrozen[3] == everything
+    (frozen, some), (unfrozen, all_of_them) = seen
+    assert frozen == Phase(name="frozen", epochs=2, lr=slice(4e-3), frozen_to=-1, pct_start=0.99)
+    rates = slice(2e-5, 2e-3)
+    assert unfrozen == Phase(name="unfrozen", epochs=4, lr=rates, frozen_to=0, pct_start=0.3, div=5.0)
+    assert some < all_of_them == len(list(learner.model.parameters()))
 
 
 def test_freezing_clears_the_optimizer_and_consecutive_cycles_do_not(learner: Learner) -> None:
     learner.fit_one_cycle(1, 1e-3)
-    optimizer = learner.optimizer
+    optimizer = learner.stepper.optimizer
     assert len(optimizer.state) == len(list(learner.model.parameters()))
     learner.fit_one_cycle(1, 1e-3)
-    assert learner.optimizer is optimizer
+    assert learner.stepper.optimizer is optimizer
     learner.freeze()
-    assert len(learner.optimizer.state) == 0
+    assert len(learner.stepper.optimizer.state) == 0
 
 
 def test_the_optimizer_is_fastais_adam_with_rates_by_layer_group(learner: Learner) -> None:
-    from fastpets.schedule import group_rates
-
     rates = group_rates(slice(1e-6, 1e-4), 3)
     seen: list[list[float]] = []
-    learner.optimizer.register_step_pre_hook(
+    learner.stepper.optimizer.register_step_pre_hook(
         lambda optimizer, *_: seen.append([group["lr"] for group in optimizer.param_groups])
     )
     learner.fit_one_cycle(1, slice(1e-6, 1e-4), div=25.0)
     assert len(seen) == len(learner.train)
-    for group, rate in zip(learner.optimizer.param_groups, seen[0], strict=True):
+    for group, rate in zip(learner.stepper.optimizer.param_groups, seen[0], strict=True):
         assert rate == pytest.approx(rates[group["layer_group"]] / 25)
         assert (group["eps"], group["betas"][1], group["weight_decay"] in (0, 0.01)) == (1e-5, 0.99, True)
-    decaying = {id(p) for group in learner.optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    decaying = {
+        id(p) for group in learner.stepper.optimizer.param_groups if group["weight_decay"] for p in group["params"]
+    }
     undecayed = of_norms(learner.model) | {
         name for name, _ in learner.model.named_parameters() if name.endswith("bias")
     }
@@ -115,7 +119,7 @@ def test_the_optimizer_is_fastais_adam_with_rates_by_layer_group(learner: Learne
 
 def test_validation_weighs_every_picture_alike(learner: Learner) -> None:
     learner.valid.position.batch_size = 4  # 6 pictures: the second batch is shorter
-    loss, error_rate = learner.validate()
+    values = learner.validate()
     logits, labels = [], []
     learner.model.eval()
     with torch.no_grad():
@@ -124,18 +128,8 @@ def test_validation_weighs_every_picture_alike(learner: Learner) -> None:
             labels.append(batch_labels)
     logits, labels = torch.cat(logits), torch.cat(labels)
     assert len(labels) == 6
-    assert loss == pytest.approx(cross_entropy(logits, labels).item(), rel=1e-5)
-    assert error_rate == pytest.approx((logits.argmax(1) != labels).float().mean().item())
-
-
-def test_the_training_loss_shown_is_fastais_smoothed_one() -> None:
-    losses = np.random.default_rng(0).random(30)
-    smoothed, average = SmoothedLoss(torch.device("cpu")), 0.0
-    for number, loss in enumerate(losses, start=1):
-        smoothed.update(torch.tensor(loss, dtype=torch.float32))
-        average = 0.98 * average + 0.02 * loss
-        # float32 rounds 2**-24 at each of the three operations of each step.
-        assert smoothed.value() == pytest.approx(average / (1 - 0.98**number), rel=3 * number * 2**-24 + 1e-6)
+    assert values["valid_loss"] == pytest.approx(cross_entropy(logits, labels).item(), rel=1e-5)
+    assert values["error_rate"] == pytest.approx((logits.argmax(1) != labels).float().mean().item())
 
 
 def test_each_epoch_is_reported_once_and_kept_in_the_history(learner: Learner) -> None:
@@ -169,31 +163,18 @@ def test_the_model_and_its_images_are_channels_last(learner: Learner) -> None:
     assert learner.model.backbone.layer1[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_bfloat16_autocast_computes_the_loss_in_float32(learner: Learner) -> None:
-    learner.amp_dtype = torch.bfloat16
-    seen: list[torch.dtype] = []
-    learner.model.backbone.conv1.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
-    assert learner._logits(torch.zeros(2, 3, 32, 32)).dtype == torch.float32
-    assert seen == [torch.bfloat16]
-
-
-def test_a_step_that_the_scaler_skips_changes_nothing_and_is_told(learner: Learner) -> None:
-    learner.scaler = torch.amp.GradScaler("cpu", enabled=True, init_scale=2.0**10)
-    images, labels = next(iter(learner.train))
-    before = state(learner.model)
-    assert not learner._step(cross_entropy(learner._logits(images), labels) * float("inf"))
-    assert not changed(before, state(learner.model)) & {name for name, _ in learner.model.named_parameters()}
-    assert learner._step(cross_entropy(learner._logits(images), labels))
-
-
 def test_two_runs_with_one_seed_end_in_the_same_weights(make_folder: Callable[..., Path]) -> None:
     folder = make_folder(20)
     finals = []
     for _ in range(2):
         train, valid = fastpets.loaders(folder, size=32, batch_size=8, seed=3)
-        torch.manual_seed(3)
-        learner = Learner(train, valid, create_model("resnet18", 2, "none"), on_epoch_end=lambda result: None)
+        torch.manual_seed(len(finals))  # the caller's, which is neither used nor changed
+        before = torch.get_rng_state()
+        model = create_model("resnet18", 2, "none", seed=3)
+        learner = Learner(train, valid, model, Recipe(seed=3), on_epoch_end=lambda result: None)
         learner.fit_one_cycle(1, 1e-3)
+        learner.lr_find(num_steps=20)
+        assert torch.equal(torch.get_rng_state(), before)
         finals.append(state(learner.model))
     assert changed(*finals) == set()
 
@@ -229,3 +210,95 @@ def test_batches_of_one_are_refused_with_batch_norm_and_passed_over_when_a_bad_f
     learner = Learner(train, valid, create_model("resnet18", 2, "none"), on_epoch_end=lambda result: None)
     with pytest.warns(UserWarning, match="a batch of one picture is passed over"):
         learner.fit_one_cycle(1, 1e-3)
+
+
+def test_frozen_norms_that_stay_as_they_are_move_neither_weights_nor_statistics(
+    make_folder: Callable[..., Path],
+) -> None:
+    train, valid = fastpets.loaders(make_folder(30), size=32, batch_size=8)
+    model = create_model("resnet18", 2, "none")
+    model.pretrained = True
+    learner = Learner(train, valid, model, Recipe(norms="eval"), on_epoch_end=lambda result: None)
+    before = state(model)
+    learner.freeze()
+    learner.fit_one_cycle(2, 1e-2)
+    moved = changed(before, state(model))
+    assert {name.partition(".")[0] for name in moved} == {"head"}  # through both epochs' model.train()
+    assert "head.0.running_mean" in moved
+    learner.unfreeze()
+    learner.fit_one_cycle(1, 1e-2)
+    assert "backbone.bn1.running_mean" in changed(before, state(model))
+
+
+@pytest.mark.parametrize(("n", "trained"), [(0, "012"), (1, "12"), (2, "2"), (-1, "2"), (-2, "12"), (-3, "012")])
+def test_freezing_to_a_group_counts_from_the_begin_or_the_end(learner: Learner, n: int, trained: str) -> None:
+    learner.freeze_to(n)
+    for number, group in enumerate(learner.model.layer_groups()):
+        weights = [p for module in group for p in module.parameters() if p.ndim > 1]
+        assert {p.requires_grad for p in weights} == {str(number) in trained}
+
+
+@pytest.mark.parametrize("n", [3, -4])
+def test_a_model_that_would_not_train_at_all_is_refused(learner: Learner, n: int) -> None:
+    with pytest.raises(FastpetsError, match="the model has 3 layer groups, and one has to train"):
+        learner.freeze_to(n)
+
+
+def test_predictions_are_probabilities_in_the_order_of_the_pictures(learner: Learner) -> None:
+    probabilities, labels = learner.get_preds()
+    assert torch.equal(labels, torch.from_numpy(learner.valid.items.labels))
+    assert torch.allclose(probabilities.sum(1), torch.ones(len(labels)))
+    images, of_batch = learner.one_batch()
+    again, same = learner.get_preds([(images, of_batch)])
+    assert torch.equal(same, of_batch)
+    assert again.shape == (len(of_batch), 2)
+    name, label, of_first = learner.predict(learner.valid.items.paths[0])
+    assert torch.allclose(of_first, probabilities[0], atol=1e-6)  # as in a batch of others, to float32's rounding
+    assert (name, label) == (learner.train.classes[label], int(probabilities[0].argmax()))
+
+
+def test_looking_at_a_batch_takes_none_away(learner: Learner) -> None:
+    first = learner.one_batch()
+    assert torch.equal(next(iter(learner.train)).images, first.images)
+
+
+def test_weights_that_are_saved_can_be_had_again_and_others_are_refused(learner: Learner, tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    learner.save(file)
+    before = state(learner.model)
+    learner.fit_one_cycle(1, 1e-2)
+    learner.load(file)
+    assert changed(before, state(learner.model)) == set()
+    with pytest.raises(FastpetsError, match="expected the weights of a model of the same kind"):
+        Learner(learner.train, learner.valid, create_model("resnet34", 2, "none")).load(file)
+
+
+def test_the_loss_plot_has_a_point_for_each_batch_and_one_for_each_epoch(learner: Learner, tmp_path: Path) -> None:
+    learner.fit_one_cycle(2, 1e-3)
+    learner.plot_loss(tmp_path / "loss.png")
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert len(learner.recorder.losses) == 2 * len(learner.train) == learner.history[-1].batches
+
+
+def test_sizes_grow_from_epoch_to_epoch_up_to_the_loaders(make_folder: Callable[..., Path]) -> None:
+    train, valid = fastpets.loaders(make_folder(20), size=96, batch_size=8, cache="host")
+    sizes: list[tuple[int, ...]] = []
+    model = create_model("resnet18", 2, "none")
+    learner = Learner(train, valid, model, Recipe(smallest_size=(32, 32)), on_epoch_end=lambda result: None)
+    model.register_forward_pre_hook(lambda module, inputs: sizes.append((*inputs[0].shape[2:], module.training)))
+    learner.fit([Phase(name="a", epochs=2, lr=1e-3), Phase(name="b", epochs=3, lr=1e-3)])
+    assert [size[0] for size in sizes if size[2]] == [side for side in (32, 32, 64, 96, 96) for _ in range(2)]
+    assert {size[:2] for size in sizes if not size[2]} == {(96, 96)}
+
+
+def test_what_a_cache_keeps_serves_smaller_sizes_with_the_uncached_pixels(make_folder: Callable[..., Path]) -> None:
+    folder = make_folder(20)
+    loader = fastpets.Loader(folder, size=8, cache="host")  # pictures of up to 96 px are shrunk to at most 32
+    list(loader)
+    loader.resize((6, 10))
+    images = next(iter(loader)).images
+    uncached = fastpets.Loader(folder, size=(6, 10))
+    uncached.shrunk_for = (8, 8)
+    assert torch.equal(images, next(iter(uncached)).images)
+    uncached.resize((6, 10))
+    assert (images - next(iter(uncached)).images).abs().mean() < 0.2  # sampled from what is shrunk otherwise

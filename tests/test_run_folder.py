@@ -9,7 +9,7 @@ from fastpets.run_folder import RunFolder
 
 def test_a_write_that_is_interrupted_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    run.save_config({"epochs": 1})
+    run.save_config({"epochs": 1}, {})
 
     def interrupted(path: Path) -> None:
         path.write_text("half of")

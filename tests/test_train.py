@@ -3,25 +3,32 @@
 import csv
 import dataclasses
 import json
-import signal
+import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from safetensors.torch import load_file
 
 from fastpets import train, wiring
-from fastpets.config import TrainConfig, parse_size
+from fastpets.config import parse_size
+from fastpets.errors import FastpetsError
 from fastpets.model import create_model
+from fastpets.train_config import TrainConfig
 
 TINY = ["--arch", "resnet18", "--weights", "none", "--size", "32", "--batch-size", "8", "--device", "cpu"]
 FLAGS = (
     "data label_from label_pattern labels split_seed on_bad_file max_pixels balanced arch weights size augment presize "
-    "presize_method borders supersample cache epochs freeze_epochs lr batch_size amp amp_dtype seed threads device out"
+    "presize_method borders supersample cache epochs freeze_epochs lr schedule batch_size accumulate amp amp_dtype "
+    "compile seed weight_decay norms label_smoothing class_weights mix ema clip_norm metrics tta tensorboard threads "
+    "device out resume"
+)
+LEFT = (
+    "checkpoint-{}.safetensors checkpoint-{}.safetensors config.json metrics.csv model.json model.safetensors steps.csv"
 )
 
 
@@ -39,11 +46,12 @@ def test_a_size_is_a_side_or_height_by_width(text: str, size: tuple[int, int]) -
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["large", "1x2x3", "224x", ""])
-def test_what_is_no_size_is_refused_before_anything_else(text: str) -> None:
-    child = run("--size", text)
-    assert child.returncode == 2
-    assert "--size" in child.stderr
+@pytest.mark.parametrize("text", ["large", "1x2x3", "224x", "", "32:64:96", "32:"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(
+        FastpetsError, match=r"--size: .*expected a number of pixels, HEIGHTxWIDTH, or a range as 128:2"
+    ):
+        TrainConfig(size=text)
 
 
 def test_a_run_takes_every_setting_of_how_pictures_are_seen(make_folder: Callable[..., Path], tmp_path: Path) -> None:
@@ -74,20 +82,20 @@ def test_a_run_prints_a_line_an_epoch_and_leaves_a_run_folder(make_folder: Calla
     assert "24 pictures to train on, 6 to validate, 2 classes" in child.stdout
     assert "no pictures by their names, left out (1): notes.txt" in child.stdout
     heading = [line.split() for line in child.stdout.splitlines() if "train_loss" in line]
-    assert heading == [["epoch", "train_loss", "valid_loss", "error_rate", "time", "images/s"]]
+    assert heading == [["epoch", "train_loss", "valid_loss", "error_rate", "time", "images/s", "bound", "by"]]
+    shares = re.findall(r"input (\d+)% / compute (\d+)%$", child.stdout, re.MULTILINE)
+    assert [int(share) + int(rest) for share, rest in shares] == [100, 100]
     assert child.stdout.splitlines()[-1] == f"the model and its numbers are in {out}"
 
-    assert sorted(path.name for path in out.iterdir()) == [
-        "config.json",
-        "metrics.csv",
-        "model.json",
-        "model.safetensors",
-    ]
+    assert sorted(path.name for path in out.iterdir()) == LEFT.format("00000003", "00000006").split()
     config = json.loads((out / "config.json").read_text())
-    assert (config["epochs"], config["threads"], config["device"], config["seed"]) == (2, 1, "cpu", 0)
+    assert (config["settings"]["epochs"], config["settings"]["seed"]) == (2, 0)
+    assert (config["resolved"]["threads"], config["resolved"]["device"]) == (1, "cpu")
     with open(out / "metrics.csv") as file:
         rows = list(csv.reader(file))
-    assert ",".join(rows[0]) == "phase,epoch,train_loss,valid_loss,error_rate,seconds,images_per_sec"
+    assert ",".join(rows[0]) == (
+        "phase,epoch,batches,train_loss,valid_loss,error_rate,seconds,images_per_sec,input_share"
+    )
     assert [row[:2] for row in rows[1:]] == [["one cycle", "0"], ["one cycle", "1"]]
 
     description = json.loads((out / "model.json").read_text())
@@ -114,43 +122,15 @@ def test_pretrained_weights_train_in_two_phases(pets: Path, weights: Path, tmp_p
     assert (description["mean"], description["std"]) == ([0.5] * 3, [0.5] * 3)
 
 
-def test_ctrl_c_keeps_what_is_finished_and_says_so(make_folder: Callable[..., Path], tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    command = [
-        sys.executable,
-        "-m",
-        "fastpets.train",
-        "--data",
-        make_folder(30),
-        *TINY,
-        "--epochs",
-        1000,
-        "--out",
-        out,
-    ]
-    child = subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not (out / "model.json").exists() and time.monotonic() < deadline and child.poll() is None:
-        time.sleep(0.05)
-    child.send_signal(signal.SIGINT)
-    printed, complaints = child.communicate(timeout=60)
-    assert child.returncode == 130, complaints
-    assert complaints == ""
-    last = printed.splitlines()[-1]
-    with open(out / "metrics.csv") as file:
-        num_epochs = len(list(csv.DictReader(file)))
-    assert last == f"stopped after {num_epochs} whole epochs; {out} keeps the model of the last one"
-    model = create_model("resnet18", 2, "none")
-    model.load_state_dict(load_file(out / "model.safetensors"))
-    assert not [path for path in out.iterdir() if path.name.endswith(".part")]
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--data", "nowhere"], "nowhere: nothing there, expected a folder of pictures"),
         (["--size", "0"], "--size: 0, expected a value from 8 to 4096"),
-        (["--lr", "nan"], "--lr: nan, expected"),
+        (["--lr", "nan"], "--lr nan: expected a number, a range as 1e-6:1e-4, or auto"),
+        (["--schedule", "frozen 3"], "--schedule 'frozen 3': expected frozen or unfrozen, a number of epochs and a"),
+        (["--ema", "1.5"], "--ema: 1.5, expected a value from 0 to 1"),
+        (["--resume", "nowhere"], "--resume nowhere: nothing there, expected a run folder or a checkpoint"),
         (["--device", "gpu"], "--device: 'gpu', expected auto, cpu, cuda or cuda:N"),
         (
             ["--amp", "--amp-dtype", "float16", "--device", "cpu"],
@@ -218,4 +198,44 @@ def test_amp_on_a_cpu_is_bfloat16_where_the_processor_has_it(
 def test_amp_trains(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     arguments = ["--data", str(make_folder(20)), *TINY, "--epochs", "1", "--amp", "--amp-dtype", "bfloat16"]
     assert train.main([*arguments, "--out", str(tmp_path / "run")]) == 0
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["amp_dtype"] == "torch.bfloat16"
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["resolved"]["amp_dtype"] == "torch.bfloat16"
+
+
+def test_everything_that_practitioners_add_goes_together(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    arguments = ["--schedule", "frozen 1 auto, unfrozen 2 1e-4:1e-3", "--size", "16:32", "--metrics", "top5", "recall"]
+    arguments += ["--label-smoothing", "0.1", "--mix", "both", "--ema", "0.9", "--accumulate", "2", "--clip-norm", "1"]
+    arguments += ["--class-weights", "--norms", "eval", "--tta", "2", "--tensorboard", "--weight-decay", "0.05"]
+    child = run("--data", make_folder(60), *TINY, *arguments, "--out", out)
+    assert child.returncode == 0, child.stderr
+    assert "error rate with test-time augmentation (2): 0." in child.stdout
+    assert re.search(r"^lowest recall: kind[01] [\d.]+, kind[01] [\d.]+$", child.stdout, re.MULTILINE)
+    rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
+    assert [(row["phase"], row["epoch"]) for row in rows] == [("frozen", "0"), ("unfrozen", "0"), ("unfrozen", "1")]
+    assert {"top5", "recall/kind0", "recall/kind1"} <= set(rows[0])
+    steps = list(csv.DictReader((out / "steps.csv").read_text().splitlines()))
+    assert len(steps) == int(rows[-1]["batches"]) == 3 * 6
+    assert (out / "lr_finder.png").read_bytes().startswith(b"\x89PNG")
+    assert len((out / "lr_finder.csv").read_text().splitlines()) > 10
+
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(out / "tensorboard")).Reload()
+    logged = [event.value for event in events.Scalars("train/loss")]
+    assert logged == pytest.approx([float(step["loss"]) for step in steps], rel=1e-6)
+    assert len(events.Scalars("valid/error_rate")) == 3
+
+
+def test_rates_found_for_the_head_set_both_phases(
+    make_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    weights = tmp_path / "weights.pth"
+    torch.save(torchvision.models.resnet18().state_dict(), weights)
+    arguments = ["--data", str(make_folder(40)), *TINY, "--weights", str(weights), "--lr", "auto"]
+    out = tmp_path / "run"
+    assert train.main([*arguments, "--epochs", "1", "--freeze-epochs", "1", "--out", str(out)]) == 0
+    lr = float(json.loads((out / "config.json").read_text())["settings"]["lr"])
+    assert f"the rate finder suggests {lr:.2e}" in capsys.readouterr().out
+    highest = max(float(row["lr"]) for row in csv.DictReader((out / "steps.csv").read_text().splitlines()))
+    assert highest <= lr
+    assert (out / "lr_finder.png").exists()

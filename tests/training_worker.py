@@ -1,0 +1,70 @@
+"""One of the processes of test_distributed_training: trains a few epochs, and writes down what came of it."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import nn
+
+import fastpets
+from fastpets import distributed
+from fastpets.learner import Learner
+from fastpets.model import Classifier, create_model
+from fastpets.phases import Phase
+from fastpets.recipe import Recipe
+
+
+def smooth_model() -> Classifier:
+    """Without batch norm and dropout, whose results depend on how pictures are dealt out."""
+    torch.manual_seed(0)
+    model = Classifier(nn.Sequential(nn.Conv2d(3, 8, 5, 2), nn.GELU(), nn.AdaptiveAvgPool2d(1)), 8, 2)
+    model.head = nn.Sequential(nn.Linear(8, 2))
+    model.pretrained = True  # as far as freezing goes
+    return model
+
+
+class WithUnused(nn.Module):
+    """A backbone with a layer that nothing passes through, as some of timm's have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.unused = nn.Sequential(nn.Conv2d(3, 8, 5, 2), nn.BatchNorm2d(8)), nn.Linear(4, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.used(images).mean((2, 3))
+
+
+def make_model(name: str) -> Classifier:
+    if name == "smooth":
+        return smooth_model()
+    if name == "unused":
+        return Classifier(WithUnused(), 8, 2)
+    return create_model(name, 2, "none")
+
+
+def train(folder: str, model: str, batch_size: int) -> dict[str, Any]:
+    """Two phases of training, the first of them frozen."""
+    loaders = fastpets.loaders(folder, size=32, batch_size=batch_size, device="cpu")
+    results: list[Any] = []
+    learner = Learner(*loaders, make_model(model), Recipe(metrics=("top5",)), on_epoch_end=results.append)
+    phases = [Phase(name="a", epochs=1, lr=1e-2, frozen_to=-1), Phase(name="b", epochs=2, lr=1e-2, frozen_to=0)]
+    learner.fit(phases)
+    return {
+        "losses": learner.recorder.losses,
+        "smoothed": learner.recorder.value(),
+        "valid": [[result.valid_loss, result.error_rate] for result in results],
+        "parameters": [p.double().sum().item() for p in learner.model.parameters()],
+        "exact": [p.view(torch.int32).long().sum().item() for p in learner.model.parameters()],
+        "suggested": learner.lr_find(num_steps=40).rates.tolist(),
+    }
+
+
+if __name__ == "__main__":
+    folder, out, name, batch_size = sys.argv[1:]
+    distributed.start("cpu")
+    found = train(folder, name, int(batch_size))
+    Path(out, f"{distributed.rank()}.json").write_text(json.dumps(found))
+    distributed.stop()
