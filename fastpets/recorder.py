@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Any, NamedTuple
 
@@ -44,8 +45,8 @@ class Recorder:
         self.average, self.num_averaged = 0.0, 0
 
     def add(self, loss: torch.Tensor, lr: float, ids: np.ndarray | None = None) -> None:
-        """Takes in the loss of a step. Raises FastpetsError if one of those before is not finite."""
-        loss, copied = loss.detach(), None
+        """Takes in a step's loss, without its graph. Raises FastpetsError if one of those before is not finite."""
+        copied = None
         if loss.device.type == "cuda":
             loss = torch.empty((), pin_memory=True).copy_(loss, non_blocking=True)
             copied = torch.cuda.Event()
@@ -92,7 +93,7 @@ class Recorder:
         if step.copied is not None:
             step.copied.synchronize()
         loss = step.loss.item()
-        if not np.isfinite(loss):
+        if not math.isfinite(loss):
             number, self._pending = len(self.losses) + 1, deque()
             shown = "" if step.ids is None else f" on the pictures {' '.join(map(str, step.ids))}"
             raise FastpetsError(

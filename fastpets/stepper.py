@@ -54,7 +54,7 @@ class Stepper:
         if self.recipe.mix is not None:
             images, labels = self.recipe.mix(images, labels)
         loss = self.loss(self.logits(images, self.trained_model), labels)
-        self.scaler.scale(loss * weight).backward()
+        self.scaler.scale(loss if weight == 1 else loss * weight).backward()
         return loss.detach()
 
     def step(self) -> bool:
@@ -73,7 +73,9 @@ class Stepper:
 
     def logits(self, images: torch.Tensor, model: nn.Module) -> torch.Tensor:
         """(B, C) float32, so that the loss is computed in full precision whatever the model's is."""
-        with torch.autocast(self.device.type, self.recipe.amp_dtype, enabled=self.recipe.amp_dtype is not None):
+        if self.recipe.amp_dtype is None:
+            return model(images).float()
+        with torch.autocast(self.device.type, self.recipe.amp_dtype):
             return model(images).float()
 
     @property

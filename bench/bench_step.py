@@ -1,0 +1,109 @@
+"""What the learner's loop costs beside a bare PyTorch loop, with the same model, optimizer, scheduler and batches."""
+
+import time
+from collections.abc import Callable, Iterator
+from statistics import median
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from fastpets.batch import Batch
+from fastpets.input_timer import InputTimer
+from fastpets.learner import Learner
+from fastpets.model import Classifier
+from fastpets.optimizer import adamw
+from fastpets.phases import Phase
+from fastpets.schedule import one_cycle
+
+NUM_STEPS, ROUNDS = 500, 20
+CPU = torch.device("cpu")
+
+
+class InMemory:
+    """The loader's part that a learner sees, with batches that cost nothing."""
+
+    output, mean, std, device, size, batch_size = "float", (0.5,) * 3, (0.5,) * 3, CPU, (4, 4), 2
+    classes = ("a", "b")
+
+    def __init__(self) -> None:
+        images = torch.zeros(2, 3, 4, 4).to(memory_format=torch.channels_last)
+        self.batches = [Batch(images, torch.tensor([0, 1]))] * NUM_STEPS
+        self.items = type("Items", (), {"labels": torch.tensor([0, 1]).numpy()})
+        self.sampler = range(2 * NUM_STEPS)
+
+    def __len__(self) -> int:
+        return NUM_STEPS
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.batches)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+
+def tiny_model() -> Classifier:
+    """So small that what is around it shows."""
+    torch.manual_seed(0)
+    model = Classifier(nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1)), 2, 2)
+    model.head = nn.Sequential(nn.Linear(2, 2))
+    return model
+
+
+def bare_epoch() -> Callable[[], None]:
+    model = tiny_model().to(memory_format=torch.channels_last).train()
+    optimizer, batches = adamw(model, 0.01), InMemory()
+
+    def run() -> None:
+        scheduler = one_cycle(optimizer, [1e-3] * len(optimizer.param_groups), NUM_STEPS, pct_start=0.3, div=5)
+        for images, labels in batches:
+            loss = cross_entropy(model(images).float(), labels)
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad()
+
+    return run
+
+
+def learners_epoch() -> Callable[[], None]:
+    loader: Any = InMemory()
+    learner = Learner(loader, loader, tiny_model(), on_epoch_end=lambda result: None)
+    phase = Phase(name="bench", epochs=1, lr=1e-3, pct_start=0.3, div=5)
+
+    def run() -> None:
+        scheduler = one_cycle(
+            learner.stepper.optimizer,
+            [1e-3] * len(learner.stepper.optimizer.param_groups),
+            NUM_STEPS,
+            pct_start=phase.pct_start,
+            div=phase.div,
+        )
+        learner.progress.num_batches = 0
+        learner._train_epoch(scheduler, InputTimer(CPU), "training")
+
+    return run
+
+
+@pytest.mark.benchmark(group="the learner's own cost a step")
+def bench_step(benchmark: Any) -> None:
+    """The benchmark's time is the learner's epoch; the difference to the bare one's, a step, is printed beside it."""
+    torch.set_num_threads(1)
+    bare, ours = bare_epoch(), learners_epoch()
+    differences: list[float] = []
+
+    def one_round() -> None:
+        times = []
+        for run in (bare, ours):
+            started = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - started)
+        differences.append((times[1] - times[0]) / NUM_STEPS)
+
+    rounds = ROUNDS if benchmark.enabled else 1
+    benchmark.pedantic(one_round, rounds=rounds, warmup_rounds=1 if benchmark.enabled else 0)
+    difference_us = median(differences) * 1e6
+    benchmark.extra_info["microseconds_a_step"] = difference_us
+    print(f"\nthe learner's loop: {difference_us:.0f} us a step beside a bare one, median of {len(differences)}")
