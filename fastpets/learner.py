@@ -87,8 +87,9 @@ class Learner:
         """The head first, then all layers at lower rates, the lower the earlier: fastai's recipe for transfer."""
         self.fit(fine_tune_phases(epochs, base_lr, freeze_epochs))
 
-    def fit(self, phases: Sequence[Phase]) -> None:
-        """Trains through all phases; after `load_state_dict`, what the fit that was interrupted had left of them."""
+    def fit(self, phases: Sequence[Phase], *, resume: bool = False) -> None:
+        """Trains through all phases, or, after `load_state_dict`, what a fit that was interrupted has left of them."""
+        self.progress = self.progress if resume else Progress()
         out_of_memory = False
         try:
             with self.random.in_use():
@@ -148,19 +149,20 @@ class Learner:
 
     def _train_epoch(self, scheduler: LRScheduler, timer: InputTimer, description: str) -> int:
         """One pass over the training loader, or the rest of one; returns how many pictures there were."""
-        now, total, together, num_images = self.progress, len(self.train), self.recipe.accumulate, 0
+        now, total, together, num_images, pending = self.progress, len(self.train), self.recipe.accumulate, 0, False
         self.stepper.train_mode()
         for batch in timer.watch(track(self.train, description, total)):
             if self.can_train_on(batch):
                 num_together = min(together, total - now.num_batches // together * together)
                 loss = self.stepper.backward(batch.images, batch.labels, 1 / num_together)
                 self.recorder.add(loss, self.stepper.optimizer.param_groups[-1]["lr"], batch.ids)
-                num_images += len(batch.labels)
+                num_images, pending = num_images + len(batch.labels), True
             now.num_batches += 1
             if now.num_batches % together == 0 or now.num_batches == total:
-                if self.stepper.step():
+                if pending and self.stepper.step():
                     scheduler.step()
                     now.num_steps += 1
+                pending = False
                 self.on_step_end()
         return num_images
 
@@ -182,7 +184,8 @@ class Learner:
             logits = self.stepper.logits(images, model)
             loss.update(cross_entropy(logits, labels), weight=len(labels))
             metrics.update(logits, labels)
-            self.on_step_end()
+            if distributed.world_size() == 1:  # else some have more batches than others
+                self.on_step_end()
         return {"valid_loss": loss.compute().item(), **compute(metrics, self.train.classes)}
 
     @torch.inference_mode()
@@ -224,7 +227,8 @@ class Learner:
 
     def load(self, file: str | Path) -> None:
         """Takes in weights that were saved. Raises FastpetsError if they are of another model."""
-        load_weights(self.model, Path(file))
+        for model in {self.model, self.stepper.evaluated_model}:
+            load_weights(model, Path(file))
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_state_dict` needs to go on as if nothing had happened; live tensors, to be copied or saved."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from fastpets.errors import FastpetsError
+from fastpets.model import has_batch_norm
 
 if TYPE_CHECKING:
     from fastpets.learner import Learner
@@ -22,13 +23,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def advice(learner: Learner) -> FastpetsError:
     """What to say of a batch size that does not fit: which one does, tried out by training steps that are undone."""
-    tried = learner.train.batch_size
+    tried, least = learner.train.batch_size, 2 if has_batch_norm(learner.model) else 1
     fitting = tried // 2
-    while fitting and not _fits(learner, fitting):
+    while fitting >= least and not _fits(learner, fitting):
         fitting //= 2
     what = f"out of memory at a batch size of {tried}, {' x '.join(map(str, learner.train.size))} px"
     others = "; --amp, a smaller --size or a smaller --arch need less, too"
-    if not fitting:
+    if fitting < least:
         return FastpetsError(f"{what}, and at all smaller ones{others}")
     accumulate = -(-tried // fitting) * learner.recipe.accumulate
     return FastpetsError(
@@ -44,12 +45,16 @@ def _fits(learner: Learner, batch_size: int) -> bool:
     learner.stepper.optimizer.zero_grad()
     images = torch.zeros(batch_size, 3, *learner.train.size, device=learner.device, dtype=learner.train.dtype)
     labels = torch.zeros(batch_size, dtype=torch.int64, device=learner.device)
+    statistics = [buffer.clone() for buffer in learner.model.buffers()]
     try:
-        learner.stepper.backward(images, labels)
+        loss = learner.stepper.loss(learner.stepper.logits(images, learner.model), labels)  # in this process alone
+        loss.backward()
     except RuntimeError as error:
         if is_out_of_memory(error):
             return False
         raise
     finally:
         learner.stepper.optimizer.zero_grad()
+        for buffer, value in zip(learner.model.buffers(), statistics, strict=True):
+            buffer.copy_(value)
     return True

@@ -20,20 +20,20 @@ def frozen_groups(model: Classifier, n: int) -> list[list[nn.Module]]:
     return groups[:n] if n else []
 
 
-def freeze(model: Classifier, n: int, norms: FrozenNorms) -> None:
-    """Has the layer groups before the `n`-th not train, their norm layers excepted if `norms` is "train"."""
+def freeze(model: Classifier, n: int, bn: FrozenNorms) -> None:
+    """Has the layer groups before the `n`-th not train, their norm layers excepted if `bn` is "train"."""
     model.requires_grad_(True).zero_grad()
     for group in frozen_groups(model, n):
         for layer in _holders(group):
-            if norms == "eval" or not isinstance(layer, NORM_LAYERS):
+            if bn == "eval" or not isinstance(layer, NORM_LAYERS):
                 for parameter in layer.parameters(recurse=False):
                     parameter.requires_grad_(False)
 
 
-def train_mode(model: Classifier, n: int, norms: FrozenNorms) -> None:
-    """Puts the model into training, and the batch norms of frozen groups into evaluation if `norms` is "eval"."""
+def train_mode(model: Classifier, n: int, bn: FrozenNorms) -> None:
+    """Puts the model into training, and the batch norms of frozen groups into evaluation if `bn` is "eval"."""
     model.train()
-    if norms == "eval":
+    if bn == "eval":
         for group in frozen_groups(model, n):
             for module in group:
                 for layer in module.modules():

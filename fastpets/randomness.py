@@ -51,6 +51,13 @@ class RandomState:
         if self.within:
             self._make_current(self.kept)
 
+    def diverge(self, number: int) -> None:
+        """Goes on, for a number other than 0, from a state that is a function of this one and the number."""
+        if number:
+            with self.in_use():
+                seed = int(torch.randint(2**62, ())) ^ number
+                torch.manual_seed(seed)
+
     def _current(self) -> list[torch.Tensor]:
         return [torch.get_rng_state(), *(torch.cuda.get_rng_state(index) for index in self.devices)]
 

@@ -19,7 +19,8 @@ class Recipe:
     Args:
         amp_dtype: the precision of autocast, None for full precision; float16 brings a gradient scaler with it.
         weight_decay: decoupled; none on norms and biases.
-        norms: whether the norm layers of frozen groups "train" on, as fastai's, or keep weights and statistics, "eval".
+        bn: whether batch norms and other norm layers of frozen groups "train" on, as fastai's do, or keep weights and
+            statistics, "eval".
         label_smoothing, class_weights: of the training loss, the weights (C,); the validation loss is the plain one.
         mix: called with the images and labels of each training batch; see fastpets.mixing.
         accumulate: batches to a step of the optimizer.
@@ -33,7 +34,7 @@ class Recipe:
 
     amp_dtype: torch.dtype | None = None
     weight_decay: float = 0.01
-    norms: FrozenNorms = "train"
+    bn: FrozenNorms = "train"
     label_smoothing: float = 0.0
     class_weights: torch.Tensor | None = None
     mix: Callable[..., Any] | None = None

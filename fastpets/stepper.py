@@ -32,7 +32,7 @@ class Stepper:
         A model that is not pretrained has nothing to keep and is left to train as a whole.
         """
         self.frozen_to = n if self.model.pretrained else 0
-        optimizer.freeze(self.model, self.frozen_to, self.recipe.norms)
+        optimizer.freeze(self.model, self.frozen_to, self.recipe.bn)
         self.optimizer = optimizer.adamw(self.model, self.recipe.weight_decay)
         self.trained_model: nn.Module = self.model  # lets go of what averaged the gradients of other layers
         compiled: Any = torch.compile(self.model) if self.recipe.compile else self.model
@@ -40,7 +40,7 @@ class Stepper:
 
     def train_mode(self) -> None:
         """Readies the model for training steps."""
-        optimizer.train_mode(self.model, self.frozen_to, self.recipe.norms)
+        optimizer.train_mode(self.model, self.frozen_to, self.recipe.bn)
         self.optimizer.zero_grad()
 
     def training_step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -63,9 +63,10 @@ def train(config: TrainConfig) -> int:
             config = with_rate_found(config, learner)
         else:
             learner.load_state_dict(state)
+            learner.random.diverge(distributed.rank())
         phases = config_phases(config, learner.model.pretrained)
         run = open_run(config, learner, goes_on=state is not None)
-        status = _fit(learner, lambda: learner.fit(phases), run)
+        status = _fit(learner, lambda: learner.fit(phases, resume=state is not None), run)
         if status == 0 and learner.history:
             _conclude(learner, config)
         if run is not None:
@@ -116,16 +117,18 @@ def keeper(learner: Learner, config: TrainConfig, run: RunFolder) -> Callable[[E
     from fastpets import advice, checkpoint
 
     table, description = EpochTable(), model_description(config, learner.train)
-    log = None
+    log, advised = None, False
     if config.tensorboard:
         from fastpets.tensorboard import TensorBoard
 
         log = TensorBoard(run.path, learner.history[-1].batches if learner.history else 0)
 
     def on_epoch_end(result: EpochResult) -> None:
+        nonlocal advised
         table(result)
-        if line := advice.input_waits(result.input_share):
+        if not advised and (line := advice.input_waits(result.input_share)):
             print(f"       {line}")
+            advised = True
         if log is not None:
             log(result, learner.recorder)
         run.save_history(learner.history)
@@ -195,7 +198,7 @@ def _conclude(learner: Learner, config: TrainConfig) -> None:
         probabilities, labels = tta(learner, config.tta)
         error_rate = (probabilities.argmax(1) != labels).float().mean().item()
         print(f"error rate with test-time augmentation ({config.tta}): {error_rate:.6f}")
-    if line := advice.best_epoch(learner.history, len(learner.valid.position)):
+    if line := advice.best_epoch(learner.history, int(learner.valid.usable.sum())):
         print(line)
 
 

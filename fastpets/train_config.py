@@ -95,8 +95,8 @@ class TrainConfig:
 
     weight_decay: float = 0.01
     """Decoupled weight decay; none on norm layers and biases."""
-    norms: FrozenNorms = "train"
-    """Whether the norm layers of frozen layers train on, as fastai's do, or stay as they are."""
+    bn: FrozenNorms = "train"
+    """Whether batch norms and other norms train on in frozen layers, as fastai's do, or stay as they are."""
     label_smoothing: float = 0.0
     """Share of each label that is spread over all classes, in training."""
     class_weights: bool = False

@@ -46,7 +46,7 @@ def config_recipe(config: TrainConfig, train: Loader, amp_dtype: torch.dtype | N
     return Recipe(
         amp_dtype=amp_dtype,
         weight_decay=config.weight_decay,
-        norms=config.norms,
+        bn=config.bn,
         label_smoothing=config.label_smoothing,
         class_weights=class_weights(train) if config.class_weights else None,
         mix=make_mix(config.mix, len(train.classes)),

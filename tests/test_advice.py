@@ -1,5 +1,6 @@
 """Advice: which epoch was best, what training waited for, and which batch fits into the memory."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,11 @@ def test_a_batch_beyond_the_memory_is_answered_with_one_that_was_tried_and_fits(
 
     model.register_forward_pre_hook(as_a_gpu)
     learner = Learner(train, valid, model, Recipe())
+    before = copy.deepcopy(model.state_dict())
     with pytest.raises(FastpetsError) as refusal:
         learner.fit_one_cycle(1, 1e-3)
     assert str(refusal.value).startswith(message)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_other_errors_are_not_taken_for_it(make_folder: Callable[..., Path]) -> None:

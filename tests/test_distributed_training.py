@@ -2,8 +2,11 @@
 
 import csv
 import json
+import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,10 +48,10 @@ def test_two_processes_have_the_loss_curve_of_one_with_twice_the_batch(
 def test_parameters_and_numbers_are_the_same_in_all_processes(
     make_folder: Callable[..., Path], tmp_path: Path, model: str, num_processes: int
 ) -> None:
-    # 62 pictures: 50 to train on, 12 to validate: two batches for each of two processes, one for each of three.
-    ranks = run(make_folder(62), tmp_path, num_processes, model, 4)
+    # 65 pictures: 52 to train on, 13 to validate, of which the first process has one batch more than the last.
+    ranks = run(make_folder(65), tmp_path, num_processes, model, 4)
     assert all(rank == ranks[0] for rank in ranks)
-    assert [round(error_rate * 12, 3) % 1 for _, error_rate in ranks[0]["valid"]] == [0, 0, 0]  # of 12, each once
+    assert [round(error_rate * 13, 3) % 1 for _, error_rate in ranks[0]["valid"]] == [0, 0, 0]  # of 13, each once
 
 
 def test_the_command_trains_in_all_processes_and_the_first_alone_writes(
@@ -68,6 +71,29 @@ def test_the_command_trains_in_all_processes_and_the_first_alone_writes(
     child = torchrun(2, "-m", "fastpets.train", "--data", tmp_path / "nowhere", *flags)
     assert child.returncode != 0
     assert "nowhere: nothing there, expected a folder of pictures" in child.stderr
+
+
+def test_processes_stop_together_on_a_signal_and_go_on(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    # 45 pictures: 9 to validate, two batches in one of the processes and one in the other.
+    flags = ["--data", make_folder(45), "--arch", "resnet18", "--weights", "none", "--size", 32, "--batch-size", 4]
+    flags += ["--device", "cpu", "--epochs", 500, "--out", out]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    child = subprocess.Popen([*command, "fastpets.train", *map(str, flags)], stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (out / "model.json").exists() and time.monotonic() < deadline and child.poll() is None:
+        time.sleep(0.05)
+    child.send_signal(signal.SIGTERM)
+    printed, _ = child.communicate(timeout=60)
+    found = re.search(rf"stopped after (\d+) whole epochs; --resume {out} goes on from here", printed)
+    assert found, printed
+    config = json.loads((out / "config.json").read_text())
+    config["settings"]["epochs"] = int(found[1]) + 6  # more than 16 steps, after which they agree again
+    (out / "config.json").write_text(json.dumps(config))
+    child_again = torchrun(2, "-m", "fastpets.train", "--resume", out)
+    assert child_again.returncode == 0, child_again.stderr
+    rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
+    assert len(rows) == int(found[1]) + 6
 
 
 def test_local_rank_picks_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

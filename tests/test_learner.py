@@ -218,7 +218,7 @@ def test_frozen_norms_that_stay_as_they_are_move_neither_weights_nor_statistics(
     train, valid = fastpets.loaders(make_folder(30), size=32, batch_size=8)
     model = create_model("resnet18", 2, "none")
     model.pretrained = True
-    learner = Learner(train, valid, model, Recipe(norms="eval"), on_epoch_end=lambda result: None)
+    learner = Learner(train, valid, model, Recipe(bn="eval"), on_epoch_end=lambda result: None)
     before = state(model)
     learner.freeze()
     learner.fit_one_cycle(2, 1e-2)
@@ -302,3 +302,17 @@ def test_what_a_cache_keeps_serves_smaller_sizes_with_the_uncached_pixels(make_f
     assert torch.equal(images, next(iter(uncached)).images)
     uncached.resize((6, 10))
     assert (images - next(iter(uncached)).images).abs().mean() < 0.2  # sampled from what is shrunk otherwise
+
+
+def test_a_fit_that_was_left_is_gone_on_with_only_if_that_is_said(learner: Learner) -> None:
+    def leave() -> None:
+        raise KeyboardInterrupt
+
+    learner.on_step_end = leave
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            learner.fit_one_cycle(3, 1e-3)
+    assert (learner.progress.num_batches, learner.progress.epoch) == (1, 0)
+    learner.on_step_end = lambda: None
+    learner.fit([Phase(name="rest", epochs=3, lr=1e-3)], resume=True)
+    assert len(learner.recorder.losses) == 1 + 3 * len(learner.train)

@@ -24,7 +24,7 @@ TINY = ["--arch", "resnet18", "--weights", "none", "--size", "32", "--batch-size
 FLAGS = (
     "data label_from label_pattern labels split_seed on_bad_file max_pixels balanced arch weights size augment presize "
     "presize_method borders supersample cache epochs freeze_epochs lr schedule batch_size accumulate amp amp_dtype "
-    "compile seed weight_decay norms label_smoothing class_weights mix ema clip_norm metrics tta tensorboard threads "
+    "compile seed weight_decay bn label_smoothing class_weights mix ema clip_norm metrics tta tensorboard threads "
     "device out resume"
 )
 LEFT = (
@@ -205,7 +205,7 @@ def test_everything_that_practitioners_add_goes_together(make_folder: Callable[.
     out = tmp_path / "run"
     arguments = ["--schedule", "frozen 1 auto, unfrozen 2 1e-4:1e-3", "--size", "16:32", "--metrics", "top5", "recall"]
     arguments += ["--label-smoothing", "0.1", "--mix", "both", "--ema", "0.9", "--accumulate", "2", "--clip-norm", "1"]
-    arguments += ["--class-weights", "--norms", "eval", "--tta", "2", "--tensorboard", "--weight-decay", "0.05"]
+    arguments += ["--class-weights", "--bn", "eval", "--tta", "2", "--tensorboard", "--weight-decay", "0.05"]
     child = run("--data", make_folder(60), *TINY, *arguments, "--out", out)
     assert child.returncode == 0, child.stderr
     assert "error rate with test-time augmentation (2): 0." in child.stdout
