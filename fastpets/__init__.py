@@ -10,6 +10,7 @@ _HOMES = {
     "BadFileError": "errors",
     "Batch": "batch",
     "FastpetsError": "errors",
+    "Interpretation": "interpret",
     "Items": "items",
     "Learner": "learner",
     "Loader": "loader",

@@ -77,9 +77,7 @@ def transforms(
         picture_from_crop = geometry.presized(heights, widths, size, presize_method, middle, middle)
         of_values = np.broadcast_to(np.arange(256) / 255, (len(ids), 256))
     else:
-        numbers = philox.uniforms(philox.AUGMENT, seed, epoch, ids, occurrences, len(DRAWS))
-        u = dict(zip(DRAWS, numbers.T, strict=True))
-        todo = amounts(u, augment)
+        u, todo = draws(ids, augment, seed, epoch, occurrences)
         picture_from_canvas = geometry.presized(heights, widths, size, presize_method, u["presize_x"], u["presize_y"])
         canvas_from_crop = canvas_from_canvas(todo, u, size[1] / size[0]) @ random_crop(u, augment.min_scale)
         picture_from_crop = picture_from_canvas @ canvas_from_crop
@@ -93,6 +91,15 @@ def transforms(
         values.eight_bit(of_values) if normalization is None else values.normalized(of_values, *normalization),
         shrink,
     )
+
+
+def draws(
+    ids: np.ndarray, augment: Augment, seed: int, epoch: int, occurrences: int | np.ndarray
+) -> tuple[Draws, Amounts]:
+    """The draws for each of the pictures, and what they undergo by them."""
+    numbers = philox.uniforms(philox.AUGMENT, seed, epoch, ids, occurrences, len(DRAWS))
+    u = dict(zip(DRAWS, numbers.T, strict=True))
+    return u, amounts(u, augment)
 
 
 def amounts(u: Draws, augment: Augment) -> Amounts:

@@ -13,7 +13,7 @@ class Batch(namedtuple("Batch", ("images", "labels"))):
     NumPy. Libraries rebuild tuples as `Batch(images, labels)` or `Batch(pair)`; ids is None after that.
     """
 
-    ids: np.ndarray | None = None
+    ids: Any = None
 
     def __new__(cls, images: Any, labels: Any = None, ids: np.ndarray | None = None) -> "Batch":
         pair = tuple(images) if labels is None else (images, labels)

@@ -88,7 +88,7 @@ class Fetcher:
         good = [file for file in encoded if isinstance(file, np.ndarray)]
         wanted = (np.cumsum(kept) - 1)[wanted[kept[wanted]]]
         ids, count = ids[kept], count[kept]
-        return Ready(ids, count, wanted, good, request.end, self._transforms(ids, count))
+        return Ready(ids, count, wanted, good, request.end, transforms_of(self.loader, ids, count, self.course.number))
 
     def read(self, ids: np.ndarray) -> list[File]:
         """The files of the items, each as bytes that can be decoded."""
@@ -128,20 +128,21 @@ class Fetcher:
                 return other, file
             self.loader.report_bad_files({other: str(file)})
 
-    def _transforms(self, ids: np.ndarray, count: np.ndarray) -> Transforms:
-        loader, manifest = self.loader, self.loader.manifest
-        return transforms(
-            ids,
-            manifest.heights[ids],
-            manifest.widths[ids],
-            size=loader.size,
-            shrunk_for=loader.shrunk_for,
-            presize=loader.presize,
-            presize_method=loader.presize_method,
-            supersample=loader.supersample,
-            normalization=None if loader.output == "uint8" else (loader.mean, loader.std),
-            augment=loader.augment,
-            seed=loader.position.seed,
-            epoch=self.course.number,
-            occurrences=count,
-        )
+
+def transforms_of(loader: Loader, ids: np.ndarray, occurrences: int | np.ndarray, epoch: int) -> Transforms:
+    """What a loader has done to pictures (B,) in an epoch."""
+    return transforms(
+        ids,
+        loader.manifest.heights[ids],
+        loader.manifest.widths[ids],
+        size=loader.size,
+        shrunk_for=loader.shrunk_for,
+        presize=loader.presize,
+        presize_method=loader.presize_method,
+        supersample=loader.supersample,
+        normalization=None if loader.output == "uint8" else (loader.mean, loader.std),
+        augment=loader.augment,
+        seed=loader.position.seed,
+        epoch=epoch,
+        occurrences=occurrences,
+    )

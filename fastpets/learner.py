@@ -207,10 +207,7 @@ class Learner:
 
     def one_batch(self) -> Batch:
         """The training batch that would come next, and still will."""
-        place = self.train.state_dict()
-        batch = next(iter(self.train))
-        self.train.load_state_dict(place)
-        return batch
+        return self.train.peek()
 
     def lr_find(self, **sweep: Any) -> lr_finder.RateCurve:
         """The loss over a growing learning rate; all is put back as it was. See fastpets.lr_finder."""

@@ -6,29 +6,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
-from fastpets import settings
+from fastpets import config, settings
 from fastpets.batch import Batch
 from fastpets.buffers import Buffers
 from fastpets.cache import make_cache
-from fastpets.config import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    MAX_PIXELS,
-    Augment,
-    Borders,
-    CacheWhere,
-    LabelFrom,
-    Layout,
-    OnBadFile,
-    Output,
-    PresizeMethod,
-)
 from fastpets.epoch import Epoch
 from fastpets.errors import BadFileError, FastpetsError, describe_bad_files
 from fastpets.geometry import shrunk_sizes
 from fastpets.items import Items
 from fastpets.manifest import BAD, Manifest, scan
+from fastpets.pictures import batch_grid
 from fastpets.pipelines import Stream
 from fastpets.position import Position, resolve_sampler
 from fastpets.sources import as_items
@@ -85,10 +74,10 @@ class Loader:
         *,
         batch_size: int = 64,
         size: int | tuple[int, int] = 224,
-        augment: bool | str | Augment = False,
+        augment: bool | str | config.Augment = False,
         presize: int | None = None,
-        presize_method: PresizeMethod = "crop",
-        borders: Borders = "reflect",
+        presize_method: config.PresizeMethod = "crop",
+        borders: config.Borders = "reflect",
         supersample: int = 1,
         shuffle: bool | None = None,
         sampler: Iterable[int] | str | None = None,
@@ -98,16 +87,16 @@ class Loader:
         seed: int = 0,
         num_workers: int | None = None,
         device: str | torch.device = "auto",
-        output: Output = "float",
+        output: config.Output = "float",
         dtype: torch.dtype = torch.float32,
-        layout: Layout = "NCHW",
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        layout: config.Layout = "NCHW",
+        mean: Sequence[float] = config.IMAGENET_MEAN,
+        std: Sequence[float] = config.IMAGENET_STD,
         batch_transform: Callable[[torch.Tensor, torch.Tensor], Any] | None = None,
-        cache: CacheWhere = "none",
-        on_bad_file: OnBadFile = "raise",
-        max_pixels: int = MAX_PIXELS,
-        label_from: LabelFrom = "name",
+        cache: config.CacheWhere = "none",
+        on_bad_file: config.OnBadFile = "raise",
+        max_pixels: int = config.MAX_PIXELS,
+        label_from: config.LabelFrom = "name",
         **of_a_data_loader: Any,
     ) -> None:
         settings.refuse(of_a_data_loader)
@@ -230,6 +219,16 @@ class Loader:
         """Has the epochs that begin from now on come at another size; what a cache keeps stays as it is."""
         self.size = size
         self.shrunk_for = size if self.cache is None else self.shrunk_for
+
+    def peek(self) -> Batch:
+        """The batch that would come next, and still will."""
+        place, batch = self.state_dict(), next(iter(self))
+        self.load_state_dict(place)
+        return batch
+
+    def show_batch(self, num_pictures: int = 9) -> Image.Image:
+        """A grid of the next batch's first pictures as the model gets them; a notebook shows it."""
+        return batch_grid(self, num_pictures)
 
     def next_usable(self, i: int) -> int:
         """The item after `i`, or from the first one on, that is no bad file. Raises FastpetsError if there is none."""

@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastpets.pictures import shortened
+
 if TYPE_CHECKING:
     from fastpets.learner import EpochResult
     from fastpets.lr_finder import RateCurve
     from fastpets.recorder import Recorder
+
+
+MOST_NAMED = 60  # classes, beyond which their names would be too small to read
 
 
 def plot_rate_curve(curve: RateCurve, file: str | Path | None = None) -> None:
@@ -58,3 +63,36 @@ def _figure(file: str | Path | None) -> tuple[Any, Any]:
 def _finish(figure: Any, file: str | Path | None) -> None:
     if file is not None:
         figure.savefig(file, dpi=150, format="png")
+
+
+def plot_confusion_matrix(matrix: np.ndarray, classes: Sequence[str], file: str | Path | None = None) -> None:
+    """(C, C) counts, actual by predicted, shaded by their share of the actual class."""
+    num_classes = len(classes)
+    figure, axes = _figure(file)
+    side = min(16.0, max(4.0, 0.32 * num_classes + 1.5))
+    figure.set_size_inches(side, side)
+    axes.imshow(matrix / np.maximum(matrix.sum(1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="actual", xticks=[], yticks=[])
+    if num_classes <= MOST_NAMED:
+        names = [shortened(name) for name in classes]
+        axes.set_xticks(range(num_classes), names, rotation=90, fontsize=8, parse_math=False)
+        axes.set_yticks(range(num_classes), names, fontsize=8, parse_math=False)
+        for i, j in zip(*np.nonzero(matrix), strict=True):
+            light = matrix[i, j] > 0.5 * matrix[i].sum()
+            axes.text(j, i, matrix[i, j], ha="center", va="center", fontsize=8, color="white" if light else "black")
+    _finish(figure, file)
+
+
+def plot_calibration(
+    confidence: np.ndarray, accuracy: np.ndarray, counts: np.ndarray, error: float, file: str | Path | None = None
+) -> None:
+    """The reliability diagram: how often predictions of a confidence are right."""
+    figure, axes = _figure(file)
+    figure.set_size_inches(4.6, 4.6)
+    edges = np.linspace(0, 1, len(counts) + 1)
+    axes.bar(edges[:-1], np.nan_to_num(accuracy), np.diff(edges), align="edge", alpha=0.4, edgecolor="white")
+    axes.plot([0, 1], [0, 1], color="0.5", linestyle="--", linewidth=1)
+    axes.plot(confidence[counts > 0], accuracy[counts > 0], "o-", label=f"expected calibration error {error:.3f}")
+    axes.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
+    axes.legend(loc="upper left")
+    _finish(figure, file)

@@ -17,7 +17,7 @@ import tyro
 
 from fastpets.console import EpochTable
 from fastpets.errors import FastpetsError
-from fastpets.train_config import TrainConfig, from_json
+from fastpets.train_config import TrainConfig, read_config
 
 if TYPE_CHECKING:
     from fastpets.history import EpochResult
@@ -71,6 +71,8 @@ def train(config: TrainConfig) -> int:
             _conclude(learner, config)
         if run is not None:
             _say_what_is_left(learner, run)
+            if status == 0 and learner.history:
+                _report(learner, config, run)
         return status
     finally:
         distributed.stop()
@@ -81,10 +83,7 @@ def resumed(config: TrainConfig, file: Path) -> tuple[dict[str, Any], TrainConfi
     from fastpets import checkpoint
 
     folder = file.parent
-    try:
-        stored = from_json((folder / "config.json").read_text(), out=folder, resume=config.resume)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise FastpetsError(f"{folder / 'config.json'}: {error}, expected the settings of the run") from None
+    stored = read_config(folder, out=folder, resume=config.resume)
     free = ("device", "threads", "resume")  # what may be another this time
     defaults = TrainConfig()
     for field in dataclasses.fields(TrainConfig):
@@ -209,6 +208,16 @@ def _say_what_is_left(learner: Learner, run: RunFolder) -> None:
         print(f"{len(bad_files)} pictures could not be used; {run.path / 'bad_files.csv'} lists them")
     if learner.history:
         print(f"the model and its numbers are in {run.path}")
+
+
+def _report(learner: Learner, config: TrainConfig, run: RunFolder) -> None:
+    """The page that shows the run."""
+    from fastpets.interpret import Interpretation
+    from fastpets.report import write_report
+
+    interpretation = Interpretation.from_learner(learner)
+    path = write_report(run.path, interpretation, {f.name: getattr(config, f.name) for f in dataclasses.fields(config)})
+    print(f"{path} shows it")
 
 
 if __name__ == "__main__":

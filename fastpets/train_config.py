@@ -150,6 +150,14 @@ RANGES = (
 )
 
 
+def read_config(run: Path, **changes: Any) -> TrainConfig:
+    """The settings of a run, with changes. Raises FastpetsError if its folder has none."""
+    try:
+        return from_json((run / "config.json").read_text(), **changes)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise FastpetsError(f"{run / 'config.json'}: {error}, expected the settings of the run") from None
+
+
 def from_json(text: str, **changes: Any) -> TrainConfig:
     """A run's settings from its config.json, with changes. Raises ValueError, TypeError or FastpetsError."""
     values = {**json.loads(text)["settings"], **changes}

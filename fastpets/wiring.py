@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -22,9 +22,6 @@ from fastpets.settings import resolve_device
 from fastpets.system import cpu_has_bfloat16, keep_freed_memory, num_processors
 from fastpets.train_config import TrainConfig
 
-if TYPE_CHECKING:
-    from fastpets.model import Classifier
-
 
 def make_learner(config: TrainConfig) -> Learner:
     """The learner of a run, its loaders and its model; torch is set to as many threads as are wanted."""
@@ -36,7 +33,9 @@ def make_learner(config: TrainConfig) -> Learner:
     with distributed.first_alone():  # which may download
         train_items, valid_items = config_items(config)
         model = create_model(config.arch, len(train_items.classes), config.weights, seed=config.seed)
-    train, valid = config_loaders(config, train_items, valid_items, model, device, amp_dtype)
+    # Autocast would convert the images to its type anyway, and half as many bytes travel.
+    seen = {"mean": model.mean, "std": model.std, "dtype": amp_dtype or torch.float32}
+    train, valid = config_loaders(config, train_items, valid_items, device=device, **seen)
     return Learner(train, valid, model, config_recipe(config, train, amp_dtype))
 
 
@@ -81,15 +80,8 @@ def with_rate_found(config: TrainConfig, learner: Learner) -> TrainConfig:
     return dataclasses.replace(config, lr=repr(lr))
 
 
-def config_loaders(
-    config: TrainConfig,
-    train_items: Items,
-    valid_items: Items,
-    model: Classifier,
-    device: torch.device,
-    amp_dtype: torch.dtype | None,
-) -> tuple[Loader, Loader]:
-    """The loaders for training and validation."""
+def config_loaders(config: TrainConfig, train_items: Items, valid_items: Items, **more: Any) -> tuple[Loader, Loader]:
+    """The loaders for training and validation, with what the model decides in `more`."""
     settings: dict[str, Any] = {
         "batch_size": config.batch_size,
         "size": config.sizes[1],
@@ -100,13 +92,9 @@ def config_loaders(
         "cache": config.cache,
         "seed": config.seed,
         "num_workers": num_threads(config),
-        "device": device,
-        # Autocast would convert the images to this type anyway, and half as many bytes travel.
-        "dtype": amp_dtype or torch.float32,
-        "mean": model.mean,
-        "std": model.std,
         "on_bad_file": config.on_bad_file,
         "max_pixels": config.max_pixels,
+        **more,
     }
     sampler = "balanced" if config.balanced else None
     train = Loader(train_items, augment=config.augment, shuffle=True, sampler=sampler, drop_last=True, **settings)

@@ -11,7 +11,10 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Has a file written beside its place and moves it in when it is whole; else what was there stays."""
     staging = path.with_name(f".{path.name}.part")
     try:
+        staging.touch()
+        mode = staging.stat().st_mode  # as this user's files are; some writers let nobody else read theirs
         write(staging)
+        os.chmod(staging, mode)
         os.replace(staging, path)
     finally:
         with contextlib.suppress(OSError):

@@ -1,8 +1,10 @@
 """What the tests share: a cache folder of their own, real pictures and weights where there are any, drawn ones."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,6 +42,45 @@ def sample(cache: Path) -> Path:
     from fastpets.sample import sample_folder
 
     return sample_folder()
+
+
+@pytest.fixture(scope="session")
+def drawn_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 60 JPEGs of three classes with odd names."""
+    folder = tmp_path_factory.mktemp("drawn")
+    for number in range(60):
+        name = ("beagle", "Maine Coon", "<b>pug</b> & co".replace("/", "-"))[number % 3]
+        drawing(60 + 7 * (number % 9), 70 + 11 * (number % 5), seed=number % 3).save(folder / f"{name}_{number}.jpg")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_run(drawn_classes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a small model that was trained on `drawn_classes`, as the command leaves it."""
+    from fastpets import train
+
+    run = tmp_path_factory.mktemp("runs") / "trained"
+    flags = ["--arch", "resnet18", "--weights", "none", "--size", "32", "--batch-size", "8", "--device", "cpu"]
+    flags += ["--schedule", "unfrozen 2 auto"]
+    assert train.main(["--data", str(drawn_classes), *flags, "--out", str(run)]) == 0
+    return run
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Selenium's driver of a real headless Chromium, as Debian packages it; skipped where it is not installed."""
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        pytest.skip("needs Chromium: apt-get install chromium chromium-driver")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1000,1400"):
+        options.add_argument(argument)
+    options.binary_location = shutil.which("chromium")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    yield driver
+    driver.quit()
 
 
 @pytest.fixture

@@ -1,0 +1,67 @@
+"""Draws the figures of the documents.
+
+python -m bench.figures                          # those that are committed, from the built-in sample
+FASTPETS_PETS=... python -m bench.figures pets/  # the same from pets, into a folder of their own
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+import fastpets
+from fastpets import geometry, kernels
+from fastpets.pictures import grid
+from fastpets.sample import sample_folder
+
+SIDE = 224
+
+
+def interpolation(picture: Image.Image) -> Image.Image:
+    """A picture that is turned, zoomed and warped in one interpolation, and in one after another."""
+    pixels = torch.from_numpy(np.asarray(picture.convert("RGB")).copy())
+    height, width = pixels.shape[:2]
+    one = np.ones(1)
+    canvas = geometry.presized(one * height, one * width, (SIDE, SIDE), "crop", one / 2, one / 2)
+    changes = (
+        geometry.rotation(one * 30, 1.0),
+        geometry.zoom(one * 1.2, one / 2, one / 2),
+        geometry.warp(one * -0.2, one * 0.2),
+    )
+    to_canvas = geometry.crop_from_output((SIDE, SIDE))
+
+    def warped(source: torch.Tensor, matrix: np.ndarray) -> torch.Tensor:
+        out = torch.empty(1, SIDE, SIDE, 3, dtype=torch.uint8)
+        samples, spread = geometry.sampling(matrix, (SIDE, SIDE), 1, np.ones((1, 2), int))
+        table = torch.arange(256, dtype=torch.uint8).expand(1, 3, 256).contiguous()
+        matrices = torch.from_numpy(matrix.astype(np.float32))
+        kernels.warp([source], matrices, torch.from_numpy(samples), torch.from_numpy(spread), table, out, "reflect")
+        return out[0]
+
+    at_once = warped(pixels, canvas @ changes[2] @ changes[0] @ changes[1] @ to_canvas)
+    step_by_step = warped(pixels, canvas @ to_canvas)
+    from_output = np.linalg.inv(to_canvas)
+    for change in (changes[2], changes[0], changes[1]):
+        step_by_step = warped(step_by_step, from_output @ change @ to_canvas)
+    return grid([at_once.numpy(), step_by_step.numpy()], ["one interpolation", "one after another"])
+
+
+def main() -> None:
+    pets = os.environ.get("FASTPETS_PETS") if len(sys.argv) > 1 else None
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent.parent / "docs" / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    source = pets or sample_folder()
+    train, valid = fastpets.loaders(source, size=96 if pets is None else SIDE, batch_size=32)
+    train.show_batch(16).save(folder / "batch.png")
+    striped = next((path for path in train.items.paths if "striped" in path), train.items.paths[0])
+    with Image.open(striped) as picture:
+        interpolation(picture).save(folder / "interpolation.png")
+    model = fastpets.create_model("resnet18", len(train.classes), "none")
+    fastpets.Learner(train, valid, model).lr_find().plot(folder / "rates.png")
+
+
+if __name__ == "__main__":
+    main()

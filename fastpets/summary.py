@@ -1,0 +1,105 @@
+"""`python -m fastpets.summary`: what a data set is, what becomes of one picture, and what may spoil training."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import tyro
+from tyro.conf import Positional, arg
+
+from fastpets.errors import FastpetsError, one_line
+from fastpets.train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from fastpets.loader import Loader
+
+MOST_LISTED = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class SummaryConfig(TrainConfig):
+    """Say what was found in a data set, follow one picture through every stage, and warn of what may spoil training.
+
+    Takes the flags of fastpets.train.
+    """
+
+    data: Annotated[Positional[str | None], arg(metavar="DIR")] = None
+    """Folder of pictures (s3:// too), tar shards, a CSV, or `sample`, a small drawn set. Default: Oxford-IIIT Pet."""
+    picture: str | None = None
+    """The picture to follow, by a part of its path. Default: the first to train on."""
+    out: Annotated[Path | None, arg(metavar="FILE.png")] = None
+    """Also draw where the sample is cut out of that picture, beside the sample."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line: 0, 1 if a stage fails (one line says which and why), 130 after Ctrl-C."""
+    try:
+        config = tyro.cli(SummaryConfig, args=arguments, prog="python -m fastpets.summary")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is bad is listed
+            summary(config)
+        return 0
+    except FastpetsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+
+
+def summary(config: SummaryConfig) -> None:
+    """Prints all of it, stage by stage."""
+    from fastpets import doubts, wiring
+    from fastpets.follow import follow, stage
+
+    with stage("files to items"):
+        items = wiring.config_items(config)
+    with stage("headers of the files"):
+        train, valid = wiring.config_loaders(config, *items, device="cpu")
+    describe(train, valid)
+    follow(config, train)
+    found = list(doubts.of(train, valid))
+    print("\nWhat may spoil training" if found else "\nNothing was found that may spoil training")
+    for line in found:
+        print(f"  {one_line(line)}")
+
+
+def describe(train: Loader, valid: Loader) -> None:
+    """What was found: pictures, sizes, formats, what was left out, classes and their counts."""
+    from fastpets.manifest import PILLOW
+
+    both = (train, valid)
+    num_usable = [int(loader.usable.sum()) for loader in both]
+    print(f"Found in {one_line(train.items.root)}")
+    print(f"  {sum(num_usable)} pictures: {num_usable[0]} to train on, {num_usable[1]} to validate")
+    suffixes = Counter(Path(path).suffix.lower() for loader in both for path in loader.items.paths)
+    print(f"  by their names: {', '.join(f'{count} {suffix}' for suffix, count in suffixes.most_common())}")
+    if by_pillow := sum(int((loader.manifest.kinds == PILLOW).sum()) for loader in both):
+        print(f"  {by_pillow} are decoded by Pillow, the others by DALI")
+    for name in ("heights", "widths"):
+        values = np.concatenate([getattr(loader.manifest, name)[loader.usable] for loader in both])
+        print(f"  {name}: {values.min()} to {values.max()} px, median {np.median(values):.0f}")
+    if left_out := train.items.left_out:
+        print(f"  left out, no pictures by their names: {len(left_out)}, such as {one_line(left_out[0])}")
+    for path, problem in list((train.bad_files | valid.bad_files).items())[:MOST_LISTED]:
+        print(f"  left out: {one_line(path)}: {problem}")
+    print(f"  {len(train.classes)} classes, pictures to train on and to validate:")
+    counts = [np.bincount(loader.items.labels[loader.usable], minlength=len(train.classes)) for loader in both]
+    order = np.argsort(-counts[0], kind="stable").tolist()
+    width = max(len(one_line(name)) for name in train.classes)
+    for place, label in enumerate(order):
+        if place < MOST_LISTED or place >= len(order) - MOST_LISTED:
+            print(f"    {one_line(train.classes[label]):<{width}} {counts[0][label]:>6} {counts[1][label]:>6}")
+        elif place == MOST_LISTED:
+            print(f"    ... {len(order) - 2 * MOST_LISTED} more")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
