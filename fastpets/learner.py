@@ -88,8 +88,11 @@ class Learner:
         self.fit(fine_tune_phases(epochs, base_lr, freeze_epochs))
 
     def fit(self, phases: Sequence[Phase], *, resume: bool = False) -> None:
-        """Trains through all phases, or, after `load_state_dict`, what a fit that was interrupted has left of them."""
-        self.progress = self.progress if resume else Progress()
+        """Trains through all phases, or what a fit that was interrupted, or a loaded state, has left of them."""
+        if resume:
+            self.train.load_state_dict(self.train.state_dict())  # the rest of the epoch that was left, not a new one
+        else:
+            self.progress = Progress()
         out_of_memory = False
         try:
             with self.random.in_use():

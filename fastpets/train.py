@@ -70,9 +70,9 @@ def train(config: TrainConfig) -> int:
         if status == 0 and learner.history:
             _conclude(learner, config)
         if run is not None:
-            _say_what_is_left(learner, run)
             if status == 0 and learner.history:
                 _report(learner, config, run)
+            _say_what_is_left(learner, run)
         return status
     finally:
         distributed.stop()

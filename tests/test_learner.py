@@ -315,4 +315,4 @@ def test_a_fit_that_was_left_is_gone_on_with_only_if_that_is_said(learner: Learn
     assert (learner.progress.num_batches, learner.progress.epoch) == (1, 0)
     learner.on_step_end = lambda: None
     learner.fit([Phase(name="rest", epochs=3, lr=1e-3)], resume=True)
-    assert len(learner.recorder.losses) == 1 + 3 * len(learner.train)
+    assert len(learner.recorder.losses) == 1 + 3 * len(learner.train)  # the first of the fit that was left for another

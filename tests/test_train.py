@@ -28,7 +28,8 @@ FLAGS = (
     "device out resume"
 )
 LEFT = (
-    "checkpoint-{}.safetensors checkpoint-{}.safetensors config.json metrics.csv model.json model.safetensors steps.csv"
+    "checkpoint-{}.safetensors checkpoint-{}.safetensors config.json metrics.csv model.json model.safetensors "
+    "report.html steps.csv"
 )
 
 
