@@ -178,7 +178,7 @@ class Interpretation:
 
         judgements, order = self.top_losses(k), self._by_loss()[:k]
         loader = self.loader.like(self.loader.items.select(self.ids[order]), batch_size=len(order), shuffle=False)
-        titles = [f"{m.predicted} {m.probability:.2f}\nis {m.actual}, loss {m.loss:.2f}" for m in judgements]
+        titles = [f"{m.predicted} {m.probability:.2f}\nis {m.actual}\nloss {m.loss:.2f}" for m in judgements]
         image = grid(visible(loader, next(iter(loader)).images), titles)
         if file is not None:
             image.save(file)
