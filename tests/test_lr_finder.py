@@ -66,7 +66,7 @@ def test_all_is_put_back_as_it_was_to_the_bit_and_training_goes_on_as_without_it
         for _ in range(2):
             if looks:
                 before = copy.deepcopy(learner.state_dict())
-                curve = learner.lr_find(num_steps=40)
+                curve = learner.lr_find(num_steps=20)
                 assert equal(before, learner.state_dict())
                 assert learner.history or len(curve.losses) > 3
             learner.fit_one_cycle(1, 1e-3)
