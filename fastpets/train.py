@@ -91,7 +91,9 @@ def resumed(config: TrainConfig, file: Path) -> tuple[dict[str, Any], TrainConfi
         if field.name not in free and given not in (default, getattr(stored, field.name)):
             flag = f"--{field.name.replace('_', '-')}"
             raise FastpetsError(f"{flag} {given}: the run has {getattr(stored, field.name)}, and goes on with it")
-    return checkpoint.load(file), dataclasses.replace(stored, device=config.device, threads=config.threads)
+    device = stored.device if config.device == defaults.device else config.device
+    threads = config.threads or stored.threads  # of which there must be as many for the very same sums on a CPU
+    return checkpoint.load(file), dataclasses.replace(stored, device=device, threads=threads)
 
 
 def open_run(config: TrainConfig, learner: Learner, *, goes_on: bool) -> RunFolder | None:

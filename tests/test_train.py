@@ -14,7 +14,7 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 
-from fastpets import train, wiring
+from fastpets import checkpoint, train, wiring
 from fastpets.config import parse_size
 from fastpets.errors import FastpetsError
 from fastpets.model import create_model
@@ -240,3 +240,16 @@ def test_rates_found_for_the_head_set_both_phases(
     highest = max(float(row["lr"]) for row in csv.DictReader((out / "steps.csv").read_text().splitlines()))
     assert highest <= lr
     assert (out / "lr_finder.png").exists()
+
+
+def test_a_run_goes_on_with_its_own_device_and_threads_unless_others_are_given(tmp_path: Path) -> None:
+    config = TrainConfig(device="cpu", threads=1, metrics=("top5",), size="64:128")
+    settings = dataclasses.asdict(config)
+    (tmp_path / "config.json").write_text(json.dumps({"settings": settings, "resolved": {}}))
+    file = checkpoint.save(tmp_path, 1, {})
+    kept = dataclasses.replace(config, out=tmp_path, resume=tmp_path)
+    assert train.resumed(TrainConfig(resume=tmp_path), file) == ({}, kept)
+    _, changed = train.resumed(TrainConfig(resume=tmp_path, device="cuda:0", threads=4), file)
+    assert (changed.device, changed.threads) == ("cuda:0", 4)
+    with pytest.raises(FastpetsError, match="--batch-size 8: the run has 64, and goes on with it"):
+        train.resumed(TrainConfig(resume=tmp_path, batch_size=8), file)
