@@ -37,7 +37,7 @@ def test_before_training_a_batch_and_a_summary_are_shown(
 ) -> None:
     assert show.main([str(few), "--out", str(tmp_path)]) == 0
     assert summary.main([str(few), "--out", str(tmp_path / "sample.png"), "--picture", "pug"]) == 0
-    assert ": 'pug', number 3" in capsys.readouterr().out
+    assert ": 'pug', number 4" in capsys.readouterr().out
     for name in ("batch.png", "draws.png", "sample.png"):
         with Image.open(tmp_path / name) as image:
             assert len(np.unique(np.asarray(image.convert("L")))) > 100
