@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
-import tyro
-
+from fastpets.command import run_command
 from fastpets.console import track
 from fastpets.errors import FastpetsError
 from fastpets.train_config import TrainConfig
@@ -44,16 +43,7 @@ class CeilingConfig(TrainConfig):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line: 0 when measured, 1 if it cannot be done (one line says why), 130 after Ctrl-C."""
-    try:
-        config = tyro.cli(CeilingConfig, args=arguments, prog="python -m fastpets.ceiling")
-        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; what went wrong, we say
-        return ceiling(config)
-    except FastpetsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        return 130
+    return run_command("ceiling", CeilingConfig, ceiling, arguments)
 
 
 def ceiling(config: CeilingConfig) -> int:
@@ -61,6 +51,7 @@ def ceiling(config: CeilingConfig) -> int:
     from fastpets.replay import Replay
     from fastpets.wiring import make_learner
 
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; what went wrong, we say
     learner = make_learner(config)
     loader = learner.train
     if loader.cache is not None:

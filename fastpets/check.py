@@ -6,15 +6,14 @@ import contextlib
 import logging
 import os
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import tyro
 from tyro.conf import Positional, arg
 
+from fastpets.command import run_command
 from fastpets.config import MAX_PIXELS
 from fastpets.console import track
 from fastpets.errors import FastpetsError, one_line
@@ -50,24 +49,16 @@ class CheckConfig:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line: 0 if all files are good, 1 if one is bad or it cannot be done, 130 after Ctrl-C."""
-    try:
-        config = tyro.cli(CheckConfig, args=arguments, prog="python -m fastpets.check")
-        logging.getLogger("PIL").setLevel(logging.CRITICAL)  # its complaints; what is wrong, we say
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return check(config)
-    except FastpetsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nstopped before all files were checked", file=sys.stderr)
-        return 130
+    return run_command(
+        "check", CheckConfig, check, arguments, "stopped before all files were checked", lists_bad_files=True
+    )
 
 
 def check(config: CheckConfig) -> int:
     """Decodes all pictures, prints and saves the list of the bad ones, and returns the exit status."""
     from fastpets.sources import as_items
 
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # its complaints; what is wrong, we say
     items = as_items(config.source, label_from="none")
     with muted_decoders():
         num_good, problems = decode_all(items, config)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tyro
 from tyro.conf import Positional, arg
 
+from fastpets.command import run_command
 from fastpets.errors import FastpetsError
 
 
@@ -34,14 +34,7 @@ class ExportConfig:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line: 0 when written, 1 if it cannot be done (one line says why), 130 after Ctrl-C."""
-    try:
-        return export(tyro.cli(ExportConfig, args=arguments, prog="python -m fastpets.export"))
-    except FastpetsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        return 130
+    return run_command("export", ExportConfig, export, arguments)
 
 
 def export(config: ExportConfig) -> int:

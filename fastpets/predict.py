@@ -7,15 +7,14 @@ import glob
 import io
 import json
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import tyro
 from tyro.conf import Positional, arg
 
+from fastpets.command import run_command
 from fastpets.config import MAX_PIXELS, check_range
 from fastpets.console import track
 from fastpets.errors import FastpetsError, one_line
@@ -57,17 +56,7 @@ class PredictConfig:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line: 0, 1 if a picture or all of it cannot be predicted, 130 after Ctrl-C."""
-    try:
-        config = tyro.cli(PredictConfig, args=arguments, prog="python -m fastpets.predict")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # bad files are listed at the end
-            return predict(config)
-    except FastpetsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        return 130
+    return run_command("predict", PredictConfig, predict, arguments, lists_bad_files=True)
 
 
 def predict(config: PredictConfig) -> int:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
 from tyro.conf import Positional, arg
 
+from fastpets.command import run_command
 from fastpets.errors import FastpetsError
 from fastpets.train_config import TrainConfig
 
@@ -39,14 +39,7 @@ class ShowConfig(TrainConfig):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line: 0 when drawn, 1 if it cannot be done (one line says why), 130 after Ctrl-C."""
-    try:
-        return show(tyro.cli(ShowConfig, args=arguments, prog="python -m fastpets.show"))
-    except FastpetsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        return 130
+    return run_command("show", ShowConfig, show, arguments)
 
 
 def show(config: ShowConfig) -> int:

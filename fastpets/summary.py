@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-import tyro
 from tyro.conf import Positional, arg
 
-from fastpets.errors import FastpetsError, one_line
+from fastpets.command import run_command
+from fastpets.errors import one_line
 from fastpets.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -40,21 +39,10 @@ class SummaryConfig(TrainConfig):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line: 0, 1 if a stage fails (one line says which and why), 130 after Ctrl-C."""
-    try:
-        config = tyro.cli(SummaryConfig, args=arguments, prog="python -m fastpets.summary")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is bad is listed
-            summary(config)
-        return 0
-    except FastpetsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        return 130
+    return run_command("summary", SummaryConfig, summary, arguments, lists_bad_files=True)
 
 
-def summary(config: SummaryConfig) -> None:
+def summary(config: SummaryConfig) -> int:
     """Prints all of it, stage by stage."""
     from fastpets import doubts, wiring
     from fastpets.follow import follow, stage
@@ -69,6 +57,7 @@ def summary(config: SummaryConfig) -> None:
     print("\nWhat may spoil training" if found else "\nNothing was found that may spoil training")
     for line in found:
         print(f"  {one_line(line)}")
+    return 0
 
 
 def describe(train: Loader, valid: Loader) -> None:

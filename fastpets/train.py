@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tyro
-
+from fastpets.command import run_command
 from fastpets.console import EpochTable
 from fastpets.errors import FastpetsError
 from fastpets.train_config import TrainConfig, read_config
@@ -29,23 +28,19 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line: 0 when trained, 1 if it cannot be done (one line says why), 130 after Ctrl-C, 143 after
     SIGTERM."""
-    try:
-        config = tyro.cli(TrainConfig, args=arguments, prog="python -m fastpets.train")
-        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; what went wrong, we say
-        speaks = os.environ.get("RANK", "0") == "0"  # of several processes, the first
-        with warnings.catch_warnings(), contextlib.ExitStack() as stack:
-            warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
-            if not speaks:
-                nowhere = stack.enter_context(open(os.devnull, "w"))
-                stack.enter_context(contextlib.redirect_stdout(nowhere))
-                warnings.simplefilter("ignore")
-            return train(config)
-    except FastpetsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        return 130
+    return run_command("train", TrainConfig, with_messages, arguments)
+
+
+def with_messages(config: TrainConfig) -> int:
+    """The run, whose warnings are a line each; of several processes, the first alone speaks."""
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; what went wrong, we say
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+        warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+        if os.environ.get("RANK", "0") != "0":
+            nowhere = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+            warnings.simplefilter("ignore")
+        return train(config)
 
 
 def train(config: TrainConfig) -> int:
