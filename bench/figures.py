@@ -55,7 +55,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     source = pets or sample_folder()
     train, valid = fastpets.loaders(source, size=96 if pets is None else SIDE, batch_size=32)
-    train.show_batch(16).convert("RGB").save(folder / "batch.jpg", quality=80)
+    train.show_batch(9).convert("RGB").save(folder / "batch.jpg", quality=75)
     striped = next((path for path in train.items.paths if "striped" in path), train.items.paths[0])
     with Image.open(striped) as picture:
         interpolation(picture).save(folder / "interpolation.png")
