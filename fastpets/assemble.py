@@ -30,31 +30,39 @@ def shrink_large(pool: Executor, pictures: Sequence[torch.Tensor], factors: np.n
 
 
 def assemble(
-    loader: Loader, pool: Executor, ids: np.ndarray, todo: Transforms, pictures: dict[int, torch.Tensor]
+    loader: Loader, pool: Executor, ids: np.ndarray, todo: Transforms, decoded: dict[int, torch.Tensor]
 ) -> torch.Tensor:
     """The pictures `ids` (B,) through their matrices and tables: (B, 3, H, W), in memory that is the batch's own.
 
-    `pictures` has those that were decoded and shrunk, by their positions; the cache has the others, and takes these in.
+    `decoded` has those that were decoded and shrunk, by their positions; the cache has the others, and takes these in.
     """
-    if loader.cache is not None:
-        kept = [position for position in range(len(ids)) if position not in pictures]
-        pictures |= zip(kept, loader.cache.pictures(ids[kept].tolist(), loader.device), strict=True)
-    in_order = [pictures[position] for position in range(len(ids))]
+    pictures = _in_order(loader, ids, decoded)
     out = loader.buffers.empty((len(ids), *loader.size, 3), loader.dtype)
     matrices, samples, spread, tables = map(torch.from_numpy, todo[:4])
-    tables = tables.to(out.dtype)
+    tables = tables.to(out.dtype).contiguous()
 
     def warp(part: slice) -> None:
-        few = in_order[part], matrices[part], samples[part], spread[part], tables[part]
+        few = pictures[part], matrices[part], samples[part], spread[part], tables[part]
         kernels.warp(*few, out[part], loader.borders)
-        if loader.cache is not None:
-            loader.cache.put(ids[part].tolist(), in_order[part])
+        if loader.cache is not None and decoded:
+            loader.cache.put(ids[part].tolist(), pictures[part])
 
     if loader.device.type == "cpu":
         list(pool.map(warp, slices(len(ids), loader.num_workers)))
     else:
         warp(slice(0, len(ids)))  # in this thread, for the stream that is current in it
     return out.permute(0, 3, 1, 2)
+
+
+def _in_order(loader: Loader, ids: np.ndarray, decoded: dict[int, torch.Tensor]) -> Sequence[torch.Tensor]:
+    """All pictures of a batch, those that were decoded and those from the cache."""
+    if loader.cache is None:
+        return [decoded[position] for position in range(len(ids))]
+    if not decoded:
+        return loader.cache.pictures(ids, loader.device)
+    kept = [position for position in range(len(ids)) if position not in decoded]
+    from_cache = dict(zip(kept, loader.cache.pictures(ids[kept], loader.device), strict=True))
+    return [decoded[position] if position in decoded else from_cache[position] for position in range(len(ids))]
 
 
 def slices(count: int, num_parts: int) -> list[slice]:

@@ -117,7 +117,7 @@ def amounts(u: Draws, augment: Augment) -> Amounts:
         "brightness": 0.5 + symmetric(u["brightness"], 0.5 * a.brightness * mult),
         "contrast": np.exp(symmetric(u["contrast"], -np.log(1 - a.contrast * mult))),
         "gamma": np.exp(symmetric(u["gamma"], np.log(1 + a.gamma * mult))),
-        "solarize": 1 - u["solarize"] * a.solarize,
+        "solarize": 1 - u["solarize"] * a.solarize if a.solarize else np.inf,
         "posterize": np.floor(u["posterize"] * (a.posterize + 1)),
     }
     fires = gates(u, augment)
@@ -164,7 +164,7 @@ def random_crop(u: Draws, min_scale: float) -> np.ndarray:
 
 def changed_values(todo: Amounts) -> np.ndarray:
     """What each 8-bit value becomes (B, 256), on a scale from 0 to 1."""
-    changed = np.broadcast_to(np.arange(256) / 255, (len(todo["gamma"]), 256))
+    changed = np.arange(256)[None] / 255  # all samples' alike, until the first change
     changed = values.brightness_and_contrast(changed, todo["brightness"], todo["contrast"])
     changed = values.gamma(changed, todo["gamma"])
     changed = values.solarize(changed, todo["solarize"])

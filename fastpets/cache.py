@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from fastpets import kernels
 from fastpets.config import CacheWhere
 from fastpets.system import free_memory
 
@@ -34,23 +35,21 @@ class Cache:
         self.filled = np.zeros(len(sizes), bool)
         _caches.add(self)
 
-    def pictures(self, ids: Sequence[int], device: torch.device) -> list[torch.Tensor]:
-        """The pixels (H, W, 3) uint8 of pictures that are filled, on `device`: views of the block if that is there."""
-        views = [self._view(i) for i in ids]
-        if self.device == device or not views:
-            return views
-        moved = torch.cat([view.flatten() for view in views]).pin_memory().to(device, non_blocking=True)
-        parts = moved.split([view.numel() for view in views])
-        return [part.view(view.shape) for part, view in zip(parts, views, strict=True)]
-
-    def _view(self, i: int) -> torch.Tensor:
-        return self.block[self.starts[i] : self.starts[i + 1]].view(*self.sizes[i].tolist(), 3)
+    def pictures(self, ids: np.ndarray, device: torch.device) -> kernels.Packed:
+        """The pixels (H, W, 3) uint8 of pictures (B,) that are filled, on `device`."""
+        here = kernels.Packed(self.block, self.starts[ids], self.sizes[ids])
+        if self.device == device or not len(ids):
+            return here
+        ends = np.cumsum(num_bytes(here.sizes))
+        packed = torch.empty(int(ends[-1]), dtype=torch.uint8, pin_memory=True)
+        torch.cat([picture.flatten() for picture in here], out=packed)
+        return kernels.Packed(kernels.moved(packed, device), ends - num_bytes(here.sizes), here.sizes)
 
     def put(self, ids: Sequence[int], pictures: Sequence[torch.Tensor]) -> None:
         """Keeps decoded pictures that are not here yet, as far as there is room."""
         for i, picture in zip(ids, pictures, strict=True):
             if i < self.num_kept and not self.filled[i]:
-                view = self._view(i)
+                (view,) = kernels.Packed(self.block, self.starts[[i]], self.sizes[[i]])
                 if view.device.type == picture.device.type == "cpu":
                     np.copyto(view.numpy(), picture.numpy())  # torch would wake its own threads for each
                 else:

@@ -81,7 +81,7 @@ class Epoch:
         give_back_freed_memory()
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, np.ndarray, int]]:
-        pictures: dict[int, torch.Tensor] = {}
+        pictures: dict[int, torch.Tensor] = {}  # of one batch, by their positions in it
         self._advance()
         while self.decoding:
             part = self.decoding[0]
@@ -107,7 +107,7 @@ class Epoch:
             raise self.problem
 
     def _take(self, part: Part) -> list[Any]:
-        """DALI's tensors of the part's pictures."""
+        """DALI's pictures of the part, as DLPack capsules."""
         return self.stream.take() if self.stream is not None and part.encoded else []
 
     def _advance(self) -> None:
@@ -131,7 +131,11 @@ class Epoch:
                 self.stream.put(some)
         elif encoded:
             self.stream = pipelines.Stream(
-                encoded, batch_size=self.loader.batch_size, num_threads=self.loader.num_workers, **self.device
+                encoded,
+                batch_size=self.loader.batch_size,
+                num_threads=self.loader.num_workers,
+                hw_decoder_load=self.loader.hw_decoder_load,
+                **self.device,
             )
         self.decoding.extend(fresh)
 
@@ -167,10 +171,10 @@ class Epoch:
 
     def _lend(self, pictures: list[torch.Tensor]) -> None:
         """Keeps DALI's memory until the kernels have read it: DALI writes into it again as soon as we let go."""
-        if not self.on_gpu:
+        if not self.on_gpu or not pictures:
             return
         event = torch.cuda.Event()
-        event.record()
+        event.record(torch.cuda.current_stream(self.loader.device))
         self.lent.append((event, pictures))
         while self.lent and self.lent[0][0].query():
             self.lent.popleft()

@@ -127,5 +127,8 @@ def warp(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def matrices(rows: Sequence[Sequence[np.ndarray | float]]) -> np.ndarray:
     """Three rows of three entries, each (B,) or one for all, as (B, 3, 3) float64."""
-    entries = np.broadcast_arrays(*(entry for row in rows for entry in row))
-    return np.stack(entries, axis=-1).reshape(-1, 3, 3).astype(np.float64)
+    stacked = np.empty((np.broadcast(*(entry for row in rows for entry in row)).size, 3, 3))
+    for place, row in enumerate(rows):
+        for column, entry in enumerate(row):
+            stacked[:, place, column] = entry
+    return stacked

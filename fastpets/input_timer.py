@@ -17,7 +17,7 @@ class InputTimer:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.on_gpu = device.type == "cuda"
+        self.device, self.on_gpu = device, device.type == "cuda"
         self.spans: list[tuple[Any, Any]] = []
         self.started = time.perf_counter()
 
@@ -40,7 +40,7 @@ class InputTimer:
     def elapsed(self) -> tuple[float, float]:
         """Seconds waited for pictures, and seconds in all, until now."""
         if self.on_gpu:
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self.device)
             waited = sum(before.elapsed_time(after) for before, after in self.spans) / 1000
         else:
             waited = sum(after - before for before, after in self.spans)
@@ -50,5 +50,5 @@ class InputTimer:
         if not self.on_gpu:
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
-        event.record()
+        event.record(torch.cuda.current_stream(self.device))
         return event

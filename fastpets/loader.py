@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fastpets import config, settings
+from fastpets import config, kernels, settings
 from fastpets.batch import Batch
 from fastpets.buffers import Buffers
 from fastpets.cache import make_cache
@@ -59,6 +59,7 @@ class Loader:
         layout: "NCHW", shape (B, 3, H, W) in channels_last memory format, or "NHWC", the same memory as (B, H, W, 3).
         mean, std: of the normalisation, a value a channel on a scale from 0 to 1.
         batch_transform: called with (images, labels) of each batch, on the device; what it returns is delivered.
+        hw_decoder_load: share of the pictures, 0-1, that a GPU's JPEG engine decodes, where it has one (A100, H100).
         cache: keep decoded pictures from the first epoch on, in the memory of the "host" or of the "device": what
             fits in half of what is free there. "auto" does so where all pictures fit, the device first.
         on_bad_file: "raise" BadFileError for a picture that cannot be used, at once where its header shows it and
@@ -93,6 +94,7 @@ class Loader:
         mean: Sequence[float] = config.IMAGENET_MEAN,
         std: Sequence[float] = config.IMAGENET_STD,
         batch_transform: Callable[[torch.Tensor, torch.Tensor], Any] | None = None,
+        hw_decoder_load: float = 0.0,
         cache: config.CacheWhere = "none",
         on_bad_file: config.OnBadFile = "raise",
         max_pixels: int = config.MAX_PIXELS,
@@ -111,7 +113,9 @@ class Loader:
         self.num_workers = num_workers or num_processors()
         self.device, self.dtype = settings.resolve_device(device), settings.resolve_dtype(output, dtype)
         self.output, self.layout, self.mean, self.std = output, layout, tuple(mean), tuple(std)
-        self.batch_transform, self.on_bad_file, self.max_pixels = batch_transform, on_bad_file, max_pixels
+        config.check_range("hw_decoder_load", hw_decoder_load, 0, 1)
+        self.batch_transform, self.on_bad_file = batch_transform, on_bad_file
+        self.hw_decoder_load, self.max_pixels = hw_decoder_load, max_pixels
         self.bad_files: dict[str, str] = {}
         self.items = as_items(source, label_from=label_from)
         self.manifest = self._scanned()
@@ -194,11 +198,9 @@ class Loader:
         self.position.load_state_dict(state)
 
     def __iter__(self) -> Iterator[Batch]:
-        with Epoch(
-            self, self.position.begin()
-        ) as epoch:  # at the first batch: some libraries call iter() to look at it
+        with Epoch(self, self.position.begin()) as epoch:  # begun with its first batch, as some call iter() to look
             for images, ids, delivered in epoch:
-                labels = torch.from_numpy(self.items.labels[ids]).to(self.device, non_blocking=True)
+                labels = kernels.moved(torch.from_numpy(self.items.labels[ids]), self.device)
                 if self.layout == "NHWC":
                     images = images.permute(0, 2, 3, 1)
                 if self.batch_transform is not None:

@@ -48,9 +48,10 @@ class Recorder:
         """Takes in a step's loss, without its graph. Raises FastpetsError if one of those before is not finite."""
         copied = None
         if loss.device.type == "cuda":
+            stream = torch.cuda.current_stream(loss.device)
             loss = torch.empty((), pin_memory=True).copy_(loss, non_blocking=True)
             copied = torch.cuda.Event()
-            copied.record()
+            copied.record(stream)
         self._pending.append(Step(loss, copied, lr, ids))
         if len(self._pending) > LAG:
             self._settle()

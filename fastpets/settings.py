@@ -39,7 +39,7 @@ REFUSED = {
 # What makes two loaders see a picture alike, by the names of both their arguments and their attributes.
 SEEING = (
     *("size", "presize", "presize_method", "borders", "supersample", "output", "dtype", "layout", "mean", "std"),
-    *("batch_size", "batch_transform", "num_workers", "device", "on_bad_file", "max_pixels"),
+    *("batch_size", "batch_transform", "num_workers", "device", "hw_decoder_load", "on_bad_file", "max_pixels"),
 )
 
 

@@ -1,5 +1,6 @@
-"""What becomes of a single value: each function takes values (B, 256) on a scale from 0 to 1 and an amount (B,) of its
-own for each sample, and gives values again. One after the other they make a picture's table.
+"""What becomes of a single value: each function takes values (B, 256) on a scale from 0 to 1, or (1, 256) that are all
+samples', and an amount (B,) of its own for each sample, and gives values again. One after the other they make a
+picture's table.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,10 @@ def brightness_and_contrast(values: np.ndarray, brightness: np.ndarray, contrast
 
     The clamp of the logit moves 0 and 1 by 1e-7, here as there.
     """
-    return 1 / (1 + np.exp(-contrast[:, None] * (logit(values) + logit(brightness)[:, None])))
+    odds = np.multiply(-contrast[:, None], logit(values) + logit(brightness)[:, None])
+    np.exp(odds, out=odds)  # in place: new memory for a batch's values would take longer than what is done to them
+    odds += 1
+    return np.reciprocal(odds, out=odds)
 
 
 def logit(value: np.ndarray) -> np.ndarray:
@@ -28,23 +32,32 @@ def gamma(values: np.ndarray, exponent: np.ndarray) -> np.ndarray:
 
 def solarize(values: np.ndarray, threshold: np.ndarray) -> np.ndarray:
     """The values from a threshold on turned into their negatives."""
+    if (threshold == np.inf).all():
+        return values
     return np.where(values >= threshold[:, None], 1 - values, values)
 
 
 def posterize(values: np.ndarray, bits: np.ndarray) -> np.ndarray:
     """Without the lowest of their eight bits, `bits` (0-7) of them; as it is where that is none."""
+    if not bits.any():
+        return values
     step = 2 ** bits[:, None]
     return np.where(step > 1, np.floor(np.round(255 * values) / step) * step / 255, values)
 
 
 def invert(values: np.ndarray, inverted: np.ndarray) -> np.ndarray:
     """The negative where `inverted` is true."""
-    return np.where(inverted[:, None], 1 - values, values)
+    return np.where(inverted[:, None], 1 - values, values) if inverted.any() else values
 
 
 def normalized(values: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
     """As each of the model's three channels wants them: tables (B, 3, 256) float32."""
-    return ((values[:, None, :] - np.array(mean)[:, None]) / np.array(std)[:, None]).astype(np.float32)
+    values = values.astype(np.float32)
+    tables = np.empty((3, *values.shape), np.float32)
+    for table, center, deviation in zip(tables, mean, std, strict=True):
+        np.subtract(values, np.float32(center), out=table)
+        table /= np.float32(deviation)
+    return tables.swapaxes(0, 1)
 
 
 def eight_bit(values: np.ndarray) -> np.ndarray:

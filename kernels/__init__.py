@@ -5,6 +5,9 @@ from collections.abc import Sequence
 import torch
 
 from fastpets.kernels import reference
+from fastpets.kernels.memory import Packed, moved
+
+__all__ = ["BORDERS", "DTYPES", "Packed", "moved", "shrink", "warp"]
 
 BORDERS = ("reflect", "border", "zeros")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.uint8)
@@ -21,11 +24,12 @@ def warp(
 ) -> torch.Tensor:
     """Each picture seen through its matrix, its values replaced by its table's; what that means, `reference` says.
 
-    B pictures (H, W, 3) uint8, contiguous, each of its own size; source_from_output (B, 3, 3) float32; samples k (B,)
-    int32, at least 1, for the mean of k x k, on a grid over the middle `spread` (B,) float32 of each side of the output
-    pixel; tables (B, 3, 256) and out (B, H, W, 3) of one type: float32, float16, bfloat16 or uint8. The mean is rounded
-    to the nearest 8-bit value, ties to even, then looked up. Pictures and out lie on one device, the rest on the CPU.
-    Returns out as (B, 3, H, W), in channels_last layout. Raises ValueError on other shapes and types.
+    B pictures (H, W, 3) uint8, contiguous, each of its own size, one by one or `Packed`; source_from_output (B, 3, 3)
+    float32; samples k (B,) int32, at least 1, for the mean of k x k, on a grid over the middle `spread` (B,) float32 of
+    each side of the output pixel; tables (B, 3, 256) and out (B, H, W, 3) of one type: float32, float16, bfloat16 or
+    uint8. The mean is rounded to the nearest 8-bit value, ties to even, then looked up. Pictures and out lie on one
+    device, the rest on the CPU. Returns out as (B, 3, H, W), in channels_last layout. Raises ValueError on other shapes
+    and types.
     """
     _check(pictures, source_from_output, samples, spread, tables, out, borders)
     if out.device.type == "cpu":
@@ -61,7 +65,7 @@ def _check(
     borders: str,
 ) -> None:
     num_pictures = len(pictures)
-    for picture in pictures:
+    for picture in [] if isinstance(pictures, Packed) else pictures:
         if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.is_contiguous():
             raise ValueError(f"a picture: {_described(picture)}, expected contiguous uint8 (H, W, 3)")
         if 0 in picture.shape or picture.numel() >= 2**31:

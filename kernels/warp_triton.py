@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-import numpy as np
 import torch
 import triton
 import triton.language as tl
+
+from fastpets.kernels.memory import moved, places
 
 # The kernel moves the tables' bits and never computes with them, so float16 and bfloat16 are one kernel.
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
@@ -49,7 +50,7 @@ def warp(
     with torch.cuda.device(out.device) if out.is_cuda else nullcontext():
         rows = _describe(pictures, source_from_output, samples, spread, out.device)
         integers, floats = rows.view(torch.int32), rows.view(torch.float32)
-        tables, values = _moved(tables, out.device).view(bits), out.view(bits)
+        tables, values = moved(tables, out.device).view(bits), out.view(bits)
         _warp[grid](rows, integers, floats, tables, values, height, width, borders, TILE, num_warps=4)
 
 
@@ -65,13 +66,12 @@ def _describe(
     As int64 its address is at 0; as int32 its height, width and k are at 2, 3 and 4; as float32 its matrix is at 5-13
     and its spread at 14. Takes a core 0.1 ms for 256 pictures: NumPy reads lists of numbers twice as fast as torch.
     """
-    addresses = [picture.data_ptr() for picture in pictures]
-    shapes = np.array([length for picture in pictures for length in picture.shape]).reshape(-1, 3)
+    addresses, sizes = map(torch.from_numpy, places(pictures))
     rows = torch.empty(len(pictures), 8, dtype=torch.int64)
-    rows[:, 0] = torch.from_numpy(np.array(addresses, np.int64))
-    rows.view(torch.int32)[:, 2:4] = torch.from_numpy(shapes[:, :2])
+    rows[:, 0] = addresses
+    rows.view(torch.int32)[:, 2:4] = sizes
     _fill(rows, source_from_output, samples, spread)
-    rows = _moved(rows, device)
+    rows = moved(rows, device)
     _fill(rows, source_from_output, samples, spread)
     return rows
 
@@ -84,14 +84,6 @@ def _fill(rows: torch.Tensor, source_from_output: torch.Tensor, samples: torch.T
         rows.view(torch.float32)[:, 14] = spread
     if source_from_output.device == rows.device:
         rows.view(torch.float32)[:, 5:14] = source_from_output.flatten(1)
-
-
-def _moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The tensor on the device, without waiting for it. A copy from the CPU goes through pinned memory, which is let go
-    at once: torch hands it out again only when the stream has passed the copy."""
-    if device.type == "cuda" and not tensor.is_cuda:
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
 
 
 # No variants for sizes that are multiples of 16: they would compile anew for each kind of size and gain nothing.

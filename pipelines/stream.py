@@ -13,15 +13,26 @@ Encoded = Sequence[np.ndarray]  # a batch of encoded pictures, each 1-D uint8
 class Stream:
     """A pipeline at work on batches, the first of which it is made with; their number is how far it runs ahead.
 
-    `device` is "cpu" or "gpu", `device_id` None or the GPU's number. DALI takes its first batches in one go, as many as
+    `device` is "cpu" or "gpu", `device_id` None or the GPU's number, `hw_decoder_load` the share of a batch (0-1) that
+    the GPU's JPEG engine takes, if it has one: none by default, as on H100 it was reported to ignore the order of
+    streams (pytorch/torchcodec pull request 1634). DALI takes its first batches in one go, as many as
     its queue is deep, and later ones singly; a batch must stay alive until its pictures have been taken.
     """
 
     def __init__(
-        self, first: Sequence[Encoded], *, batch_size: int, num_threads: int, device: str, device_id: int | None
+        self,
+        first: Sequence[Encoded],
+        *,
+        batch_size: int,
+        num_threads: int,
+        device: str,
+        device_id: int | None,
+        hw_decoder_load: float = 0.0,
     ) -> None:
+        self._order = {} if device == "cpu" else {"stream": -1}  # they are synchronized with the host already
         self._pipeline = decoded_pictures(
             device=device,
+            hw_decoder_load=hw_decoder_load,
             batch_size=batch_size,
             num_threads=num_threads,
             device_id=device_id,
@@ -38,14 +49,14 @@ class Stream:
         self._pipeline.schedule_run()
 
     def take(self) -> list[Any]:
-        """The pictures of the oldest batch under way, each a tensor that DLPack hands on without a copy.
+        """The pictures of the oldest batch under way, each a DLPack capsule, which hands them on without a copy.
 
         They stay valid as long as somebody holds them (a promise of the dynamic executor alone). Raises RuntimeError
         if a picture of the batch does not decode; the stream is then of no further use.
         """
         (pictures,) = self._pipeline.share_outputs()
         self._pipeline.release_outputs()
-        return list(pictures)
+        return [picture.__dlpack__(**self._order) for picture in pictures]
 
 
 def undecodable(encoded: Encoded, *, device: str, device_id: int | None) -> list[int]:

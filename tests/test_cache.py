@@ -90,7 +90,7 @@ def test_a_cache_holds_whole_pictures_up_to_its_budget(budget: int, kept: int) -
     cache.put([0, 1, 2], [picture.to(torch.uint8) for picture in pictures])
     assert cache.filled.tolist() == [True] * kept + [False] * (3 - kept)
     assert cache.block.numel() <= budget
-    found = cache.pictures(range(kept), CPU)
+    found = cache.pictures(np.arange(kept), CPU)
     assert all(torch.equal(a, b) for a, b in zip(found, pictures, strict=False))
 
 

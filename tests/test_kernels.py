@@ -6,6 +6,7 @@ import torch
 
 from fastpets import kernels
 from fastpets.kernels import reference
+from fastpets.kernels.memory import places
 from tests.pictures import drawing
 
 SHAPES = [(1, 1), (1, 7), (5, 2), (37, 53), (2000, 30), (460, 460)]
@@ -186,3 +187,32 @@ def test_other_shapes_types_and_words_are_refused(wrong: dict, message: str) -> 
     kernels.warp(**RIGHT)
     with pytest.raises(ValueError, match=message):
         kernels.warp(**{**RIGHT, **wrong})
+
+
+def test_packed_pictures_are_views_of_their_block_one_by_one_and_in_parts() -> None:
+    sizes = np.array([[3, 4], [5, 1], [2, 7]])
+    block, starts = torch.arange(100, dtype=torch.uint8), np.array([0, 40, 57])
+    packed = kernels.Packed(block, starts, sizes)
+    assert [tuple(picture.shape) for picture in packed] == [(3, 4, 3), (5, 1, 3), (2, 7, 3)]
+    assert torch.equal(packed[1].flatten(), block[40:55])
+    assert [len(part) for part in (packed, packed[1:], packed[3:])] == [3, 2, 0]
+    assert torch.equal(packed[1:][1], packed[2])
+    addresses, found = places(packed)
+    assert addresses.tolist() == [picture.data_ptr() for picture in packed]
+    assert all(np.array_equal(a, b) for a, b in zip(places(list(packed)), (addresses, found), strict=True))
+
+
+@pytest.mark.parametrize(("start", "size"), [(59, (2, 7)), (-1, (2, 7)), (0, (0, 7))])
+def test_packed_pictures_lie_in_their_block(start: int, size: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="of a block of 100"):
+        kernels.Packed(torch.zeros(100, dtype=torch.uint8), np.array([start]), np.array([size]))
+
+
+def test_a_warp_of_packed_pictures_is_that_of_their_views() -> None:
+    sizes = np.array([[30, 40], [55, 17]])
+    block = torch.randint(0, 256, (3 * (30 * 40 + 55 * 17),), dtype=torch.uint8)
+    packed = kernels.Packed(block, np.array([0, 3600]), sizes)
+    told = torch.eye(3).repeat(2, 1, 1) * 1.3, torch.ones(2, dtype=torch.int32), torch.ones(2)
+    tables = torch.rand(2, 3, 256)
+    found, expected = (kernels.warp(each, *told, tables, torch.empty(2, 16, 16, 3)) for each in (packed, list(packed)))
+    assert torch.equal(found, expected)
