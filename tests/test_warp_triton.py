@@ -17,11 +17,8 @@ from triton.compiler import ASTSource
 from triton.runtime import interpreter
 
 from fastpets.kernels import reference, warp_triton
+from tests.devices import GPU
 
-GPU = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and torch sees none"),
-]
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 UNIT = 2**-24  # the largest relative error of rounding to float32
 SIZE = (19, 23)  # of the output: two tiles by two, none of them whole
