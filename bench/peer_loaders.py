@@ -51,6 +51,7 @@ def torchvision(
     size: int = SIZE,
     batch_size: int = BATCH_SIZE,
     pillow: bool = False,
+    device: str | torch.device = "cpu",
 ) -> Iterable[Any]:
     """torch's DataLoader and torchvision's v2 transforms for the same augmentation, bilinear as here.
 
@@ -79,6 +80,7 @@ def torchvision(
         shuffle=True,
         num_workers=num_workers,
         persistent_workers=True,
+        pin_memory=torch.device(device).type == "cuda",
     )
 
 
@@ -115,6 +117,7 @@ def fastai(
     *,
     size: int = SIZE,
     batch_size: int = BATCH_SIZE,
+    device: str | torch.device = "cpu",
 ) -> Iterable[Any]:
     """The chapter's recipe: presizing to 460 px, batch transforms, normalisation. Drops the last batch if not full."""
     from fastai.vision.all import (
@@ -140,7 +143,7 @@ def fastai(
         ],
     )
     return block.dataloaders(
-        None, bs=batch_size, num_workers=num_workers, persistent_workers=True, device=torch.device("cpu")
+        None, bs=batch_size, num_workers=num_workers, persistent_workers=True, device=torch.device(device)
     ).train
 
 

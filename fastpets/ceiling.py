@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastpets.command import run_command
 from fastpets.console import track
@@ -16,8 +16,9 @@ from fastpets.errors import FastpetsError
 from fastpets.train_config import TrainConfig
 
 if TYPE_CHECKING:
+    import torch
+
     from fastpets.batch import Batch
-    from fastpets.learner import Learner
 
 WARM_UP = 3  # steps before the clock starts: algorithms are chosen and memory is taken in the first ones
 
@@ -64,9 +65,9 @@ def ceiling(config: CeilingConfig) -> int:
     learner.stepper.train_mode()
     kept = Replay(loader, config.batches)
     rates = {
-        "loading alone": images_per_sec(learner, forever(loader), lambda batch: None, config.seconds),
-        "training, batches in memory": images_per_sec(learner, forever(kept), train, config.seconds),
-        "training, batches loaded": images_per_sec(learner, forever(loader), train, config.seconds),
+        "loading alone": images_per_sec(forever(loader), lambda batch: None, config.seconds, learner.device),
+        "training, batches in memory": images_per_sec(forever(kept), train, config.seconds, learner.device),
+        "training, batches loaded": images_per_sec(forever(loader), train, config.seconds, learner.device),
     }
     print(f"{'':30}{'images/s':>9}")
     for name, rate in rates.items():
@@ -81,13 +82,15 @@ def forever(loader: Iterable[Batch]) -> Iterator[Batch]:
     return chain.from_iterable(repeat(loader))
 
 
-def images_per_sec(learner: Learner, batches: Iterator[Batch], use: Callable[[Batch], None], seconds: float) -> float:
+def images_per_sec(
+    batches: Iterator[Batch], use: Callable[[Batch], Any], seconds: float, device: torch.device
+) -> float:
     """Pictures a second that come from `batches` and are used, over at least so many seconds after a warm-up."""
     import torch
 
     def wait() -> None:
-        if learner.device.type == "cuda":
-            torch.cuda.synchronize(learner.device)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
 
     for _ in range(WARM_UP):
         use(next(batches))

@@ -1,0 +1,59 @@
+"""What a cached batch costs the host, which is all that a loader waits for once pictures lie in a GPU's memory.
+
+On a GPU, the time until all launches of an epoch are queued; without one, that of all but the launch itself, which a
+GPU's driver would take: the epoch's order, draws, matrices and tables, and the rows that the kernel is told.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from fastpets import Loader, kernels
+from fastpets.items import Items
+from fastpets.kernels import warp_triton
+
+COUNT, BATCH_SIZE = 7390, 256
+
+
+class _NotLaunched:
+    """In the kernel's place where there is no GPU."""
+
+    def __getitem__(self, grid: Any) -> Any:
+        return lambda *_, **__: None
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    if torch.cuda.is_available():
+        yield "cuda"
+        return
+    monkeypatch.setattr(warp_triton, "_warp", _NotLaunched())
+
+    def warp(*told: Any) -> None:
+        warp_triton.warp(*told)
+
+    monkeypatch.setattr(kernels, "warp", warp)
+    yield "cpu"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def bench_host(benchmark: BenchmarkFixture, pictures: list[str], device: str, dtype: torch.dtype) -> None:
+    paths = (pictures * (COUNT // len(pictures) + 1))[:COUNT]
+    items = Items(tuple(paths), np.arange(COUNT) % 37, tuple(map(str, range(37))))
+    loader = Loader(
+        items, batch_size=BATCH_SIZE, augment=True, dtype=dtype, device=device, num_workers=1, cache="device"
+    )
+    loader.cache.filled[:] = True  # with whatever lies there: only the host's work counts
+
+    def epoch() -> int:
+        return sum(1 for _ in loader)
+
+    assert benchmark.pedantic(epoch, rounds=20, warmup_rounds=3) == len(loader)
+    if benchmark.enabled:
+        milliseconds = 1000 * benchmark.stats.stats.median / len(loader)
+        benchmark.extra_info.update(device=device, ms_per_batch=milliseconds)
+        print(f"\n{dtype}: {milliseconds:.2f} ms for a batch of {BATCH_SIZE} on {device}")

@@ -1,0 +1,95 @@
+"""Fast, the kernel: a launch's time beside the bytes that it must move, and beside a plain copy of that many."""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.gpu.part import Part
+from fastpets import kernels
+from fastpets.augment import Transforms, transforms
+from fastpets.config import IMAGENET_MEAN, IMAGENET_STD, Augment
+
+SETS = 4  # of pictures, taken in turn: one alone would lie in the GPU's cache
+CASES = {  # the pictures' height and width, the output's side, its type, and `supersample`
+    "375 x 500 to 224, float16": ((375, 500), 224, torch.float16, 1),
+    "375 x 500 to 224, float32": ((375, 500), 224, torch.float32, 1),
+    "375 x 500 to 224, float16, 2 x 2 samples": ((375, 500), 224, torch.float16, 2),
+    "256 x 256 to 224, float16": ((256, 256), 224, torch.float16, 1),
+}
+
+
+def main() -> None:
+    part = Part(__doc__)
+    batch_size, count = (2, 3) if part.rehearsal else (256, 50)
+    copied = 2**20 if part.rehearsal else 2**30
+    source = torch.randint(0, 255, (copied,), dtype=torch.uint8, device=part.device)
+    target = torch.empty_like(source)
+    copy_ms = part.median_ms(lambda: target.copy_(source), count)
+    bandwidth = 2 * copied / copy_ms / 1e6  # GB/s, of bytes read and bytes written
+    part.add(copy_gb_per_s=bandwidth)
+    for name, (source_size, side, dtype, supersample) in CASES.items():
+        told = drawn(batch_size, source_size, side, supersample)
+        sets = [
+            [torch.randint(0, 255, (*source_size, 3), dtype=torch.uint8, device=part.device) for _ in range(batch_size)]
+            for _ in range(SETS)
+        ]
+        matrices, samples, spread, tables = (torch.from_numpy(array).to(part.device) for array in told[:4])
+        on_device = matrices, samples, spread, tables.to(dtype).contiguous()
+        out = torch.empty(batch_size, side, side, 3, dtype=dtype, device=part.device)
+        milliseconds = part.median_ms(launcher(sets, on_device, out), count)
+        num_bytes = moved_bytes(told, source_size, side, dtype)
+        rate = num_bytes / milliseconds / 1e6
+        part.add(
+            **{
+                name: {
+                    "us": 1000 * milliseconds,
+                    "mb": num_bytes / 1e6,
+                    "gb_per_s": rate,
+                    "share_of_copy": rate / bandwidth,
+                    "k": float(np.mean(told.samples)),
+                }
+            }
+        )
+
+
+def launcher(sets: Sequence[list[torch.Tensor]], told: Sequence[torch.Tensor], out: torch.Tensor) -> Callable[[], Any]:
+    """A function that has the kernel warp the next set of pictures; what it is told lies on the device already."""
+    turns = cycle(sets)
+    if out.is_cuda:
+        from fastpets.kernels import warp_triton
+
+        return lambda: warp_triton.warp(next(turns), *told, out, "reflect")
+    return lambda: kernels.warp(next(turns), *told, out)
+
+
+def drawn(batch_size: int, source_size: tuple[int, int], side: int, supersample: int) -> Transforms:
+    """What the chapter's augmentation does to a batch."""
+    heights, widths = np.repeat(np.array([source_size]), batch_size, axis=0).T
+    return transforms(
+        np.arange(batch_size),
+        heights,
+        widths,
+        size=(side, side),
+        supersample=supersample,
+        normalization=(IMAGENET_MEAN, IMAGENET_STD),
+        augment=Augment(),
+    )
+
+
+def moved_bytes(told: Transforms, source_size: tuple[int, int], side: int, dtype: torch.dtype) -> int:
+    """The bytes that a batch must move at least: each output once, each source pixel that is seen once, the tables."""
+    height, width = source_size
+    corners = told.source_from_output @ np.array([[0, side, side, 0], [0, 0, side, side], [1, 1, 1, 1.0]])
+    x, y = corners[:, 0] / corners[:, 2], corners[:, 1] / corners[:, 2]
+    area = abs((x * np.roll(y, -1, axis=1) - y * np.roll(x, -1, axis=1)).sum(axis=1)) / 2  # the shoelace formula
+    seen = 3 * np.minimum(area, height * width).sum()
+    written = math.prod((len(area), side, side, 3)) * dtype.itemsize
+    return int(seen + written + len(area) * 768 * dtype.itemsize)
+
+
+if __name__ == "__main__":
+    main()

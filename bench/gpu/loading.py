@@ -1,0 +1,97 @@
+"""Fast, the loader alone: decoding by many settings, cached batches and the host's share of them, and other loaders."""
+
+import importlib.util
+import time
+from collections.abc import Callable, Iterator
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.gpu.part import Part, linked_pictures
+from bench.peers import PEERS
+from fastpets import Loader, epoch
+from fastpets.items import from_folder
+from fastpets.system import num_processors
+
+# One after the other, each with the best of those before it.
+SWEEP: dict[str, list[Any]] = {
+    "num_workers": [4, 8, 16, 32],
+    "batch_size": [64, 128, 256, 512],
+    "hw_decoder_load": [0.0, 0.35, 0.65, 1.0],
+    "decoding": [2, 3, 4],  # batches in DALI's hands
+}
+DEFAULTS = {"num_workers": num_processors(), "batch_size": 256, "hw_decoder_load": 0.0, "decoding": epoch.DECODING}
+PEERS_SECONDS = 6
+
+
+def main() -> None:
+    part = Part(__doc__)
+    count, seconds, sweep = 7390, 1.2, SWEEP
+    if part.rehearsal:
+        count, seconds, sweep = 64, 0.2, {name: values[:1] for name, values in SWEEP.items()}
+    with linked_pictures(count) as folder:
+        best, found = dict(DEFAULTS), []
+        for name, values in sweep.items():
+            for value in values:
+                settings = best | {name: value}
+                rate, _ = rate_of(part, folder, seconds, **settings)
+                found.append(settings | {"images_per_sec": rate})
+                part.add(sweep=found)
+            best = {key: max(found, key=lambda row: row["images_per_sec"])[key] for key in DEFAULTS}
+        default, host_ms = rate_of(part, folder, 2 * seconds, **DEFAULTS)
+        part.add(best=max(found, key=lambda row: row["images_per_sec"]), uncached=default, uncached_host_ms=host_ms)
+        for where in ("device", "host"):
+            rate, host_ms = rate_of(part, folder, 2 * seconds, cache=where, **DEFAULTS)
+            part.add(**{f"cached_{where}": rate, f"cached_{where}_host_ms": host_ms})
+        peers(part, folder)
+
+
+def rate_of(part: Part, folder: Path, seconds: float, *, decoding: int, **settings: Any) -> tuple[float, float]:
+    """Pictures a second, and milliseconds of the calling thread's own work for a batch."""
+    epoch.DECODING = decoding
+    loader = Loader(from_folder(folder), augment=True, dtype=torch.float16, device=part.device, **settings)
+    if loader.cache is not None:
+        for _ in loader:
+            pass
+    return measured(part, chain.from_iterable(repeat(loader)), seconds, lambda images, labels: None)
+
+
+def measured(
+    part: Part, batches: Iterator[Any], seconds: float, use: Callable[[torch.Tensor, torch.Tensor], Any]
+) -> tuple[float, float]:
+    for _ in range(4):
+        use(*next(batches))
+    part.wait()
+    num_batches = num_images = 0
+    started, worked = time.perf_counter(), time.thread_time()
+    while time.perf_counter() - started < seconds:
+        images, labels = next(batches)
+        use(images, labels)
+        num_batches, num_images = num_batches + 1, num_images + len(labels)
+    worked = time.thread_time() - worked
+    part.wait()
+    return num_images / (time.perf_counter() - started), 1000 * worked / num_batches
+
+
+def peers(part: Part, folder: Path) -> None:
+    """torchvision's DataLoader and fastai on the same pictures, with a worker a processor, to batches on the device."""
+    paths = [str(path) for path in sorted(folder.glob("*.jpg"))]
+    labels = [number % 37 for number in range(len(paths))]
+
+    def move(images: torch.Tensor, labels: torch.Tensor) -> None:
+        images.to(part.device, non_blocking=True), labels.to(part.device, non_blocking=True)
+
+    for name in ("torchvision", "fastai"):
+        if name == "fastai" and importlib.util.find_spec("fastai") is None:
+            part.add(fastai="not installed")
+            continue
+        made = PEERS[name](paths, labels, num_processors(), device=part.device)
+        batches = chain.from_iterable(repeat(made))
+        rate, _ = measured(part, batches, 0.2 if part.rehearsal else PEERS_SECONDS, move)
+        part.add(**{name: rate})
+
+
+if __name__ == "__main__":
+    main()

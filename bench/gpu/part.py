@@ -1,0 +1,75 @@
+"""What the parts of bench/gpu.sh share: their arguments, pictures enough, and figures that are kept as they come."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from fastpets.settings import resolve_device
+from fastpets.writing import write_whole
+
+
+class Part:
+    """One part's run: `figures` go into OUT/NAME.json whenever one is added, so that none is lost if time runs out."""
+
+    def __init__(self, description: str) -> None:
+        parser = argparse.ArgumentParser(description=description)
+        parser.add_argument("--out", type=Path, required=True, help="folder for the figures")
+        parser.add_argument("--device", default="cuda", help="cpu for a rehearsal at a small scale")
+        arguments = parser.parse_args()
+        self.device = resolve_device(arguments.device)
+        self.out, self.name = arguments.out, Path(sys.argv[0]).stem
+        self.rehearsal = self.device.type == "cpu"
+        self.figures: dict[str, Any] = {"rehearsal": self.rehearsal}
+
+    def add(self, **figures: Any) -> None:
+        """Keeps figures, and prints them."""
+        self.figures |= figures
+        print(*(f"{name} {value}" for name, value in figures.items()), sep="\n")
+        write_whole(self.out / f"{self.name}.json", lambda file: Path(file).write_text(json.dumps(self.figures)))
+
+    def wait(self) -> None:
+        """Until the GPU has done all it was told."""
+        if not self.rehearsal:
+            torch.cuda.synchronize(self.device)
+
+    def median_ms(self, call: Callable[[], Any], count: int) -> float:
+        """Milliseconds that the device is busy with a call: the median of `count`, after three."""
+        times = []
+        for _ in range(3):
+            call()
+        for _ in range(count):
+            if self.rehearsal:
+                started = time.perf_counter()
+                call()
+                times.append(1000 * (time.perf_counter() - started))
+            else:
+                before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                before.record()
+                call()
+                after.record()
+                after.synchronize()
+                times.append(before.elapsed_time(after))
+        return sorted(times)[count // 2]
+
+
+@contextmanager
+def linked_pictures(count: int) -> Iterator[Path]:
+    """A folder of `count` pictures named by their breeds: those of FASTPETS_PETS, linked under further names."""
+    if not (source := os.environ.get("FASTPETS_PETS")):
+        sys.exit("FASTPETS_PETS names no folder of real pictures")
+    pictures = sorted(Path(source).resolve().glob("*.jpg"))
+    with TemporaryDirectory() as folder:
+        for number in range(count):
+            copy, which = divmod(number, len(pictures))
+            name = pictures[which].stem + (f"{copy:03}" if copy else "")  # the number behind the breed only grows
+            Path(folder, f"{name}.jpg").symlink_to(pictures[which])
+        yield Path(folder)

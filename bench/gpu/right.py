@@ -1,0 +1,40 @@
+"""Right: the tests marked `gpu`, and how far the GPU's decoder is from the CPU's at its worst."""
+
+import subprocess
+import sys
+from collections import Counter
+from xml.etree import ElementTree
+
+from bench.gpu.part import Part
+
+TESTS = ["tests/test_gpu.py", "tests/test_warp_triton.py"]  # all that are marked, and no module that needs more
+
+
+def main() -> int:
+    part = Part(__doc__)
+    report = part.out / "right.xml"
+    chosen = ["-k", "cpu or interpreter"] if part.rehearsal else ["-m", "gpu"]
+    status = subprocess.run(
+        [sys.executable, "-m", "pytest", "-v", "--tb=short", *chosen, f"--junitxml={report}", *TESTS]
+    ).returncode
+    cases = [(case, outcome(case)) for case in ElementTree.parse(report).iter("testcase")]
+    worst = [float(found.get("value", 0)) for case, _ in cases for found in case.iter("property")]
+    hardware = [
+        how for case, how in cases if "[hardware" in case.get("name", "") or "-hardware" in case.get("name", "")
+    ]
+    part.add(
+        outcomes=Counter(how for _, how in cases),
+        failed=[case.get("name") for case, how in cases if how == "failed"],
+        worst_decoding_step=max(worst, default=None),
+        hardware_decoder_passed=bool(hardware) and set(hardware) == {"passed"},
+    )
+    return status
+
+
+def outcome(case: ElementTree.Element) -> str:
+    kinds = {"failure": "failed", "error": "failed", "skipped": "skipped"}
+    return next((kinds[child.tag] for child in case if child.tag in kinds), "passed")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""Fast, training: ResNets with mixed precision, on batches in memory, and what of that rate is left on loaded ones."""
+
+import time
+from pathlib import Path
+
+import torch
+
+from bench.gpu.part import Part, linked_pictures
+from fastpets import Learner, Loader
+from fastpets.batch import Batch
+from fastpets.ceiling import forever, images_per_sec
+from fastpets.items import from_folder
+from fastpets.model import create_model
+from fastpets.recipe import Recipe
+from fastpets.replay import Replay
+
+NETWORKS = [("resnet18", False), ("resnet34", False), ("resnet50", False), ("resnet50", True), ("resnet18", True),
+            ("resnet34", True)]  # fmt: skip
+KEPT = 4  # batches in memory
+
+
+def main() -> None:
+    part = Part(__doc__)
+    count, batch_size, size, seconds = (64, 8, 64, 0.2) if part.rehearsal else (7390, 128, 224, 3.0)
+    with linked_pictures(count) as folder:
+        loaders = {where: make_loader(part, folder, batch_size, size, where) for where in ("device", "none")}
+        for _ in loaders["device"]:  # fills the cache
+            pass
+        for arch, compiled in NETWORKS[:1] if part.rehearsal else NETWORKS:
+            name = f"{arch}{', compiled' if compiled else ''}"
+            part.add(**{name: rates(arch, compiled, loaders, seconds)})
+
+
+def make_loader(part: Part, folder: Path, batch_size: int, size: int, where: str) -> Loader:
+    dtype = torch.float32 if part.rehearsal else torch.bfloat16
+    return Loader(
+        from_folder(folder),
+        augment=True,
+        batch_size=batch_size,
+        size=size,
+        dtype=dtype,
+        device=part.device,
+        cache=where,
+    )
+
+
+def rates(arch: str, compiled: bool, loaders: dict[str, Loader], seconds: float) -> dict[str, float]:
+    """Pictures a second that a network trains on, by where its batches come from, and seconds until it first did."""
+    cached, uncached = loaders["device"], loaders["none"]
+    model = create_model(arch, len(cached.classes), "none")
+    learner = Learner(cached, cached, model, Recipe(amp_dtype=torch.bfloat16, compile=compiled))
+    learner.stepper.train_mode()
+    started = time.perf_counter()
+    kept = Replay(cached, KEPT)
+    learner.stepper.training_step(*kept.batches[0])
+    found = {"first_step_s": time.perf_counter() - started}
+
+    def train(batch: Batch) -> None:
+        learner.stepper.training_step(*batch)
+
+    for name, source in {"in memory": kept, "cached": cached, "uncached": uncached}.items():
+        found[name] = images_per_sec(forever(source), train, seconds, learner.device)
+    return found
+
+
+if __name__ == "__main__":
+    main()
