@@ -7,7 +7,7 @@ BIN := .venv/bin
 
 # What starts processes or compilers, takes long or needs other people's libraries, and is left to test-all.
 CLIENTS := tests/clients tests/test_train.py tests/test_ceiling.py tests/test_distributed.py tests/test_distributed_training.py \
-	tests/test_interrupted_training.py tests/test_compile.py tests/test_on_pets.py tests/test_memory.py
+	tests/test_interrupted_training.py tests/test_compile.py tests/test_on_pets.py tests/test_memory.py tests/test_gpu_script.py
 
 .PHONY: demo test test-all soak bench lint dist clean
 

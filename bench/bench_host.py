@@ -12,7 +12,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from fastpets import Loader, kernels
+from fastpets import Loader, assemble, kernels
 from fastpets.items import Items
 from fastpets.kernels import warp_triton
 
@@ -33,10 +33,8 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         return
     monkeypatch.setattr(warp_triton, "_warp", _NotLaunched())
 
-    def warp(*told: Any) -> None:
-        warp_triton.warp(*told)
-
-    monkeypatch.setattr(kernels, "warp", warp)
+    monkeypatch.setattr(kernels, "warp", lambda *told: warp_triton.warp(*told))
+    monkeypatch.setattr(assemble, "slices", lambda count, _: [slice(0, count)])  # a batch in one go, as on a GPU
     yield "cpu"
 
 
@@ -45,7 +43,7 @@ def bench_host(benchmark: BenchmarkFixture, pictures: list[str], device: str, dt
     paths = (pictures * (COUNT // len(pictures) + 1))[:COUNT]
     items = Items(tuple(paths), np.arange(COUNT) % 37, tuple(map(str, range(37))))
     loader = Loader(
-        items, batch_size=BATCH_SIZE, augment=True, dtype=dtype, device=device, num_workers=1, cache="device"
+        items, batch_size=BATCH_SIZE, augment=True, dtype=dtype, device=device, num_workers=4, cache="device"
     )
     loader.cache.filled[:] = True  # with whatever lies there: only the host's work counts
 
@@ -54,6 +52,8 @@ def bench_host(benchmark: BenchmarkFixture, pictures: list[str], device: str, dt
 
     assert benchmark.pedantic(epoch, rounds=20, warmup_rounds=3) == len(loader)
     if benchmark.enabled:
-        milliseconds = 1000 * benchmark.stats.stats.median / len(loader)
-        benchmark.extra_info.update(device=device, ms_per_batch=milliseconds)
-        print(f"\n{dtype}: {milliseconds:.2f} ms for a batch of {BATCH_SIZE} on {device}")
+        median, least = (
+            1000 * seconds / len(loader) for seconds in (benchmark.stats.stats.median, benchmark.stats.stats.min)
+        )
+        benchmark.extra_info.update(device=device, ms_per_batch=median)
+        print(f"\n{dtype}: {median:.2f} ms (at least {least:.2f}) for a batch of {BATCH_SIZE} on {device}")

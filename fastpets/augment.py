@@ -15,7 +15,7 @@ an output pixel to the place where it is sampled there are five frames:
 are those of fastai 2.8's `aug_transforms(size, min_scale=0.75)`, each sample with draws of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +35,7 @@ DRAWS = (
     *("gamma_gate", "gamma", "solarize_gate", "solarize", "posterize_gate", "posterize", "invert"),
     "which",
 )
+EIGHT_BIT = np.arange(256)[None] / 255  # every value that a channel may have (1, 256)
 Draws = dict[str, np.ndarray]  # name -> (B,) float64 in (0, 1)
 Amounts = dict[str, np.ndarray]  # name of a change -> (B,) float64: how much of it each sample undergoes
 
@@ -75,13 +76,14 @@ def transforms(
     if augment is None:
         middle = np.full(len(ids), 0.5)
         picture_from_crop = geometry.presized(heights, widths, size, presize_method, middle, middle)
-        of_values = np.broadcast_to(np.arange(256) / 255, (len(ids), 256))
+        of_values = EIGHT_BIT
     else:
         u, todo = draws(ids, augment, seed, epoch, occurrences)
         picture_from_canvas = geometry.presized(heights, widths, size, presize_method, u["presize_x"], u["presize_y"])
         canvas_from_crop = canvas_from_canvas(todo, u, size[1] / size[0]) @ random_crop(u, augment.min_scale)
         picture_from_crop = picture_from_canvas @ canvas_from_crop
         of_values = changed_values(todo)
+    of_values = np.broadcast_to(of_values, (len(ids), 256))
     shrink = geometry.shrink_factors(heights, widths, shrunk_for or size, presize, presize_method)
     source_from_picture = geometry.matrices([[1 / shrink[:, 1], 0, 0], [0, 1 / shrink[:, 0], 0], [0, 0, 1]])
     source_from_output = source_from_picture @ picture_from_crop @ geometry.crop_from_output(size)
@@ -96,35 +98,30 @@ def transforms(
 def draws(
     ids: np.ndarray, augment: Augment, seed: int, epoch: int, occurrences: int | np.ndarray
 ) -> tuple[Draws, Amounts]:
-    """The draws for each of the pictures, and what they undergo by them."""
-    numbers = philox.uniforms(philox.AUGMENT, seed, epoch, ids, occurrences, len(DRAWS))
-    u = dict(zip(DRAWS, numbers.T, strict=True))
+    """The draws for each of the pictures, up to the last that matters, and what they undergo by them."""
+    last = ("crop_y", *augment.changes, *["invert"] * (augment.invert_p > 0), *["which"] * augment.one_of)
+    count = 1 + max(map(DRAWS.index, last))
+    numbers = philox.uniforms(philox.AUGMENT, seed, epoch, ids, occurrences, count)
+    u = dict(zip(DRAWS[:count], numbers.T, strict=True))
     return u, amounts(u, augment)
 
 
-def amounts(u: Draws, augment: Augment) -> Amounts:
-    """How much of every change each sample undergoes, as its draws have it: neutral where the change's gate is shut."""
-    a, mult = augment, augment.mult
-    drawn = {
-        "rotate": symmetric(u["rotate"], a.rotate_deg * mult),
-        "zoom": 1 + u["zoom"] * (a.zoom - 1),
-        "warp_x": symmetric(u["warp_x"], a.warp * mult),
-        "warp_y": symmetric(u["warp_y"], a.warp * mult),
-        "shear_x": symmetric(u["shear_x"], a.shear_deg * mult),
-        "shear_y": symmetric(u["shear_y"], a.shear_deg * mult),
-        "translate_x": symmetric(u["translate_x"], a.translate * mult),
-        "translate_y": symmetric(u["translate_y"], a.translate * mult),
-        "brightness": 0.5 + symmetric(u["brightness"], 0.5 * a.brightness * mult),
-        "contrast": np.exp(symmetric(u["contrast"], -np.log(1 - a.contrast * mult))),
-        "gamma": np.exp(symmetric(u["gamma"], np.log(1 + a.gamma * mult))),
-        "solarize": 1 - u["solarize"] * a.solarize if a.solarize else np.inf,
-        "posterize": np.floor(u["posterize"] * (a.posterize + 1)),
-    }
-    fires = gates(u, augment)
-    todo = {name: np.where(fires[name], amount, NEUTRAL[name]) for name, amount in drawn.items()}
-    return todo | {"flip": u["flip"] < a.flip_p, "invert": u["invert"] < a.invert_p}
-
-
+# A change's amount by its draw, between the largest one either way.
+AMOUNTS: dict[str, Callable[[np.ndarray, Augment], np.ndarray]] = {
+    "rotate": lambda u, a: symmetric(u, a.rotate_deg * a.mult),
+    "zoom": lambda u, a: 1 + u * (a.zoom - 1),
+    "warp_x": lambda u, a: symmetric(u, a.warp * a.mult),
+    "warp_y": lambda u, a: symmetric(u, a.warp * a.mult),
+    "shear_x": lambda u, a: symmetric(u, a.shear_deg * a.mult),
+    "shear_y": lambda u, a: symmetric(u, a.shear_deg * a.mult),
+    "translate_x": lambda u, a: symmetric(u, a.translate * a.mult),
+    "translate_y": lambda u, a: symmetric(u, a.translate * a.mult),
+    "brightness": lambda u, a: 0.5 + symmetric(u, 0.5 * a.brightness * a.mult),
+    "contrast": lambda u, a: np.exp(symmetric(u, -np.log(1 - a.contrast * a.mult))),
+    "gamma": lambda u, a: np.exp(symmetric(u, np.log(1 + a.gamma * a.mult))),
+    "solarize": lambda u, a: 1 - u * a.solarize,
+    "posterize": lambda u, a: np.floor(u * (a.posterize + 1)),
+}
 NEUTRAL = {
     **dict.fromkeys(("rotate", "warp_x", "warp_y", "shear_x", "shear_y", "translate_x", "translate_y", "posterize"), 0),
     **dict.fromkeys(("zoom", "contrast", "gamma"), 1),
@@ -133,14 +130,25 @@ NEUTRAL = {
 OF_VALUES = ("brightness", "contrast", "gamma", "solarize", "posterize")
 
 
+def amounts(u: Draws, augment: Augment) -> Amounts:
+    """How much of every change each sample undergoes, as its draws have it: neutral where the change's gate is shut,
+    and one amount (1,) for all where the policy has no such change."""
+    fires = gates(u, augment)
+    todo = {name: np.array([amount]) for name, amount in NEUTRAL.items()}
+    todo |= {name: np.where(fires[name], AMOUNTS[name](u[name], augment), NEUTRAL[name]) for name in augment.changes}
+    inverted = u["invert"] < augment.invert_p if augment.invert_p else np.array([False])
+    return todo | {"flip": u["flip"] < augment.flip_p, "invert": inverted}
+
+
 def gates(u: Draws, augment: Augment) -> dict[str, np.ndarray]:
-    """Which changes each sample undergoes (B,): every one by a draw of its own, or exactly one, or none, of them."""
+    """Which of the policy's changes each sample undergoes (B,): every one by a draw of its own, or exactly one, or
+    none, of them."""
+    choices = augment.changes
     if augment.one_of:
-        choices = augment.changes
         which = np.floor(u["which"] * (len(choices) + 1))  # the last is the identity
-        return {name: which == choices.index(name) if name in choices else which < 0 for name in NEUTRAL}
+        return {name: which == place for place, name in enumerate(choices)}
     return {
-        name: u[f"{name}_gate"] < (augment.lighting_p if name in OF_VALUES else augment.affine_p) for name in NEUTRAL
+        name: u[f"{name}_gate"] < (augment.lighting_p if name in OF_VALUES else augment.affine_p) for name in choices
     }
 
 
@@ -163,9 +171,8 @@ def random_crop(u: Draws, min_scale: float) -> np.ndarray:
 
 
 def changed_values(todo: Amounts) -> np.ndarray:
-    """What each 8-bit value becomes (B, 256), on a scale from 0 to 1."""
-    changed = np.arange(256)[None] / 255  # all samples' alike, until the first change
-    changed = values.brightness_and_contrast(changed, todo["brightness"], todo["contrast"])
+    """What each 8-bit value becomes (B, 256), on a scale from 0 to 1; (1, 256) if that is the same for all samples."""
+    changed = values.brightness_and_contrast(EIGHT_BIT, todo["brightness"], todo["contrast"])
     changed = values.gamma(changed, todo["gamma"])
     changed = values.solarize(changed, todo["solarize"])
     changed = values.posterize(changed, todo["posterize"])

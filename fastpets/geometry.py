@@ -71,7 +71,8 @@ def sampling(
     height, width = size
     corners = source_from_output @ np.array([[0, width, width, 0], [0, 0, height, height], [1, 1, 1, 1]])
     corners = corners[:, :2] / corners[:, 2:]
-    top, right, bottom, left = np.linalg.norm(np.roll(corners, -1, axis=-1) - corners, axis=1).T
+    edges = corners[:, :, [1, 2, 3, 0]] - corners
+    top, right, bottom, left = np.hypot(edges[:, 0], edges[:, 1]).T
     pixels = np.maximum((top + bottom) / width, (left + right) / height) / 2
     samples = np.ceil(pixels * supersample / PIXELS_PER_SAMPLE - 1e-9)
     blur = BLUR + 1 - 1 / shrink.max(axis=-1) ** 2

@@ -18,15 +18,19 @@ AUGMENT, ORDER, SPLIT, SAMPLER, HASH = range(5)
 
 
 def philox4x32(counter: np.ndarray, key: np.ndarray) -> np.ndarray:
-    """Philox 4x32-10: counters (4, ...) and keys (2, ...), both of 32-bit values, to (4, ...) uint32."""
-    even, odd = counter[::2].astype(np.uint64), counter[1::2].astype(np.uint64)
-    alike = (2, *[1] * (counter.ndim - 1))
-    key, multipliers, steps = (np.reshape(each, alike).astype(np.uint64) for each in (key, MULTIPLIERS, KEY_STEPS))
+    """Philox 4x32-10: counters (..., 4) and keys (..., 2), both of 32-bit values, to (..., 4) uint32."""
+    c0, c1, c2, c3 = np.moveaxis(counter.astype(np.uint64), -1, 0)
+    k0, k1 = np.moveaxis(key.astype(np.uint64), -1, 0)
     for _ in range(ROUNDS):
-        products = multipliers * even
-        even, odd = (products[::-1] >> HALF) ^ odd ^ key, products[::-1] & LOW
-        key = (key + steps) & LOW
-    return np.stack([even[0], odd[0], even[1], odd[1]]).astype(np.uint32)
+        product0, product1 = MULTIPLIERS[0] * c0, MULTIPLIERS[1] * c2
+        c0, c1, c2, c3 = (
+            (product1 >> HALF) ^ c1 ^ k0,
+            product1 & LOW,
+            (product0 >> HALF) ^ c3 ^ k1,
+            product0 & LOW,
+        )
+        k0, k1 = (k0 + KEY_STEPS[0]) & LOW, (k1 + KEY_STEPS[1]) & LOW
+    return np.stack([c0, c1, c2, c3], axis=-1).astype(np.uint32)
 
 
 def words(purpose: int, seed: int, epoch: int, ids: np.ndarray, occurrence: int | np.ndarray, count: int) -> np.ndarray:
@@ -36,13 +40,13 @@ def words(purpose: int, seed: int, epoch: int, ids: np.ndarray, occurrence: int 
     never changes when `count` grows.
     """
     blocks = -(-count // 4)
-    counter = np.empty((4, len(ids), blocks), np.uint64)
-    counter[0] = np.arange(blocks)
-    counter[1] = ((purpose << 16) | (np.asarray(occurrence) & 0xFFFF))[..., None]
-    counter[2] = ids[:, None]
-    counter[3] = epoch
+    counter = np.empty((len(ids), blocks, 4), np.uint64)
+    counter[..., 0] = np.arange(blocks)
+    counter[..., 1] = ((purpose << 16) | (np.asarray(occurrence) & 0xFFFF))[..., None]
+    counter[..., 2] = ids[:, None]
+    counter[..., 3] = epoch
     key = np.array([seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF], np.uint64)
-    return np.moveaxis(philox4x32(counter, key), 0, -1).reshape(len(ids), blocks * 4)[:, :count]
+    return philox4x32(counter, key).reshape(len(ids), blocks * 4)[:, :count]
 
 
 def uniforms(

@@ -64,9 +64,10 @@ class Part:
 @contextmanager
 def linked_pictures(count: int) -> Iterator[Path]:
     """A folder of `count` pictures named by their breeds: those of FASTPETS_PETS, linked under further names."""
-    if not (source := os.environ.get("FASTPETS_PETS")):
-        sys.exit("FASTPETS_PETS names no folder of real pictures")
-    pictures = sorted(Path(source).resolve().glob("*.jpg"))
+    source = os.environ.get("FASTPETS_PETS")
+    pictures = sorted(Path(source).resolve().glob("*.jpg")) if source else []
+    if not pictures:
+        sys.exit(f"FASTPETS_PETS: {source}, expected a folder of real pictures, as breed_number.jpg")
     with TemporaryDirectory() as folder:
         for number in range(count):
             copy, which = divmod(number, len(pictures))
