@@ -36,20 +36,18 @@ def main() -> None:
         for name, values in sweep.items():
             for value in values:
                 settings = best | {name: value}
-                rate, _ = rate_of(part, folder, seconds, **settings)
-                found.append(settings | {"images_per_sec": rate})
+                found.append(settings | rate_of(part, folder, seconds, **settings))
                 part.add(sweep=found)
             best = {key: max(found, key=lambda row: row["images_per_sec"])[key] for key in DEFAULTS}
-        default, host_ms = rate_of(part, folder, 2 * seconds, **DEFAULTS)
-        part.add(best=max(found, key=lambda row: row["images_per_sec"]), uncached=default, uncached_host_ms=host_ms)
+        part.add(best=max(found, key=lambda row: row["images_per_sec"]))
+        part.add(uncached=rate_of(part, folder, 2 * seconds, **DEFAULTS))
         for where in ("device", "host"):
-            rate, host_ms = rate_of(part, folder, 2 * seconds, cache=where, **DEFAULTS)
-            part.add(**{f"cached_{where}": rate, f"cached_{where}_host_ms": host_ms})
+            part.add(**{f"cached_{where}": rate_of(part, folder, 2 * seconds, cache=where, **DEFAULTS)})
         peers(part, folder)
 
 
-def rate_of(part: Part, folder: Path, seconds: float, *, decoding: int, **settings: Any) -> tuple[float, float]:
-    """Pictures a second, and milliseconds of the calling thread's own work for a batch."""
+def rate_of(part: Part, folder: Path, seconds: float, *, decoding: int, **settings: Any) -> dict[str, float]:
+    """What `measured` finds for this project's loader."""
     epoch.DECODING = decoding
     loader = Loader(from_folder(folder), augment=True, dtype=torch.float16, device=part.device, **settings)
     if loader.cache is not None:
@@ -60,19 +58,27 @@ def rate_of(part: Part, folder: Path, seconds: float, *, decoding: int, **settin
 
 def measured(
     part: Part, batches: Iterator[Any], seconds: float, use: Callable[[torch.Tensor, torch.Tensor], Any]
-) -> tuple[float, float]:
+) -> dict[str, float]:
+    """Pictures a second, what bounds them (the calling thread's milliseconds of work for a batch, processors busy in
+    this process on average) and how many there are in a batch."""
     for _ in range(4):
         use(*next(batches))
     part.wait()
     num_batches = num_images = 0
-    started, worked = time.perf_counter(), time.thread_time()
+    started, own, all_threads = time.perf_counter(), time.thread_time(), time.process_time()
     while time.perf_counter() - started < seconds:
         images, labels = next(batches)
         use(images, labels)
         num_batches, num_images = num_batches + 1, num_images + len(labels)
-    worked = time.thread_time() - worked
+    own = time.thread_time() - own
     part.wait()
-    return num_images / (time.perf_counter() - started), 1000 * worked / num_batches
+    passed = time.perf_counter() - started
+    return {
+        "images_per_sec": num_images / passed,
+        "host_ms": 1000 * own / num_batches,
+        "processors_busy": (time.process_time() - all_threads) / passed,
+        "batch": num_images / num_batches,
+    }
 
 
 def peers(part: Part, folder: Path) -> None:
@@ -89,8 +95,7 @@ def peers(part: Part, folder: Path) -> None:
             continue
         made = PEERS[name](paths, labels, num_processors(), device=part.device)
         batches = chain.from_iterable(repeat(made))
-        rate, _ = measured(part, batches, 0.2 if part.rehearsal else PEERS_SECONDS, move)
-        part.add(**{name: rate})
+        part.add(**{name: measured(part, batches, 0.2 if part.rehearsal else PEERS_SECONDS, move)})
 
 
 if __name__ == "__main__":

@@ -75,11 +75,14 @@ def loading(part: dict[str, Any]) -> Iterator[Row]:
         ("torchvision's DataLoader", "torchvision", ""),
         ("fastai", "fastai", ""),
     ):
-        if name in part:
-            figure = part[name] if isinstance(part[name], str) else f"{part[name]:,.0f} images/s"
-            yield what, figure, aim
-        if f"{name}_host_ms" in part:
-            yield "  the host's work for a batch", f"{part[f'{name}_host_ms']:.2f} ms", aim and "1.2 ms cached"
+        if (found := part.get(name)) is None or isinstance(found, str):
+            yield what, found or "no time left", ""
+            continue
+        yield what, f"{found['images_per_sec']:,.0f} images/s", aim
+        if name.startswith("cached"):
+            yield f"  the host's work for {found['batch']:.0f}", f"{found['host_ms']:.2f} ms", aim and "1.2 ms for 256"
+        if name == "uncached":
+            yield "  processors busy", f"{found['processors_busy']:.1f}", ""
     if best := part.get("best"):
         yield "  uncached, best of the sweep", f"{best['images_per_sec']:,.0f} images/s", ""
         yield from (
