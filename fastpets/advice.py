@@ -35,11 +35,15 @@ def best_epoch(history: Sequence[EpochResult], num_valid: int) -> str | None:
     return f"{found}: to train anew with --epochs {best.epoch + 1} for that phase may be better"
 
 
-def input_waits(share: float) -> str | None:
-    """What to do if training waited for its pictures."""
-    if share <= WAITS_TOO_MUCH:
+def input_waits(share: float, epochs: int, cached: bool) -> str | None:
+    """What to do if training waited for its pictures, after so many epochs, with a cache or without.
+
+    While a cache fills, in the first epoch, there is nothing to do but to wait.
+    """
+    if share <= WAITS_TOO_MUCH or (cached and epochs == 1):
         return None
+    keep = "" if cached else "keep them decoded (--cache auto), "
     return (
-        f"it waited for pictures {share:.0%} of the time: keep them decoded (--cache auto), allow more --threads, "
-        "or store pictures no larger than they are used"
+        f"it waited for pictures {share:.0%} of the time: {keep}allow more --threads, or store pictures no larger than "
+        "they are used"
     )

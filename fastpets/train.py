@@ -122,7 +122,8 @@ def keeper(learner: Learner, config: TrainConfig, run: RunFolder) -> Callable[[E
     def on_epoch_end(result: EpochResult) -> None:
         nonlocal advised
         table(result)
-        if not advised and (line := advice.input_waits(result.input_share)):
+        done, cached = len(learner.history), learner.train.cache is not None
+        if not advised and (line := advice.input_waits(result.input_share, done, cached)):
             print(f"       {line}")
             advised = True
         if log is not None:

@@ -50,7 +50,15 @@ def test_other_phases_are_not_compared() -> None:
 
 @pytest.mark.parametrize(("share", "speaks"), [(0.0, False), (0.1, False), (0.11, True)])
 def test_waiting_for_pictures_is_spoken_of_beyond_a_tenth_of_the_time(share: float, speaks: bool) -> None:
-    assert bool(advice.input_waits(share)) is speaks
+    assert bool(advice.input_waits(share, 1, cached=False)) is speaks
+
+
+def test_a_cache_is_advised_where_there_is_none_and_may_take_an_epoch_to_fill() -> None:
+    assert "--cache auto" in str(advice.input_waits(0.5, 1, cached=False))
+    assert advice.input_waits(0.5, 1, cached=True) is None
+    line = str(advice.input_waits(0.5, 2, cached=True))
+    assert "--cache" not in line
+    assert line.startswith("it waited for pictures 50% of the time: allow more --threads")
 
 
 @pytest.mark.parametrize(
