@@ -3,10 +3,11 @@
 import hashlib
 import http.client
 import os
+import shutil
 import tarfile
 import tempfile
 import urllib.request
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from fastpets.console import track
 from fastpets.errors import FastpetsError
@@ -58,12 +59,17 @@ def _download(url: str, archive: Path, md5: str) -> None:
 
 
 def _unpack(archive: Path, images: Path) -> None:
-    """Unpacks the archive's folder `images` beside its place, and moves it there when it is whole."""
-    with tempfile.TemporaryDirectory(dir=images.parent) as staging:
+    """Unpacks the plain files of the archive's folder `images` beside their place, and moves them there together."""
+    with tempfile.TemporaryDirectory(dir=images.parent) as folder:
+        staging = Path(folder, "images")
+        staging.mkdir()
         with tarfile.open(archive) as tar:
             for member in track(tar, "unpacking", None):
-                tar.extract(member, staging, filter="data")
-        os.replace(Path(staging, "images"), images)
+                path, content = PurePosixPath(member.name), tar.extractfile(member) if member.isfile() else None
+                if content is not None and path.parent == PurePosixPath("images"):  # nothing leaves the folder
+                    with open(staging / path.name, "wb") as file:
+                        shutil.copyfileobj(content, file)
+        os.replace(staging, images)
 
 
 def _md5(path: Path) -> str:

@@ -17,10 +17,13 @@ from tests.pictures import drawing, encode
 
 
 def archive() -> bytes:
-    """A small archive of the published one's form."""
+    """A small archive of the published one's form, with files that want to go elsewhere."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w:gz") as tar:
-        for name in ("images/Birman_1.jpg", "images/beagle_2.jpg", "images/Birman_1.mat"):
+        for name in (
+            *("images/Birman_1.jpg", "images/beagle_2.jpg", "images/Birman_1.mat"),
+            *("../evil.jpg", "images/../evil.jpg", "/tmp/evil.jpg", "evil.jpg"),
+        ):
             content = encode(drawing(20, 30), "JPEG")
             member = tarfile.TarInfo(name)
             member.size = len(content)
