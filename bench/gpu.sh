@@ -14,12 +14,13 @@ mkdir -p "$folder" && folder=$(cd "$folder" && pwd) || exit 1
 cd "$(dirname "$0")/.."
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 
-declare -A limits=([right]=150 [kernel]=30 [loading]=100 [chapter]=70 [training]=120) # seconds
+declare -A limits=([right]=150 [kernel]=30 [loading]=100 [chapter]=70 [training]=125) # seconds
 status=0
 for part in ${PARTS:-right kernel loading chapter training}; do
   echo "$part: at most ${limits[$part]} s"
   rm -f "$folder/$part.json"
-  timeout --kill-after=5 "${limits[$part]}" "$python" -u -m "bench.gpu.$part" --out "$folder" "$@" > "$folder/$part.log" 2>&1
+  timeout --kill-after=5 "${limits[$part]}" "$python" -u -m "bench.gpu.$part" --out "$folder" \
+    --seconds "${limits[$part]}" "$@" > "$folder/$part.log" 2>&1
   code=$?
   [ $code -eq 0 ] || { echo "$part: status $code (124: out of time), see $folder/$part.log" && status=1; }
 done

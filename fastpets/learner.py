@@ -162,7 +162,8 @@ class Learner:
                 num_images, pending = num_images + len(batch.labels), True
             now.num_batches += 1
             if now.num_batches % together == 0 or now.num_batches == total:
-                if pending and self.stepper.step():
+                if pending:
+                    self.stepper.step()
                     scheduler.step()
                     now.num_steps += 1
                 pending = False

@@ -57,19 +57,19 @@ class Stepper:
         self.scaler.scale(loss if weight == 1 else loss * weight).backward()
         return loss.detach()
 
-    def step(self) -> bool:
-        """One step of the optimizer; False if the scaler skipped it, for gradients beyond float16."""
+    def step(self) -> None:
+        """One step of the optimizer, in which nothing moves if float16 could not hold the gradients.
+
+        Such a step counts, as fastai's do: not to count it, each one would have to wait for the GPU to say.
+        """
         if self.recipe.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
-        scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
-        stepped = self.scaler.get_scale() >= scale
-        if stepped and self.ema is not None:
+        if self.ema is not None:
             self.ema.update_parameters(self.model)
-        return stepped
 
     def logits(self, images: torch.Tensor, model: nn.Module) -> torch.Tensor:
         """(B, C) float32, so that the loss is computed in full precision whatever the model's is."""

@@ -23,9 +23,11 @@ class Part:
     def __init__(self, description: str) -> None:
         parser = argparse.ArgumentParser(description=description)
         parser.add_argument("--out", type=Path, required=True, help="folder for the figures")
+        parser.add_argument("--seconds", type=float, default=300, help="that the part may take")
         parser.add_argument("--device", default="cuda", help="cpu for a rehearsal at a small scale")
         arguments = parser.parse_args()
         self.device = resolve_device(arguments.device)
+        self.ends = time.monotonic() + arguments.seconds
         self.out, self.name = arguments.out, Path(sys.argv[0]).stem
         self.rehearsal = self.device.type == "cpu"
         self.figures: dict[str, Any] = {"rehearsal": self.rehearsal}
@@ -35,6 +37,10 @@ class Part:
         self.figures |= figures
         print(*(f"{name} {value}" for name, value in figures.items()), sep="\n")
         write_whole(self.out / f"{self.name}.json", lambda file: Path(file).write_text(json.dumps(self.figures)))
+
+    def has_time_for(self, seconds: float) -> bool:
+        """Whether something that takes so long would still come to its end."""
+        return time.monotonic() + seconds < self.ends
 
     def wait(self) -> None:
         """Until the GPU has done all it was told."""

@@ -101,6 +101,8 @@ def chapter(part: dict[str, Any]) -> Iterator[Row]:
 
 def training(part: dict[str, Any]) -> Iterator[Row]:
     for name, rates in part.items():
+        if isinstance(rates, str):
+            yield name, rates, ""
         if isinstance(rates, dict):
             yield f"{name}, batches in memory", f"{rates['in memory']:,.0f} images/s", ""
             for source, aim in (("cached", "97%"), ("uncached", "90%")):
