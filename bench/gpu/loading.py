@@ -90,8 +90,8 @@ def peers(part: Part, folder: Path) -> None:
         images.to(part.device, non_blocking=True), labels.to(part.device, non_blocking=True)
 
     for name in ("torchvision", "fastai"):
-        if name == "fastai" and importlib.util.find_spec("fastai") is None:
-            part.add(fastai="not installed")
+        if name == "fastai" and (part.rehearsal or importlib.util.find_spec("fastai") is None):
+            part.add(fastai="not rehearsed" if part.rehearsal else "not installed")
             continue
         made = PEERS[name](paths, labels, num_processors(), device=part.device)
         batches = chain.from_iterable(repeat(made))

@@ -32,9 +32,9 @@ def main() -> None:
     print(*(f"{name} {value}" for name, value in machine.items()), sep=", ")
     if any(part and part["rehearsal"] for part in found.values()):
         print("A rehearsal on a CPU, at a small scale: it ran, and its figures mean nothing.")
-    print(f"{'':46}{'found':>24}  aim")
+    print(f"{'':50}{'found':>24}  aim")
     for what, figure, aim in rows(found):
-        print(f"{what:46}{figure:>24}  {aim}")
+        print(f"{what:50}{figure:>24}  {aim}")
 
 
 def rows(found: dict[str, Any]) -> Iterator[Row]:
