@@ -7,7 +7,11 @@ from xml.etree import ElementTree
 
 from bench.gpu.part import Part
 
-TESTS = ["tests/test_gpu.py", "tests/test_warp_triton.py"]  # all that are marked, and no module that needs more
+TESTS = [
+    "tests/test_gpu.py",
+    "tests/test_gpu_training.py",
+    "tests/test_warp_triton.py",
+]  # all that are marked, and no module that needs more
 
 
 def main() -> int:
