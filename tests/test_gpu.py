@@ -1,5 +1,8 @@
-"""What a loader must give on a GPU. Each test also runs with the CPU in the GPU's place, so that its logic is proven where
-there is no GPU; `pytest -m gpu` runs the others."""
+"""What a loader must give on a GPU.
+
+Each test also runs with the CPU in the GPU's place, so that its logic is proven where there is no GPU; `pytest -m gpu`
+runs the others.
+"""
 
 import io
 from collections.abc import Callable, Iterator
