@@ -1,12 +1,12 @@
-"""How true the pixels are: peak signal-to-noise ratios against a supersampled bicubic warp of the original picture.
+"""How true the pixels are: peak signal-to-noise ratios against a supersampled bicubic warp of the original image.
 
     FASTPETS_PETS=... python -m bench.bench_fidelity
 
-Each picture undergoes one homography of the chapter's (crop, flip, rotation, zoom, perspective), made by this engine
-in one step, by fastai's recipe in three (Pillow to 460 px, the warp there, crop and resize) and by torchvision's in
+Each image undergoes one homography of the chapter's (crop, flip, rotation, zoom, perspective), made by this engine
+in one step, by fastai's options in three (Pillow to 460 px, the warp there, crop and resize) and by torchvision's in
 three (crop and resize, perspective, rotation). Every way gets the same geometry. Beyond the canvas, or the crop, fastai
 sees a reflection and torchvision black, where the original goes on: so the ratio is taken over all pixels, and again
-over those alone that every way has the picture for, which compares how they sample and no more. --out FILE keeps the
+over those alone that every way has the image for, which compares how they sample and no more. --out FILE keeps the
 numbers.
 """
 
@@ -25,33 +25,35 @@ import torch
 from PIL import Image
 
 from bench.rendering import mosaic, psnr, rendered, supersampled_bicubic
-from fastpets import augment, geometry, philox
-from fastpets.config import Augment
+from fastpets.augment import geometry
+from fastpets.augment.policy import Augment
+from fastpets.augment.transforms import transforms
+from fastpets.utils import philox
 
 SIZES = (64, 128, 224)
 CANVAS = 460  # fastai's presize: crops begin and end on its pixels, as fastai's do
 
 
 class Scene(NamedTuple):
-    """A picture (H, W, 3) uint8 and what is done to it; the matrices are 3 x 3 float64."""
+    """An image (H, W, 3) uint8 and what is done to it; the matrices are 3 x 3 float64."""
 
-    picture: torch.Tensor
-    picture_from_canvas: np.ndarray
+    image: torch.Tensor
+    image_from_canvas: np.ndarray
     perspective: np.ndarray  # canvas from canvas: warp and flip
     rotation: np.ndarray  # canvas from canvas: rotation and zoom
     canvas_from_crop: np.ndarray
 
     def matrix(self, size: int) -> np.ndarray:
-        """picture_from_output."""
+        """image_from_output."""
         canvas_from_output = self.canvas_from_crop @ geometry.crop_from_output((size, size))
-        return self.picture_from_canvas @ self.perspective @ self.rotation @ canvas_from_output
+        return self.image_from_canvas @ self.perspective @ self.rotation @ canvas_from_output
 
 
 def scenes(paths: Sequence[str]) -> list[Scene]:
-    """The pictures with the chapter's draws, their crops moved to whole pixels of the canvas."""
-    numbers = philox.uniforms(philox.AUGMENT, 0, 0, np.arange(len(paths)), 0, len(augment.DRAWS))
-    u = dict(zip(augment.DRAWS, numbers.T, strict=True))
-    todo = augment.amounts(u, Augment())
+    """The images with the chapter's draws, their crops moved to whole pixels of the canvas."""
+    numbers = philox.uniforms(philox.AUGMENT, 0, 0, np.arange(len(paths)), 0, len(transforms.DRAWS))
+    u = dict(zip(transforms.DRAWS, numbers.T, strict=True))
+    todo = transforms.amounts(u, Augment())
     side = np.round(CANVAS * np.sqrt(0.75 + 0.25 * u["crop_scale"]))
     left, top = np.round(u["crop_x"] * (CANVAS - side)), np.round(u["crop_y"] * (CANVAS - side))
     half = CANVAS / 2
@@ -62,24 +64,24 @@ def scenes(paths: Sequence[str]) -> list[Scene]:
     rotations = geometry.rotation(todo["rotate"]) @ geometry.zoom(todo["zoom"], u["zoom_x"], u["zoom_y"])
     found = []
     for number, path in enumerate(paths):
-        picture = torch.from_numpy(np.array(Image.open(path).convert("RGB")))
-        sides = np.array([picture.shape[0]]), np.array([picture.shape[1]])
+        image = torch.from_numpy(np.array(Image.open(path).convert("RGB")))
+        sides = np.array([image.shape[0]]), np.array([image.shape[1]])
         place = u["presize_x"][number : number + 1], u["presize_y"][number : number + 1]
         (canvas,) = geometry.presized(*sides, (CANVAS, CANVAS), "crop", *place)
-        found.append(Scene(picture, canvas, perspectives[number], rotations[number], crops[number]))
+        found.append(Scene(image, canvas, perspectives[number], rotations[number], crops[number]))
     return found
 
 
 def fastpets(scene: Scene, size: int, supersample: int) -> torch.Tensor:
     """This engine: shrunk if it is more than four times the output, then one warp."""
-    return rendered(scene.picture, scene.matrix(size), size, supersample)
+    return rendered(scene.image, scene.matrix(size), size, supersample)
 
 
 def fastai(scene: Scene, size: int) -> torch.Tensor:
-    """fastai's recipe, by its own functions: Pillow's resize, `affine_coord` at 460 px, crop, `affine_coord` again."""
+    """fastai's options, by its own functions: Pillow's resize, `affine_coord` at 460 px, crop, `affine_coord` again."""
     from fastai.vision.augment import TensorImage
 
-    presized = _resized_region(scene.picture, scene.picture_from_canvas, CANVAS)
+    presized = _resized_region(scene.image, scene.image_from_canvas, CANVAS)
     pixels = TensorImage(torch.from_numpy(np.array(presized)).permute(2, 0, 1)[None].float() / 255)
     homography = torch.from_numpy(scene.perspective @ scene.rotation).float()
 
@@ -96,20 +98,20 @@ def fastai(scene: Scene, size: int) -> torch.Tensor:
     return torch.Tensor(cropped)[0].permute(1, 2, 0) * 255
 
 
-def _resized_region(picture: torch.Tensor, region: np.ndarray, size: int) -> Image.Image:
+def _resized_region(image: torch.Tensor, region: np.ndarray, size: int) -> Image.Image:
     """The square that is [-1, 1] either way before `region` (3 x 3), by Pillow's antialiased bilinear resize."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     corners = region[:2, 2] + np.outer([-1, 1], region[:2, :2].diagonal())
-    box = corners.clip(0, [width, height]).ravel().tolist()  # which rounding may have moved beyond the picture
-    return Image.fromarray(picture.numpy()).resize((size, size), Image.Resampling.BILINEAR, tuple(box))
+    box = corners.clip(0, [width, height]).ravel().tolist()  # which rounding may have moved beyond the image
+    return Image.fromarray(image.numpy()).resize((size, size), Image.Resampling.BILINEAR, tuple(box))
 
 
 def torchvision(scene: Scene, size: int) -> torch.Tensor:
-    """torchvision's v2 functions on 8-bit pictures, bilinear: crop and antialiased resize, perspective, rotation."""
+    """torchvision's v2 functions on 8-bit images, bilinear: crop and antialiased resize, perspective, rotation."""
     from torchvision.transforms import v2
 
     # As RandomResizedCrop does, but to the subpixel.
-    pixels = _resized_region(scene.picture, scene.picture_from_canvas @ scene.canvas_from_crop, size)
+    pixels = _resized_region(scene.image, scene.image_from_canvas @ scene.canvas_from_crop, size)
     output = geometry.crop_from_output((size, size))
     tensor = v2.functional.pil_to_tensor(pixels)
     for step in (scene.perspective, scene.rotation):
@@ -130,7 +132,7 @@ WAYS: dict[str, Callable[[Scene, int], torch.Tensor]] = {
 
 
 def seen(scene: Scene, size: int) -> torch.Tensor:
-    """Which output pixels (size, size) every way has the picture for: those from within the crop, its rim left out."""
+    """Which output pixels (size, size) every way has the image for: those from within the crop, its rim left out."""
     centres = (np.arange(size) + 0.5) / size * 2 - 1
     x, y = np.meshgrid(centres, centres)
     crop = np.stack([x, y, np.ones_like(x)], -1)
@@ -143,10 +145,10 @@ def seen(scene: Scene, size: int) -> torch.Tensor:
 
 
 def fidelity(paths: Sequence[str], size: int) -> dict[str, list[tuple[float, float]]]:
-    """For each way, the ratios in dB of every picture at `size` px: over all pixels, and over those within the crop."""
+    """For each way, the ratios in dB of every image at `size` px: over all pixels, and over those within the crop."""
     ratios: dict[str, list[tuple[float, float]]] = {name: [] for name in WAYS}
     for scene in scenes(paths):
-        truth, counts = supersampled_bicubic(scene.picture, scene.matrix(size), size), seen(scene, size)
+        truth, counts = supersampled_bicubic(scene.image, scene.matrix(size), size), seen(scene, size)
         for name, way in WAYS.items():
             pixels = way(scene, size)
             ratios[name].append((psnr(pixels, truth), psnr(pixels[counts], truth[counts])))
@@ -157,22 +159,22 @@ def far_larger(paths: Sequence[str], size: int) -> dict[str, list[tuple[float]]]
     """Mosaics of 4000 x 3000 px at `size` px, by the engine and by Pillow's antialiased resizes: dB of each."""
     ratios: dict[str, list[tuple[float]]] = {}
     for start in range(0, len(paths) - 63, 64):
-        picture = mosaic(paths[start : start + 64], 4000, 3000)
+        image = mosaic(paths[start : start + 64], 4000, 3000)
         matrix = np.array([[3000 / size, 0, 500], [0, 3000 / size, 0], [0, 0, 1]])  # the middle square
-        truth = supersampled_bicubic(picture, matrix, size, samples=16)
+        truth = supersampled_bicubic(image, matrix, size, samples=16)
         for name, resample in (("BILINEAR", Image.Resampling.BILINEAR), ("BOX", Image.Resampling.BOX)):
-            resized = Image.fromarray(picture.numpy()).resize((size, size), resample, (500, 0, 3500, 3000))
+            resized = Image.fromarray(image.numpy()).resize((size, size), resample, (500, 0, 3500, 3000))
             ratios.setdefault(f"Pillow {name}", []).append((psnr(torch.from_numpy(np.array(resized)), truth),))
         for supersample, name in ((1, "fastpets"), (2, "fastpets, supersample=2")):
-            ratios.setdefault(name, []).append((psnr(rendered(picture, matrix, size, supersample), truth),))
+            ratios.setdefault(name, []).append((psnr(rendered(image, matrix, size, supersample), truth),))
     return ratios
 
 
 @pytest.mark.parametrize("size", SIZES)
-def bench_fidelity(pictures: list[str], size: int) -> None:
-    """On a few pictures, the engine keeps what the README says, and its distance from fastai's recipe."""
+def bench_fidelity(images: list[str], size: int) -> None:
+    """On a few images, the engine keeps what the README says, and its distance from fastai's options."""
     pytest.importorskip("fastai", reason="fastai is in the extra `bench`")
-    means = {name: np.mean(ratios, axis=0) for name, ratios in fidelity(pictures[::40], size).items()}
+    means = {name: np.mean(ratios, axis=0) for name, ratios in fidelity(images[::40], size).items()}
     plain, finer, fastai_s = means["fastpets"], means["fastpets, supersample=2"], means["fastai"]
     assert plain[0] > max(42, fastai_s[0] + 3)
     assert finer[0] > max(45, fastai_s[0] + 5.5)
@@ -182,11 +184,11 @@ def bench_fidelity(pictures: list[str], size: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--step", type=int, default=1, help="every which picture")
+    parser.add_argument("--step", type=int, default=1, help="every which image")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     if not (folder := os.environ.get("FASTPETS_PETS")):
-        sys.exit("set FASTPETS_PETS to the folder of pictures")
+        sys.exit("set FASTPETS_PETS to the folder of images")
     paths = sorted(str(path) for path in Path(folder).glob("*.jpg"))
     results = {f"{size} px": fidelity(paths[:: arguments.step], size) for size in SIZES}
     results |= {f"4000 x 3000 to {size} px": far_larger(paths, size) for size in SIZES}

@@ -1,7 +1,7 @@
-"""What a cached batch costs the host, which is all that a loader waits for once pictures lie in a GPU's memory.
+"""What a cached batch costs the host, which is all that a loader waits for once images lie in a GPU's memory.
 
 On a GPU, the time until all launches of an epoch are queued; without one, that of all but the launch itself, which a
-GPU's driver would take: the epoch's order, draws, matrices and tables, and the rows that the kernel is told.
+GPU's driver would take: the epoch's order, draws, matrices and luts, and the rows that the kernel is told.
 """
 
 from collections.abc import Iterator
@@ -12,9 +12,10 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from fastpets import Loader, assemble, kernels
-from fastpets.items import Items
+from fastpets import Loader, kernels
+from fastpets.data.dataset import ImageDataset
 from fastpets.kernels import warp_triton
+from fastpets.loading import assemble
 
 COUNT, BATCH_SIZE = 7390, 256
 
@@ -39,11 +40,11 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
-def bench_host(benchmark: BenchmarkFixture, pictures: list[str], device: str, dtype: torch.dtype) -> None:
-    paths = (pictures * (COUNT // len(pictures) + 1))[:COUNT]
-    items = Items(tuple(paths), np.arange(COUNT) % 37, tuple(map(str, range(37))))
+def bench_host(benchmark: BenchmarkFixture, images: list[str], device: str, dtype: torch.dtype) -> None:
+    paths = (images * (COUNT // len(images) + 1))[:COUNT]
+    dataset = ImageDataset(tuple(paths), np.arange(COUNT) % 37, tuple(map(str, range(37))))
     loader = Loader(
-        items, batch_size=BATCH_SIZE, augment=True, dtype=dtype, device=device, num_workers=4, cache="device"
+        dataset, batch_size=BATCH_SIZE, augment=True, dtype=dtype, device=device, num_workers=4, cache="device"
     )
     loader.cache.filled[:] = True  # with whatever lies there: only the host's work counts
 

@@ -1,4 +1,4 @@
-"""Loading alone: pictures per second from JPEG files to augmented, normalised batches at 224 px, on the CPU.
+"""Loading alone: images per second from JPEG files to augmented, normalised batches at 224 px, on the CPU.
 
     make bench
 
@@ -13,12 +13,12 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench.peer_loaders import BATCH_SIZE
 from bench.peers import LIBRARIES, PEERS
 from bench.rate import measure
-from fastpets.system import num_processors
+from fastpets.utils.system import num_processors
 
 # Batches an epoch for each processor: some seconds of each row. They are whole, as timm and fastai drop what is left.
 NUM_BATCHES = {
     "fastpets": 32,
-    "fastpets-cached": 16,  # half a gigabyte of decoded pictures
+    "fastpets-cached": 16,  # half a gigabyte of decoded images
     "torchvision": 10,
     "torchvision-pillow": 10,
     "timm": 12,
@@ -31,10 +31,10 @@ NUM_BATCHES = {
 
 @pytest.mark.benchmark(group="loading at 224 px on the CPU")
 @pytest.mark.parametrize("row", PEERS)
-def bench_loading(benchmark: BenchmarkFixture, pictures: list[str], row: str) -> None:
-    """Every picture of an epoch arrives, in batches."""
+def bench_loading(benchmark: BenchmarkFixture, images: list[str], row: str) -> None:
+    """Every image of an epoch arrives, in batches."""
     if row in LIBRARIES:
         pytest.importorskip(LIBRARIES[row], reason=f"{LIBRARIES[row]} is in the extra `bench`")
     num_threads = num_processors()
     num_batches = NUM_BATCHES[row] * num_threads if benchmark.enabled else 1
-    measure(benchmark, row, pictures, num_batches * BATCH_SIZE, num_threads)
+    measure(benchmark, row, images, num_batches * BATCH_SIZE, num_threads)

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from fastpets.batch import Batch
-from fastpets.input_timer import InputTimer
-from fastpets.learner import Learner
-from fastpets.model import Classifier
-from fastpets.optimizer import adamw
-from fastpets.phases import Phase
-from fastpets.schedule import one_cycle
+from fastpets.loading.batch import Batch
+from fastpets.models.classifier import Classifier
+from fastpets.training.input_timer import InputTimer
+from fastpets.training.learner import Learner
+from fastpets.training.parameter_groups import adamw
+from fastpets.training.phases import Phase
+from fastpets.training.schedule import one_cycle
 
 NUM_STEPS, ROUNDS = 500, 20
 CPU = torch.device("cpu")
@@ -31,7 +31,7 @@ class InMemory:
     def __init__(self) -> None:
         images = torch.zeros(2, 3, 4, 4).to(memory_format=torch.channels_last)
         self.batches = [Batch(images, torch.tensor([0, 1]))] * NUM_STEPS
-        self.items = type("Items", (), {"labels": torch.tensor([0, 1]).numpy()})
+        self.dataset = type("ImageDataset", (), {"labels": torch.tensor([0, 1]).numpy()})
         self.sampler = range(2 * NUM_STEPS)
 
     def __len__(self) -> int:
@@ -75,8 +75,8 @@ def learners_epoch() -> Callable[[], None]:
 
     def run() -> None:
         scheduler = one_cycle(
-            learner.stepper.optimizer,
-            [1e-3] * len(learner.stepper.optimizer.param_groups),
+            learner.train_step.optimizer,
+            [1e-3] * len(learner.train_step.optimizer.param_groups),
             NUM_STEPS,
             pct_start=phase.pct_start,
             div=phase.div,

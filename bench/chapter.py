@@ -1,9 +1,9 @@
 """The runs of fastai's chapter on pet breeds: its errors and times, this project's, and fastai's on the same machine.
 
-    python -m bench.chapter                                   # as in the chapter: all pictures, ResNets, a GPU
+    python -m bench.chapter                                   # as in the chapter: all images, ResNets, a GPU
     FASTPETS_PETS=... FASTPETS_WEIGHTS=... python -m bench.chapter --few --fastai --seeds 0 1 2
 
-`--few` takes the pictures of FASTPETS_PETS and, for every row, the EfficientNet-Lite0 weights of FASTPETS_WEIGHTS, at
+`--few` takes the images of FASTPETS_PETS and, for every row, the EfficientNet-Lite0 weights of FASTPETS_WEIGHTS, at
 batch size 32. `--fastai` trains each row by fastai as well: the same weights, head, layer groups, schedule and split.
 Each run is a process of its own, fastpets' and fastai's in turn. `--rows` picks some. Prints a table in Markdown;
 `--out FILE` keeps all numbers as JSON, and goes on with those that are in the file already.
@@ -100,7 +100,7 @@ def run_fastai(row: Row, seed: int, few: bool, folder: Path) -> dict[str, float]
 
 
 def train_with_fastai(row: Row, seed: int, few: bool) -> dict[str, float]:
-    """The chapter's recipe on fastai, with this project's split."""
+    """The chapter's options on fastai, with this project's split."""
     from fastai.vision.all import (
         CategoryBlock,
         CrossEntropyLossFlat,
@@ -119,14 +119,14 @@ def train_with_fastai(row: Row, seed: int, few: bool) -> dict[str, float]:
     from fastai.vision.learner import create_timm_model, default_split
     from safetensors.torch import load_file
 
-    from fastpets.opening import open_items
-    from fastpets.pets import pets_folder
+    from fastpets.data.pets import pets_folder
+    from fastpets.loading.opening import open_datasets
 
-    train, valid = open_items(os.environ["FASTPETS_PETS"] if few else pets_folder())
+    train, valid = open_datasets(os.environ["FASTPETS_PETS"] if few else pets_folder())
     label_of = {
-        path: items.classes[label]
-        for items in (train, valid)
-        for path, label in zip(items.paths, items.labels, strict=True)
+        path: dataset.classes[label]
+        for dataset in (train, valid)
+        for path, label in zip(dataset.paths, dataset.labels, strict=True)
     }
     set_seed(seed, reproducible=True)
     stats = ([0.5] * 3, [0.5] * 3) if few else imagenet_stats
@@ -190,7 +190,7 @@ def main() -> None:
     arguments = parser.parse_args()
     few = arguments.few
     if few and not all(os.environ.get(name) for name in ("FASTPETS_PETS", "FASTPETS_WEIGHTS")):
-        sys.exit("set FASTPETS_PETS to the folder of pictures and FASTPETS_WEIGHTS to the safetensors file")
+        sys.exit("set FASTPETS_PETS to the folder of images and FASTPETS_WEIGHTS to the safetensors file")
     if arguments.train_fastai:
         row, seed, out = arguments.train_fastai
         Path(out).write_text(json.dumps(train_with_fastai(ROWS[int(row)], int(seed), few)))

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the real pictures, what the machine is, and tables after the run."""
+"""What the benchmarks share: the real images, what the machine is, and luts after the run."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import fastpets
-from fastpets.system import num_processors
+from fastpets.utils.system import num_processors
 
 DISTRIBUTIONS = (
     *("torch", "torchvision", "nvidia-dali-cuda130", "nvidia-dali-cuda120", "numpy", "numba", "pillow"),
@@ -19,17 +19,17 @@ DISTRIBUTIONS = (
 
 
 @pytest.fixture(scope="session")
-def pictures() -> list[str]:
-    """Paths of real pictures, named by FASTPETS_PETS."""
+def images() -> list[str]:
+    """PathTable of real images, named by FASTPETS_PETS."""
     folder = os.environ.get("FASTPETS_PETS")
     if not folder:
-        pytest.skip("FASTPETS_PETS names no folder of real pictures")
+        pytest.skip("FASTPETS_PETS names no folder of real images")
     return sorted(str(path) for path in Path(folder).glob("*.jpg"))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Facts on pictures that are gone after the run stay out of the user's cache."""
+    """Facts on images that are gone after the run stay out of the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -54,13 +54,13 @@ def _versions() -> dict[str, str]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Pictures per second: one line a row, and behind it what grows, or its ratios to the rows that are references."""
+    """Images per second: one line a row, and behind it what grows, or its ratios to the rows that are references."""
     session = getattr(config, "_benchmarksession", None)
     rows = [row for row in getattr(session, "benchmarks", []) if "images_per_sec" in row.extra_info]
     groups = dict.fromkeys(row.group for row in rows)
     for group in sorted(groups, key=lambda group: not group.startswith("cost")):  # the ratios last
         notes = [row.extra_info for row in rows if row.group == group]
-        terminalreporter.section(f"{group}: pictures per second")
+        terminalreporter.section(f"{group}: images per second")
         for line in _growth_table(notes) if "x" in notes[0] else _ratio_table(notes):
             terminalreporter.write_line(line)
 

@@ -13,16 +13,17 @@ import torch
 from PIL import Image
 
 import fastpets
-from fastpets import geometry, kernels
-from fastpets.pictures import grid
-from fastpets.sample import sample_folder
+from fastpets import kernels
+from fastpets.augment import geometry
+from fastpets.data.sample import sample_folder
+from fastpets.utils.figures import grid
 
 SIDE = 224
 
 
-def interpolation(picture: Image.Image) -> Image.Image:
-    """A picture that is turned, zoomed and warped in one interpolation, and in one after another."""
-    pixels = torch.from_numpy(np.asarray(picture.convert("RGB")).copy())
+def interpolation(image: Image.Image) -> Image.Image:
+    """An image that is turned, zoomed and warped in one interpolation, and in one after another."""
+    pixels = torch.from_numpy(np.asarray(image.convert("RGB")).copy())
     height, width = pixels.shape[:2]
     one = np.ones(1)
     canvas = geometry.presized(one * height, one * width, (SIDE, SIDE), "crop", one / 2, one / 2)
@@ -56,9 +57,9 @@ def main() -> None:
     source = pets or sample_folder()
     train, valid = fastpets.loaders(source, size=96 if pets is None else SIDE, batch_size=32)
     train.show_batch(9).convert("RGB").save(folder / "batch.jpg", quality=75)
-    striped = next((path for path in train.items.paths if "striped" in path), train.items.paths[0])
-    with Image.open(striped) as picture:
-        interpolation(picture).save(folder / "interpolation.png")
+    striped = next((path for path in train.dataset.paths if "striped" in path), train.dataset.paths[0])
+    with Image.open(striped) as image:
+        interpolation(image).save(folder / "interpolation.png")
     model = fastpets.create_model("resnet18", len(train.classes), "none")
     fastpets.Learner(train, valid, model).lr_find().plot(folder / "rates.png")
 

@@ -2,7 +2,7 @@
 
     python -m bench.golden_fastai
 
-writes `tests/golden/fastai_transforms.json`: for some draws, in the words of `fastpets.augment`, where on the canvas
+writes `tests/golden/fastai_transforms.json`: for some draws, in the words of `fastpets.augment.transforms`, where on the canvas
 5 x 5 points of the crop come from, and what each 8-bit value becomes. All of it is computed by fastai's own code, in
 float64 in place of its float32, so that the file shows its formulas and not their rounding.
 """
@@ -101,9 +101,9 @@ def canvas_points(draws: Mapping[str, Any]) -> torch.Tensor:
 
 def lighted_values(brightness: float, contrast: float) -> torch.Tensor:
     """What 0-255 become on a scale from 0 to 1: (256,) float64."""
-    picture = TensorImage(torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16))
+    image = TensorImage(torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16))
     _, _, lighting = transforms_with({**STILL, "brightness": brightness, "contrast": contrast})
-    return torch.Tensor(lighting(IntToFloatTensor()(picture), split_idx=0)).flatten()
+    return torch.Tensor(lighting(IntToFloatTensor()(image), split_idx=0)).flatten()
 
 
 def rounded(numbers: torch.Tensor) -> list:

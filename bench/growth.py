@@ -1,4 +1,4 @@
-"""Draws how cost grows with work, from what pytest-benchmark wrote: one picture, a panel for each thing that grows.
+"""Draws how cost grows with work, from what pytest-benchmark wrote: one image, a panel for each thing that grows.
 
 python -m bench.growth .benchmarks.json bench/growth.png
 """
@@ -18,7 +18,7 @@ COLOURS = {"fastpets": "#0b6e4f", "torchvision": "#c8553d", "decode-only": "#6b7
 
 
 def draw(report: dict[str, Any]) -> Figure:
-    """A figure of a JSON report that has the four groups: milliseconds a picture and thread, on logarithmic axes."""
+    """A figure of a JSON report that has the four groups: milliseconds an image and thread, on logarithmic axes."""
     rows = [row for row in report["benchmarks"] if row["group"].startswith(PREFIX)]
     groups = dict.fromkeys(row["group"] for row in rows)
     figure = Figure(figsize=(9, 7), layout="constrained")
@@ -27,7 +27,7 @@ def draw(report: dict[str, Any]) -> Figure:
         notes = [row["extra_info"] for row in rows if row["group"] == group]
         lines |= _panel(panel, group.removeprefix(PREFIX), notes)
     figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=len(lines), frameon=False)
-    figure.supylabel("ms a picture: time elapsed x threads", fontsize=10)
+    figure.supylabel("ms an image: time elapsed x threads", fontsize=10)
     machine = report["machine_info"]
     processor = machine["cpu"].get("brand_raw", machine["machine"])
     figure.suptitle(f"Cost of loading as work grows, {machine['processors_usable']} processors ({processor})")
@@ -57,12 +57,12 @@ def _panel(panel: Axes, what: str, notes: list[dict[str, Any]]) -> dict[str, Lin
 
 
 def main() -> None:
-    path, picture = map(Path, sys.argv[1:])
+    path, image = map(Path, sys.argv[1:])
     report = json.loads(path.read_text()) if path.exists() else {"benchmarks": []}
     if not any(row["group"].startswith(PREFIX) for row in report["benchmarks"]):
-        print(f"{path}: no rows of bench_growth.py, which needs FASTPETS_PETS; {picture} stays as it is")
+        print(f"{path}: no rows of bench_growth.py, which needs FASTPETS_PETS; {image} stays as it is")
         return
-    draw(report).savefig(picture, dpi=120)
+    draw(report).savefig(image, dpi=120)
 
 
 if __name__ == "__main__":

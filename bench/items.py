@@ -25,14 +25,15 @@ def main() -> None:
 
 
 def measure(folder: Path, count: int) -> None:
-    from fastpets import Loader, manifest
-    from fastpets.items import from_csv
+    from fastpets import Loader
+    from fastpets.data import headers
+    from fastpets.data.sources import from_csv
 
     table = folder / "table.csv"
     with open(table, "w") as file:
         file.write("file,label\n")
         file.writelines(
-            f"folder_{i % 1000:04}/some_name_of_a_picture_{i:09}.jpg,class_{i % 1000}\n" for i in range(count)
+            f"folder_{i % 1000:04}/some_name_of_a_image_{i:09}.jpg,class_{i % 1000}\n" for i in range(count)
         )
     base_mb, started = resident_mb(), time.perf_counter()
 
@@ -41,15 +42,15 @@ def measure(folder: Path, count: int) -> None:
         print(f"{name:32}{time.perf_counter() - started:7.1f} s{resident_mb() - base_mb:8.0f} MB more than before")
         started = time.perf_counter()
 
-    items, _ = from_csv(table)
+    dataset, _ = from_csv(table)
     lap("table opened")
-    facts = np.zeros(count, manifest.FACTS)
-    facts["key"] = items.paths.hashes()
-    facts["kind"], facts["height"], facts["width"] = manifest.DALI, 375, 500
-    manifest._save(items.root, facts)
+    facts = np.zeros(count, headers.FACTS)
+    facts["key"] = dataset.paths.hashes()
+    facts["kind"], facts["height"], facts["width"] = headers.DALI, 375, 500
+    headers._save(dataset.root, facts)
     del facts
     started = time.perf_counter()
-    loader = Loader(items, augment=True, device="cpu")
+    loader = Loader(dataset, augment=True, device="cpu")
     lap("loader made, facts from cache")
     loader.position.begin()
     lap("order of an epoch")

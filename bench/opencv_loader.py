@@ -1,8 +1,8 @@
 """The loader that a good user of OpenCV writes in an hour, with the chapter's whole augmentation.
 
-Each picture is decoded, warped straight to its output by one composed matrix, and looked up in one table that holds
-lighting and normalisation. Points are columns (x, y, 1): the canvas is the square that is kept of a picture, [-1, 1]
-either way, and pixel i of a picture or of the output has its centre at i, as OpenCV has it.
+Each image is decoded, warped straight to its output by one composed matrix, and looked up in one table that holds
+lighting and normalisation. Points are columns (x, y, 1): the canvas is the square that is kept of an image, [-1, 1]
+either way, and pixel i of an image or of the output has its centre at i, as OpenCV has it.
 """
 
 from collections import deque
@@ -12,7 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import torch
 
-from fastpets.config import IMAGENET_MEAN, IMAGENET_STD, Augment
+from fastpets.augment.policy import Augment
+from fastpets.augment.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 BATCHES_AHEAD = 3
 
@@ -20,7 +21,7 @@ BATCHES_AHEAD = 3
 class OpenCVLoader:
     """Batches made by a pool of threads, each of which takes its share of every batch; some batches ahead.
 
-    Nothing shrinks large pictures first, so that those of more than twice the output's size alias: less work than
+    Nothing shrinks large images first, so that those of more than twice the output's size alias: less work than
     the package's loader does on them.
     """
 
@@ -55,23 +56,23 @@ class OpenCVLoader:
         """A batch's ids, the memory for its images (B, S, S, 3) float32, and a future for each thread's share."""
         images = np.empty((len(ids), self.size, self.size, 3), np.float32)
         drawn = draw(len(ids), self.size, self.generator)
-        pictures = list(zip((self.paths[i] for i in ids), images, *drawn, strict=True))
-        shares = (pictures[first :: self.num_workers] for first in range(self.num_workers))
+        jobs = list(zip((self.paths[i] for i in ids), images, *drawn, strict=True))
+        shares = (jobs[first :: self.num_workers] for first in range(self.num_workers))
         return ids, images, [pool.submit(self._load, share) for share in shares]
 
-    def _load(self, pictures: list[tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]) -> None:
+    def _load(self, images: list[tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]) -> None:
         """Fills the image of each: its path, the image (S, S, 3), and what `draw` has drawn for it."""
         import cv2
 
-        for path, image, place, canvas_from_output, table in pictures:
-            picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-            height, width = picture.shape[:2]
+        for path, image, place, canvas_from_output, table in images:
+            source = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+            height, width = source.shape[:2]
             half = min(height, width) / 2
             x, y = place * (width - 2 * half, height - 2 * half) + half - 0.5
-            picture_from_canvas = np.array([[half, 0, x], [0, half, y], [0, 0, 1]])
+            source_from_canvas = np.array([[half, 0, x], [0, half, y], [0, 0, 1]])
             warped = cv2.warpPerspective(
-                picture,
-                picture_from_canvas @ canvas_from_output,
+                source,
+                source_from_canvas @ canvas_from_output,
                 (self.size, self.size),
                 flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
                 borderMode=cv2.BORDER_REFLECT,
@@ -81,7 +82,7 @@ class OpenCVLoader:
 
 
 def draw(count: int, size: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For `count` pictures: the canvas's place (B, 2) along the sides (0-1), canvas_from_output (B, 3, 3) and tables
+    """For `count` images: the canvas's place (B, 2) along the sides (0-1), canvas_from_output (B, 3, 3) and luts
     (B, 256, 1, 3) float32. All of a batch at once, as small arrays cost NumPy the same time as larger ones."""
     augment = Augment()
 
@@ -106,8 +107,8 @@ def draw(count: int, size: int, generator: np.random.Generator) -> tuple[np.ndar
     values = np.clip(np.arange(256) / 255, 1e-7, 1 - 1e-7)
     logits = np.log(values / (1 - values)) + np.log(brightness / (1 - brightness))[:, None]
     lit = 1 / (1 + np.exp(-contrast[:, None] * logits))
-    tables = (lit[:, :, None, None] - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
-    return generator.random((count, 2)), canvas_from_output, tables.astype(np.float32)
+    luts = (lit[:, :, None, None] - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
+    return generator.random((count, 2)), canvas_from_output, luts.astype(np.float32)
 
 
 def _part(side: np.ndarray, generator: np.random.Generator) -> np.ndarray:

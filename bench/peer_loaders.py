@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 
 from bench.opencv_loader import OpenCVLoader
-from fastpets.config import IMAGENET_MEAN, IMAGENET_STD, Augment
+from fastpets.augment.policy import Augment
+from fastpets.augment.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 SIZE, BATCH_SIZE = 224, 64
 
 
-class _Pictures(torch.utils.data.Dataset):
+class _Images(torch.utils.data.Dataset):
     """Files opened by `read`, then transformed: what torch's DataLoader, and timm's around it, take."""
 
     def __init__(
@@ -33,8 +34,8 @@ class _Pictures(torch.utils.data.Dataset):
 
 
 def _read_with_pillow(path: str) -> Image.Image:
-    with Image.open(path) as picture:
-        return picture.convert("RGB")
+    with Image.open(path) as image:
+        return image.convert("RGB")
 
 
 def _read_with_torchvision(path: str) -> torch.Tensor:
@@ -56,7 +57,7 @@ def torchvision(
     """torch's DataLoader and torchvision's v2 transforms for the same augmentation, bilinear as here.
 
     With torchvision's own decoder, on 8-bit tensors, as its documentation recommends for speed; or on Pillow's
-    pictures, as ImageFolder opens them. There is no zoom, and borders are black.
+    images, as ImageFolder opens them. There is no zoom, and borders are black.
     """
     from torchvision.transforms import v2
 
@@ -75,7 +76,7 @@ def torchvision(
         ]
     )
     return torch.utils.data.DataLoader(
-        _Pictures(paths, labels, _read_with_pillow if pillow else _read_with_torchvision, transform),
+        _Images(paths, labels, _read_with_pillow if pillow else _read_with_torchvision, transform),
         batch_size,
         shuffle=True,
         num_workers=num_workers,
@@ -94,14 +95,14 @@ def timm(
 ) -> Iterable[Any]:
     """timm's loader for training with all of its defaults, but for the device: its prefetcher, and its augmentation.
 
-    That is a random resized crop of 0.08 to 1 of the picture, a flip, and brightness, contrast and saturation by up
+    That is a random resized crop of 0.08 to 1 of the image, a flip, and brightness, contrast and saturation by up
     to 0.4: no rotation, no perspective. Its smaller crops make it less work than the others. Drops the last batch if
     it is not full.
     """
     from timm.data import create_loader
 
     return create_loader(
-        _Pictures(paths, labels, _read_with_pillow),
+        _Images(paths, labels, _read_with_pillow),
         size,
         batch_size,
         is_training=True,
@@ -119,7 +120,7 @@ def fastai(
     batch_size: int = BATCH_SIZE,
     device: str | torch.device = "cpu",
 ) -> Iterable[Any]:
-    """The chapter's recipe: presizing to 460 px, batch transforms, normalisation. Drops the last batch if not full."""
+    """The chapter's options: presizing to 460 px, batch transforms, normalisation. Drops the last batch if not full."""
     from fastai.vision.all import (
         CategoryBlock,
         DataBlock,

@@ -1,7 +1,7 @@
 """The rows of the loading benchmark: this project's loader, its peers, and decoding alone.
 
 Every row is a function of the paths, their labels and the number of threads or worker processes, and of the output's
-side and the batch size by keyword. It returns an iterable over one epoch's batches after another, of float pictures
+side and the batch size by keyword. It returns an iterable over one epoch's batches after another, of float images
 and labels. The libraries that are extras are imported where they are used.
 """
 
@@ -13,9 +13,9 @@ import numpy as np
 
 from bench.peer_loaders import BATCH_SIZE, SIZE, dali_native, fastai, opencv, timm, torchvision
 from fastpets import pipelines
-from fastpets.config import Augment
-from fastpets.items import Items
-from fastpets.loader import Loader
+from fastpets.augment.policy import Augment
+from fastpets.data.dataset import ImageDataset
+from fastpets.loading.loader import Loader
 
 Peer = Callable[..., Iterable[Any]]
 
@@ -30,9 +30,9 @@ def fastpets(
     **settings: Any,
 ) -> Iterable[Any]:
     """This project's loader with its default augmentation, the chapter's; `settings` are more of Loader's."""
-    items = Items(tuple(paths), np.array(labels), tuple(map(str, range(max(labels) + 1))))
+    dataset = ImageDataset(tuple(paths), np.array(labels), tuple(map(str, range(max(labels) + 1))))
     return Loader(
-        items,
+        dataset,
         batch_size=batch_size,
         size=size,
         augment=Augment(),

@@ -9,13 +9,13 @@ from bench.peers import PEERS
 
 
 def measure(
-    benchmark: BenchmarkFixture, row: str, pictures: Sequence[str], count: int, num_threads: int, **settings: Any
+    benchmark: BenchmarkFixture, row: str, images: Sequence[str], count: int, num_threads: int, **settings: Any
 ) -> None:
-    """Loads epochs of `count` pictures, taken in turn from `pictures`, and notes the row's median rate.
+    """Loads epochs of `count` images, taken in turn from `images`, and notes the row's median rate.
 
     All of them must arrive. One epoch to warm up and three timed ones; where benchmarks are disabled, one in all.
     """
-    paths = (list(pictures) * (count // len(pictures) + 1))[:count]
+    paths = (list(images) * (count // len(images) + 1))[:count]
     loader = PEERS[row](paths, [number % 37 for number in range(count)], num_threads, **settings)
 
     def epoch() -> int:

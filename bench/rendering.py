@@ -7,32 +7,33 @@ import torch
 from PIL import Image
 from torch.nn.functional import grid_sample
 
-from fastpets import geometry, kernels
+from fastpets import kernels
+from fastpets.augment import geometry
 
 
-def rendered(picture: torch.Tensor, picture_from_output: np.ndarray, size: int, supersample: int) -> torch.Tensor:
-    """A picture (H, W, 3) uint8 as the loader renders it, shrunk if it is large, then warped: (S, S, 3) uint8."""
-    height, width = picture.shape[:2]
+def rendered(image: torch.Tensor, image_from_output: np.ndarray, size: int, supersample: int) -> torch.Tensor:
+    """An image (H, W, 3) uint8 as the loader renders it, shrunk if it is large, then warped: (S, S, 3) uint8."""
+    height, width = image.shape[:2]
     factors = geometry.shrink_factors(np.array([height]), np.array([width]), (size, size), None, "crop")
     by_height, by_width = factors[0].tolist()
     if max(by_height, by_width) > 1:
-        picture = kernels.shrink(picture, by_height, by_width)
-    matrix = (np.diag([1 / by_width, 1 / by_height, 1]) @ picture_from_output)[None]
+        image = kernels.shrink(image, by_height, by_width)
+    matrix = (np.diag([1 / by_width, 1 / by_height, 1]) @ image_from_output)[None]
     same = torch.arange(256).to(torch.uint8).repeat(1, 3, 1)
     out = torch.empty(1, size, size, 3, dtype=torch.uint8)
     samples, spread = map(torch.from_numpy, geometry.sampling(matrix, (size, size), supersample, factors))
-    kernels.warp([picture], torch.from_numpy(matrix.astype(np.float32)), samples, spread, same, out)
+    kernels.warp([image], torch.from_numpy(matrix.astype(np.float32)), samples, spread, same, out)
     return out[0]
 
 
 def supersampled_bicubic(
-    picture: torch.Tensor, picture_from_output: np.ndarray, size: int, samples: int = 8
+    image: torch.Tensor, image_from_output: np.ndarray, size: int, samples: int = 8
 ) -> torch.Tensor:
     """The truth: the mean of `samples` x `samples` bicubic samples an output pixel. (S, S, 3) float32, 0-255."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     centres = (torch.arange(size * samples) + 0.5) / samples
-    planes = picture.permute(2, 0, 1)[None].float()
-    matrix = torch.from_numpy(picture_from_output)
+    planes = image.permute(2, 0, 1)[None].float()
+    matrix = torch.from_numpy(image_from_output)
     rows = []
     for some in centres.split(32 * samples):  # so many rows at a time, for memory's sake
         y, x = torch.meshgrid(some.double(), centres.double(), indexing="ij")
@@ -49,7 +50,7 @@ def psnr(pixels: torch.Tensor, truth: torch.Tensor) -> float:
 
 
 def mosaic(paths: Sequence[str], width: int, height: int) -> torch.Tensor:
-    """64 pictures side by side, 8 by 8: a large picture with real detail everywhere."""
+    """64 images side by side, 8 by 8: a large image with real detail everywhere."""
     whole = Image.new("RGB", (width, height))
     for number, path in enumerate(paths):
         tile = Image.open(path).convert("RGB").resize((width // 8, height // 8), Image.Resampling.LANCZOS)

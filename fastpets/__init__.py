@@ -6,18 +6,18 @@ from typing import Any
 
 # Each public name, by the module that is imported when the name is first used, so that --help need not wait for torch.
 _HOMES = {
-    "Augment": "config",
+    "Augment": "augment.policy",
     "BadFileError": "errors",
-    "Batch": "batch",
+    "Batch": "loading.batch",
     "FastpetsError": "errors",
-    "Interpretation": "interpret",
-    "Items": "items",
-    "Learner": "learner",
-    "Loader": "loader",
-    "Phase": "phases",
-    "Recipe": "recipe",
-    "create_model": "model",
-    "loaders": "opening",
+    "Interpretation": "analysis.interpretation",
+    "ImageDataset": "data.dataset",
+    "Learner": "training.learner",
+    "Loader": "loading.loader",
+    "Phase": "training.phases",
+    "TrainingOptions": "training.options",
+    "create_model": "models.classifier",
+    "loaders": "loading.opening",
 }
 
 __all__ = [*_HOMES]

@@ -11,14 +11,14 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 from fastpets.command import run_command
-from fastpets.console import track
 from fastpets.errors import FastpetsError
-from fastpets.train_config import TrainConfig
+from fastpets.runs.config import TrainConfig
+from fastpets.utils.console import track
 
 if TYPE_CHECKING:
     import torch
 
-    from fastpets.batch import Batch
+    from fastpets.loading.batch import Batch
 
 WARM_UP = 3  # steps before the clock starts: algorithms are chosen and memory is taken in the first ones
 
@@ -49,8 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def ceiling(config: CeilingConfig) -> int:
     """Measures loading alone, training on kept batches and training on loaded ones, and prints a line for each."""
-    from fastpets.replay import Replay
-    from fastpets.wiring import make_learner
+    from fastpets.runs.build import make_learner
+    from fastpets.training.replay import Replay
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; what went wrong, we say
     learner = make_learner(config)
@@ -60,9 +60,9 @@ def ceiling(config: CeilingConfig) -> int:
             pass
 
     def train(batch: Batch) -> None:
-        learner.stepper.training_step(*batch)
+        learner.train_step.training_step(*batch)
 
-    learner.stepper.train_mode()
+    learner.train_step.train_mode()
     kept = Replay(loader, config.batches)
     rates = {
         "loading alone": images_per_sec(forever(loader), lambda batch: None, config.seconds, learner.device),
@@ -85,7 +85,7 @@ def forever(loader: Iterable[Batch]) -> Iterator[Batch]:
 def images_per_sec(
     batches: Iterator[Batch], use: Callable[[Batch], Any], seconds: float, device: torch.device
 ) -> float:
-    """Pictures a second that come from `batches` and are used, over at least so many seconds after a warm-up."""
+    """Images a second that come from `batches` and are used, over at least so many seconds after a warm-up."""
     import torch
 
     def wait() -> None:

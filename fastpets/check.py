@@ -1,4 +1,4 @@
-"""`python -m fastpets.check`: which of a folder's pictures cannot be used, by decoding all of them as training does."""
+"""`python -m fastpets.check`: which of a folder's images cannot be used, by decoding all of them as training does."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
+from fastpets.augment.preprocessing import MAX_PIXELS
 from fastpets.command import run_command
-from fastpets.config import MAX_PIXELS
-from fastpets.console import track
 from fastpets.errors import FastpetsError, one_line
+from fastpets.utils.console import track
 
 if TYPE_CHECKING:
-    from fastpets.items import Items
+    from fastpets.data.dataset import ImageDataset
 
 DEFAULT_OUT = Path("bad_files.csv")
-BATCH_SIZE = 32  # where one does not decode, each picture of its batch is tried alone, which takes 5 ms apiece
+BATCH_SIZE = 32  # where one does not decode, each image of its batch is tried alone, which takes 5 ms apiece
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckConfig:
-    """Decode every picture of a folder, as training does, and list those that cannot be used.
+    """Decode every image of a folder, as training does, and list those that cannot be used.
 
     The exit status is 1 if there are any, and 0 if all of them are good.
     """
 
     source: Annotated[Positional[str], arg(metavar="DIR")]
-    """Folder of pictures (s3:// too), tar shards, or a CSV."""
+    """Folder of images (s3:// too), tar shards, or a CSV."""
     out: Annotated[Path | None, arg(metavar="FILE.csv")] = None
     """Where the list goes, with the columns file and problem. Default: bad_files.csv, if there is a bad file."""
     threads: Annotated[int | None, arg(metavar="N")] = None
     """Threads that read and decode. Default: the processors that this process may use."""
     max_pixels: Annotated[int, arg(metavar="N")] = MAX_PIXELS
-    """Pixels that a picture may have; a larger one is a bad file."""
+    """Pixels that an image may have; a larger one is a bad file."""
 
     def __post_init__(self) -> None:
         for name, value, most in (("threads", self.threads, 1024), ("max-pixels", self.max_pixels, 2**31)):
@@ -55,18 +55,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def check(config: CheckConfig) -> int:
-    """Decodes all pictures, prints and saves the list of the bad ones, and returns the exit status."""
-    from fastpets.sources import as_items
+    """Decodes all images, prints and saves the list of the bad ones, and returns the exit status."""
+    from fastpets.data.sources import as_dataset
 
     logging.getLogger("PIL").setLevel(logging.CRITICAL)  # its complaints; what is wrong, we say
-    items = as_items(config.source, label_from="none")
+    dataset = as_dataset(config.source, label_from="none")
     with muted_decoders():
-        num_good, problems = decode_all(items, config)
+        num_good, problems = decode_all(dataset, config)
     for path, problem in problems.items():
         print(one_line(f"{path}: {problem}"))
-    if items.left_out:
-        print(f"no pictures by their names, left out: {len(items.left_out)}")
-    print(f"{len(items)} files: {num_good} good, {len(problems)} bad")
+    if dataset.left_out:
+        print(f"no images by their names, left out: {len(dataset.left_out)}")
+    print(f"{len(dataset)} files: {num_good} good, {len(problems)} bad")
     if problems or config.out:
         save(config.out or DEFAULT_OUT, problems)
     return 1 if problems else 0
@@ -83,17 +83,17 @@ def muted_decoders() -> Iterator[None]:
             os.dup2(kept.fileno(), 2)
 
 
-def decode_all(items: Items, config: CheckConfig) -> tuple[int, dict[str, str]]:
-    """How many pictures were delivered, and what is wrong with each of the others, by its path and sorted."""
-    from fastpets.loader import Loader
-    from fastpets.manifest import scan
-    from fastpets.system import num_processors
+def decode_all(dataset: ImageDataset, config: CheckConfig) -> tuple[int, dict[str, str]]:
+    """How many images were delivered, and what is wrong with each of the others, by its path and sorted."""
+    from fastpets.data.headers import scan
+    from fastpets.loading.loader import Loader
+    from fastpets.utils.system import num_processors
 
-    manifest = scan(items, config.threads or num_processors(), config.max_pixels)
-    num_good, problems = 0, dict(manifest.problems)
-    if len(manifest.usable):
+    headers = scan(dataset, config.threads or num_processors(), config.max_pixels)
+    num_good, problems = 0, dict(headers.problems)
+    if len(headers.usable):
         loader = Loader(
-            items.select(manifest.usable),
+            dataset.select(headers.usable),
             size=8,
             batch_size=BATCH_SIZE,
             device="cpu",
@@ -109,8 +109,8 @@ def decode_all(items: Items, config: CheckConfig) -> tuple[int, dict[str, str]]:
 
 def save(path: Path, problems: dict[str, str]) -> None:
     """Writes the list, whole or not at all, and says where it is."""
-    from fastpets.run_folder import write_bad_files
-    from fastpets.writing import write_whole
+    from fastpets.runs.folder import write_bad_files
+    from fastpets.utils.writing import write_whole
 
     try:
         write_whole(path, lambda staging: write_bad_files(staging, problems))

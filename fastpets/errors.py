@@ -8,8 +8,12 @@ class FastpetsError(Exception):
         super().__init__(one_line(message))
 
 
+class InvalidArgumentError(FastpetsError, ValueError):
+    """An argument has a value that is not possible; the message names the parameter."""
+
+
 class BadFileError(FastpetsError):
-    """A picture cannot be used. `problems` maps each path to what is wrong with it."""
+    """An image cannot be used. `problems` maps each path to what is wrong with it."""
 
     def __init__(self, problems: dict[str, str]) -> None:
         self.problems = problems

@@ -41,12 +41,12 @@ def export(config: ExportConfig) -> int:
     """Writes the file, whole or not at all, and says where it is."""
     import torch
 
-    from fastpets.run_model import load_run
-    from fastpets.writing import write_whole
+    from fastpets.runs.saved_model import load_run
+    from fastpets.utils.writing import write_whole
 
     run = load_run(config.run, torch.device("cpu"))
     path = config.out or config.run / {"onnx": "model.onnx", "torch": "model.pt2"}[config.format]
-    pixels = torch.zeros(2, 3, *run.seeing["size"], dtype=torch.uint8)  # of one picture, B would be taken to be fixed
+    pixels = torch.zeros(2, 3, *run.seeing["size"], dtype=torch.uint8)  # of one image, B would be taken to be fixed
     module = from_pixels(run.model, run.seeing["mean"], run.seeing["std"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""`python -m fastpets.predict`: what a trained model takes pictures for, as a table, CSV or JSON."""
+"""`python -m fastpets.predict`: what a trained model takes images for, as a table, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -14,34 +14,35 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from fastpets.augment.preprocessing import MAX_PIXELS
 from fastpets.command import run_command
-from fastpets.config import MAX_PIXELS, check_range
-from fastpets.console import track
 from fastpets.errors import FastpetsError, one_line
+from fastpets.utils.console import track
+from fastpets.utils.validation import check_range
 
 if TYPE_CHECKING:
     import torch
 
-    from fastpets.run_model import RunModel
+    from fastpets.runs.saved_model import SavedModel
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
-    """Predict the classes of pictures by the model that a training run left.
+    """Predict the classes of images by the model that a training run left.
 
-    The exit status is 1 if a picture cannot be used; the others are predicted all the same.
+    The exit status is 1 if an image cannot be used; the others are predicted all the same.
     """
 
     run: Positional[Path]
     """The run's folder."""
     sources: Annotated[Positional[tuple[str, ...]], arg(metavar="FILE|DIR|GLOB|-")]
-    """Pictures, folders of them, patterns, or - for a list on standard input."""
+    """Images, folders of them, patterns, or - for a list on standard input."""
     format: Literal["table", "csv", "json"] = "table"
     """What is printed."""
     top: int = 3
-    """How many classes of each picture, the most probable first."""
+    """How many classes of each image, the most probable first."""
     batch_size: int = 64
-    """Pictures that are predicted at a time."""
+    """Images that are predicted at a time."""
     threads: Annotated[int | None, arg(metavar="N")] = None
     """Threads that read and decode. Default: the processors that this process may use."""
     device: str = "auto"
@@ -51,23 +52,23 @@ class PredictConfig:
         check_range("--top", self.top, 1, 100_000)
         check_range("--batch-size", self.batch_size, 1, 65536)
         if not self.sources:
-            raise FastpetsError("no pictures named, expected files, folders, patterns, or - for standard input")
+            raise FastpetsError("no images named, expected files, folders, patterns, or - for standard input")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line: 0, 1 if a picture or all of it cannot be predicted, 130 after Ctrl-C."""
+    """Runs the command line: 0, 1 if an image or all of it cannot be predicted, 130 after Ctrl-C."""
     return run_command("predict", PredictConfig, predict, arguments, lists_bad_files=True)
 
 
 def predict(config: PredictConfig) -> int:
-    """Prints the predictions in the order of the pictures, and on standard error what cannot be used."""
-    from fastpets.run_model import load_run
-    from fastpets.settings import resolve_device
+    """Prints the predictions in the order of the images, and on standard error what cannot be used."""
+    from fastpets.loading.settings import resolve_device
+    from fastpets.runs.saved_model import load_run
 
     run = load_run(config.run, resolve_device(config.device))
-    paths = list(pictures(config.sources))
+    paths = list(images(config.sources))
     if not paths:
-        raise FastpetsError(f"{', '.join(config.sources)}: no picture there, expected .jpg, .png and the like")
+        raise FastpetsError(f"{', '.join(config.sources)}: no image there, expected .jpg, .png and the like")
     found, problems = probabilities(run, paths, config)
     top = min(config.top, len(run.classes))
     rows = []
@@ -82,15 +83,15 @@ def predict(config: PredictConfig) -> int:
     return 1 if problems else 0
 
 
-def pictures(sources: Sequence[str]) -> Iterator[str]:
-    """The paths that are named. Raises FastpetsError for a folder without pictures."""
-    from fastpets import files
-    from fastpets.items import from_folder
+def images(sources: Sequence[str]) -> Iterator[str]:
+    """The paths that are named. Raises FastpetsError for a folder without images."""
+    from fastpets.data import storage
+    from fastpets.data.sources import from_folder
 
     for source in sources:
         if source == "-":
             yield from (line for line in sys.stdin.read().splitlines() if line)
-        elif files.is_remote(source) or Path(source).is_file():
+        elif storage.is_remote(source) or Path(source).is_file():
             yield source
         elif Path(source).is_dir():
             yield from from_folder(source, label_from="none").paths
@@ -101,19 +102,19 @@ def pictures(sources: Sequence[str]) -> Iterator[str]:
 
 
 def probabilities(
-    run: RunModel, paths: list[str], config: PredictConfig
+    run: SavedModel, paths: list[str], config: PredictConfig
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """The probabilities (C,) by path of the pictures that can be used, and what is wrong with each of the others."""
-    from fastpets.manifest import scan
-    from fastpets.sources import as_items
-    from fastpets.system import num_processors
+    """The probabilities (C,) by path of the images that can be used, and what is wrong with each of the others."""
+    from fastpets.data.headers import scan
+    from fastpets.data.sources import as_dataset
+    from fastpets.utils.system import num_processors
 
-    items = as_items(paths, label_from="none")
-    manifest = scan(items, config.threads or num_processors(), MAX_PIXELS)
+    dataset = as_dataset(paths, label_from="none")
+    headers = scan(dataset, config.threads or num_processors(), MAX_PIXELS)
     found: dict[str, torch.Tensor] = {}
-    problems = dict(manifest.problems)
-    if len(manifest.usable):
-        usable = items.select(manifest.usable)
+    problems = dict(headers.problems)
+    if len(headers.usable):
+        usable = dataset.select(headers.usable)
         settings = {"batch_size": config.batch_size, "num_workers": config.threads, "on_bad_file": "skip"}
         loader = run.loader(usable, **settings)
         for batch in track(loader, "predicting", len(loader)):

@@ -1,4 +1,4 @@
-"""`python -m fastpets.serve`: a page on this machine to drop a picture on, and read what a model takes it for."""
+"""`python -m fastpets.serve`: a page on this machine to drop an image on, and read what a model takes it for."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ import fsspec
 import tyro
 from tyro.conf import Positional
 
-from fastpets.config import check_range
 from fastpets.errors import BadFileError, FastpetsError
+from fastpets.utils.validation import check_range
 
 if TYPE_CHECKING:
-    from fastpets.run_model import RunModel
+    from fastpets.runs.saved_model import SavedModel
 
 HOST = "127.0.0.1"  # nobody else's
 TOP = 5
@@ -30,7 +30,7 @@ PAGE = Path(__file__).with_name("serve.html")
 
 @dataclass(frozen=True, kw_only=True)
 class ServeConfig:
-    """Serve a page on this machine alone, on which a picture can be dropped to read its class."""
+    """Serve a page on this machine alone, on which an image can be dropped to read its class."""
 
     run: Positional[Path]
     """The run's folder."""
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FastpetsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"http://{HOST}:{server.server_port} takes pictures; Ctrl-C ends it", flush=True)
+    print(f"http://{HOST}:{server.server_port} takes images; Ctrl-C ends it", flush=True)
     try:
         server.serve_forever()
     except KeyboardInterrupt:
@@ -66,8 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def make_server(config: ServeConfig) -> ThreadingHTTPServer:
     """The server, not serving yet. Raises FastpetsError if there is no model, or the port is taken."""
-    from fastpets.run_model import load_run
-    from fastpets.settings import resolve_device
+    from fastpets.loading.settings import resolve_device
+    from fastpets.runs.saved_model import load_run
 
     run = load_run(config.run, resolve_device(config.device))
     handler = type(
@@ -84,7 +84,7 @@ def make_server(config: ServeConfig) -> ThreadingHTTPServer:
 class Handler(BaseHTTPRequestHandler):
     """GET / is the page; POST /predict takes a file's bytes and answers with the most probable classes as JSON."""
 
-    run: RunModel
+    run: SavedModel
     most_bytes: int
     lock: threading.Lock
     timeout = 30  # seconds for a request that does not come whole
@@ -98,7 +98,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
         if self.path != "/predict":
-            self.answer(HTTPStatus.NOT_FOUND, {"error": "pictures go to /predict"})
+            self.answer(HTTPStatus.NOT_FOUND, {"error": "images go to /predict"})
         elif not self.from_the_page():
             self.answer(HTTPStatus.FORBIDDEN, {"error": "only this page may ask"})
         elif not length.isdecimal():
@@ -119,7 +119,7 @@ class Handler(BaseHTTPRequestHandler):
         return host.rpartition(":")[0] in (HOST, "localhost") and origin in (None, f"http://{host}")
 
     def predict(self, content: bytes) -> list[dict[str, Any]]:
-        """The most probable classes of an encoded picture, which goes the way of all others."""
+        """The most probable classes of an encoded image, which goes the way of all others."""
         name = f"memory://fastpets/{uuid.uuid4()}.jpg"
         fsspec.filesystem("memory").pipe(name, content)
         try:

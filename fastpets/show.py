@@ -1,4 +1,4 @@
-"""`python -m fastpets.show`: what training will see, a batch of it and one picture under nine draws, as PNG files."""
+"""`python -m fastpets.show`: what training will see, a batch of it and one image under nine draws, as PNG files."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from tyro.conf import Positional, arg
 
 from fastpets.command import run_command
 from fastpets.errors import FastpetsError
-from fastpets.train_config import TrainConfig
+from fastpets.runs.config import TrainConfig
 
 NUM_DRAWS = 9
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShowConfig(TrainConfig):
-    """Draw what training will see: batch.png, a batch with its classes, and draws.png, one picture under nine draws.
+    """Draw what training will see: batch.png, a batch with its classes, and draws.png, one image under nine draws.
 
     Takes the flags of fastpets.train.
     """
 
     data: Annotated[Positional[str | None], arg(metavar="DIR")] = None
-    """Folder of pictures (s3:// too), tar shards, a CSV, or `sample`, a small drawn set. Default: Oxford-IIIT Pet."""
-    pictures: int = 16
+    """Folder of images (s3:// too), tar shards, a CSV, or `sample`, a small drawn set. Default: Oxford-IIIT Pet."""
+    images: int = 16
     """How many of the batch are drawn."""
     out: Annotated[Path | None, arg(metavar="DIR")] = None
     """Folder for the two files. Default: the current one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.pictures <= 1024:
-            raise FastpetsError(f"--pictures: {self.pictures}, expected a value from 1 to 1024")
+        if not 1 <= self.images <= 1024:
+            raise FastpetsError(f"--images: {self.images}, expected a value from 1 to 1024")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,22 +44,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def show(config: ShowConfig) -> int:
     """Writes the two files, and says where they are."""
-    from fastpets.files import name_of
-    from fastpets.pictures import batch_grid, grid, shortened, visible
-    from fastpets.wiring import config_items, config_loaders
+    from fastpets.data.storage import name_of
+    from fastpets.runs.build import build_datasets, build_loaders
+    from fastpets.utils.figures import batch_grid, grid, shortened, visible
 
     folder = config.out or Path()
     if not folder.is_dir():
         raise FastpetsError(f"--out {folder}: no such folder, expected one for the files")
-    items, _ = config_items(config)
-    train, _ = config_loaders(config, items, items, device="cpu")
-    batch_grid(train, config.pictures).save(folder / "batch.png")
+    dataset, _ = build_datasets(config)
+    train, _ = build_loaders(config, dataset, dataset, device="cpu")
+    batch_grid(train, config.images).save(folder / "batch.png")
     first = int(train.peek().ids[0])
-    draws = train.like(items, sampler=[first] * NUM_DRAWS, batch_size=NUM_DRAWS, drop_last=False)
-    name = shortened(name_of(items.paths[first]), 60)
+    draws = train.like(dataset, sampler=[first] * NUM_DRAWS, batch_size=NUM_DRAWS, drop_last=False)
+    name = shortened(name_of(dataset.paths[first]), 60)
     titles = [""] * NUM_DRAWS
     grid(visible(draws, draws.peek().images), titles, f"{name}: {NUM_DRAWS} draws").save(folder / "draws.png")
-    print(f"{folder / 'batch.png'} and {folder / 'draws.png'} show what training gets, {len(items)} pictures in all")
+    print(f"{folder / 'batch.png'} and {folder / 'draws.png'} show what training gets, {len(dataset)} images in all")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`python -m fastpets.summary`: what a data set is, what becomes of one picture, and what may spoil training."""
+"""`python -m fastpets.summary`: what a data set is, what becomes of one image, and what may spoil training."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from tyro.conf import Positional, arg
 
 from fastpets.command import run_command
 from fastpets.errors import one_line
-from fastpets.train_config import TrainConfig
+from fastpets.runs.config import TrainConfig
 
 if TYPE_CHECKING:
-    from fastpets.loader import Loader
+    from fastpets.loading.loader import Loader
 
 MOST_LISTED = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class SummaryConfig(TrainConfig):
-    """Say what was found in a data set, follow one picture through every stage, and warn of what may spoil training.
+    """Say what was found in a data set, follow one image through every stage, and warn of what may spoil training.
 
     Takes the flags of fastpets.train.
     """
 
     data: Annotated[Positional[str | None], arg(metavar="DIR")] = None
-    """Folder of pictures (s3:// too), tar shards, a CSV, or `sample`, a small drawn set. Default: Oxford-IIIT Pet."""
-    picture: str | None = None
-    """The picture to follow, by a part of its path. Default: the first to train on."""
+    """Folder of images (s3:// too), tar shards, a CSV, or `sample`, a small drawn set. Default: Oxford-IIIT Pet."""
+    image: str | None = None
+    """The image to follow, by a part of its path. Default: the first to train on."""
     out: Annotated[Path | None, arg(metavar="FILE.png")] = None
-    """Also draw where the sample is cut out of that picture, beside the sample."""
+    """Also draw where the sample is cut out of that image, beside the sample."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,16 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def summary(config: SummaryConfig) -> int:
     """Prints all of it, stage by stage."""
-    from fastpets import doubts, wiring
-    from fastpets.follow import follow, stage
+    from fastpets.analysis import data_quality
+    from fastpets.analysis.trace import follow, stage
+    from fastpets.runs import build
 
     with stage("files to items"):
-        items = wiring.config_items(config)
+        dataset = build.build_datasets(config)
     with stage("headers of the files"):
-        train, valid = wiring.config_loaders(config, *items, device="cpu")
+        train, valid = build.build_loaders(config, *dataset, device="cpu")
     describe(train, valid)
     follow(config, train)
-    found = list(doubts.of(train, valid))
+    found = list(data_quality.of(train, valid))
     print("\nWhat may spoil training" if found else "\nNothing was found that may spoil training")
     for line in found:
         print(f"  {one_line(line)}")
@@ -61,26 +62,26 @@ def summary(config: SummaryConfig) -> int:
 
 
 def describe(train: Loader, valid: Loader) -> None:
-    """What was found: pictures, sizes, formats, what was left out, classes and their counts."""
-    from fastpets.manifest import PILLOW
+    """What was found: images, sizes, formats, what was left out, classes and their counts."""
+    from fastpets.data.headers import PILLOW
 
     both = (train, valid)
     num_usable = [int(loader.usable.sum()) for loader in both]
-    print(f"Found in {one_line(train.items.root)}")
-    print(f"  {sum(num_usable)} pictures: {num_usable[0]} to train on, {num_usable[1]} to validate")
-    suffixes = Counter(Path(path).suffix.lower() for loader in both for path in loader.items.paths)
+    print(f"Found in {one_line(train.dataset.root)}")
+    print(f"  {sum(num_usable)} images: {num_usable[0]} to train on, {num_usable[1]} to validate")
+    suffixes = Counter(Path(path).suffix.lower() for loader in both for path in loader.dataset.paths)
     print(f"  by their names: {', '.join(f'{count} {suffix}' for suffix, count in suffixes.most_common())}")
-    if by_pillow := sum(int((loader.manifest.kinds == PILLOW).sum()) for loader in both):
+    if by_pillow := sum(int((loader.headers.decoders == PILLOW).sum()) for loader in both):
         print(f"  {by_pillow} are decoded by Pillow, the others by DALI")
     for name in ("heights", "widths"):
-        values = np.concatenate([getattr(loader.manifest, name)[loader.usable] for loader in both])
+        values = np.concatenate([getattr(loader.headers, name)[loader.usable] for loader in both])
         print(f"  {name}: {values.min()} to {values.max()} px, median {np.median(values):.0f}")
-    if left_out := train.items.left_out:
-        print(f"  left out, no pictures by their names: {len(left_out)}, such as {one_line(left_out[0])}")
+    if left_out := train.dataset.left_out:
+        print(f"  left out, no images by their names: {len(left_out)}, such as {one_line(left_out[0])}")
     for path, problem in list((train.bad_files | valid.bad_files).items())[:MOST_LISTED]:
         print(f"  left out: {one_line(path)}: {problem}")
-    print(f"  {len(train.classes)} classes, pictures to train on and to validate:")
-    counts = [np.bincount(loader.items.labels[loader.usable], minlength=len(train.classes)) for loader in both]
+    print(f"  {len(train.classes)} classes, images to train on and to validate:")
+    counts = [np.bincount(loader.dataset.labels[loader.usable], minlength=len(train.classes)) for loader in both]
     order = np.argsort(-counts[0], kind="stable").tolist()
     width = max(len(one_line(name)) for name in train.classes)
     for place, label in enumerate(order):

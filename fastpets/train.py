@@ -1,4 +1,4 @@
-"""`python -m fastpets.train`: from a folder of pictures to a trained classifier, in one command."""
+"""`python -m fastpets.train`: from a folder of images to a trained classifier, in one command."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastpets.command import run_command
-from fastpets.console import EpochTable
 from fastpets.errors import FastpetsError
-from fastpets.train_config import TrainConfig, read_config
+from fastpets.runs.config import TrainConfig, read_config
+from fastpets.utils.console import EpochTable
 
 if TYPE_CHECKING:
-    from fastpets.history import EpochResult
-    from fastpets.learner import Learner
-    from fastpets.loader import Loader
-    from fastpets.run_folder import RunFolder
+    from fastpets.loading.loader import Loader
+    from fastpets.runs.folder import RunFolder
+    from fastpets.training.history import EpochResult
+    from fastpets.training.learner import Learner
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,12 +45,12 @@ def with_messages(config: TrainConfig) -> int:
 
 def train(config: TrainConfig) -> int:
     """The whole run: data, model, run folder, all phases of training. Returns the exit status."""
-    from fastpets import checkpoint, distributed
-    from fastpets.wiring import config_phases, make_learner, with_rate_found
+    from fastpets.runs.build import build_phases, make_learner, with_rate_found
+    from fastpets.training import checkpoints, distributed
 
     state = None
     if config.resume is not None:
-        state, config = resumed(config, checkpoint.find(config.resume))
+        state, config = resumed(config, checkpoints.find(config.resume))
     try:
         learner = make_learner(config)
         _describe(learner.train, learner.valid)
@@ -59,7 +59,7 @@ def train(config: TrainConfig) -> int:
         else:
             learner.load_state_dict(state)
             learner.random.diverge(distributed.rank())
-        phases = config_phases(config, learner.model.pretrained)
+        phases = build_phases(config, learner.model.pretrained)
         run = open_run(config, learner, goes_on=state is not None)
         status = _fit(learner, lambda: learner.fit(phases, resume=state is not None), run)
         if status == 0 and learner.history:
@@ -75,7 +75,7 @@ def train(config: TrainConfig) -> int:
 
 def resumed(config: TrainConfig, file: Path) -> tuple[dict[str, Any], TrainConfig]:
     """A checkpoint's state and its run's settings. Raises FastpetsError for flags beside --resume that differ."""
-    from fastpets import checkpoint
+    from fastpets.training import checkpoints
 
     folder = file.parent
     stored = read_config(folder, out=folder, resume=config.resume)
@@ -88,21 +88,21 @@ def resumed(config: TrainConfig, file: Path) -> tuple[dict[str, Any], TrainConfi
             raise FastpetsError(f"{flag} {given}: the run has {getattr(stored, field.name)}, and goes on with it")
     device = stored.device if config.device == defaults.device else config.device
     threads = config.threads or stored.threads  # of which there must be as many for the very same sums on a CPU
-    return checkpoint.load(file), dataclasses.replace(stored, device=device, threads=threads)
+    return checkpoints.load(file), dataclasses.replace(stored, device=device, threads=threads)
 
 
 def open_run(config: TrainConfig, learner: Learner, *, goes_on: bool) -> RunFolder | None:
     """The run's folder, in which each epoch leaves its numbers and its model; None in all processes but the first."""
-    from fastpets import distributed
-    from fastpets.run_folder import RunFolder
-    from fastpets.wiring import num_threads
+    from fastpets.runs.build import num_threads
+    from fastpets.runs.folder import RunFolder
+    from fastpets.training import distributed
 
     if distributed.rank() > 0:
         learner.on_epoch_end = lambda result: None
         return None
     name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{config.arch.replace('/', '-')}"
     run = RunFolder(config.out or Path("runs", name), goes_on=goes_on)
-    resolved = {"device": learner.device, "threads": num_threads(config), "amp_dtype": learner.recipe.amp_dtype}
+    resolved = {"device": learner.device, "threads": num_threads(config), "amp_dtype": learner.options.amp_dtype}
     run.save_config(dataclasses.asdict(config), resolved | {"processes": distributed.world_size()})
     learner.on_epoch_end = keeper(learner, config, run)
     return run
@@ -110,12 +110,13 @@ def open_run(config: TrainConfig, learner: Learner, *, goes_on: bool) -> RunFold
 
 def keeper(learner: Learner, config: TrainConfig, run: RunFolder) -> Callable[[EpochResult], None]:
     """What happens at the end of each epoch: a printed line, and all that the run folder keeps, as it is now."""
-    from fastpets import advice, checkpoint
+    from fastpets.runs import hints
+    from fastpets.training import checkpoints
 
     table, description = EpochTable(), model_description(config, learner.train)
     log, advised = None, False
     if config.tensorboard:
-        from fastpets.tensorboard import TensorBoard
+        from fastpets.runs.trackers import TensorBoard
 
         log = TensorBoard(run.path, learner.history[-1].batches if learner.history else 0)
 
@@ -123,7 +124,7 @@ def keeper(learner: Learner, config: TrainConfig, run: RunFolder) -> Callable[[E
         nonlocal advised
         table(result)
         done, cached = len(learner.history), learner.train.cache is not None
-        if not advised and (line := advice.input_waits(result.input_share, done, cached)):
+        if not advised and (line := hints.input_waits(result.input_share, done, cached)):
             print(f"       {line}")
             advised = True
         if log is not None:
@@ -132,8 +133,8 @@ def keeper(learner: Learner, config: TrainConfig, run: RunFolder) -> Callable[[E
         run.save_steps(learner.recorder)
         if learner.rate_curve is not None:
             run.save_rate_curve(learner.rate_curve)
-        run.save_model(learner.stepper.evaluated_model, description)
-        checkpoint.save(run.path, len(learner.recorder.losses), learner.state_dict())
+        run.save_model(learner.train_step.evaluated_model, description)
+        checkpoints.save(run.path, len(learner.recorder.losses), learner.state_dict())
 
     return on_epoch_end
 
@@ -155,17 +156,17 @@ def model_description(config: TrainConfig, loader: Loader) -> dict[str, Any]:
 
 def _describe(train_loader: Loader, valid_loader: Loader) -> None:
     """Says what was found before it is trained on."""
-    items, counts = train_loader.items, [int(loader.usable.sum()) for loader in (train_loader, valid_loader)]
-    print(f"{counts[0]} pictures to train on, {counts[1]} to validate, {len(items.classes)} classes")
-    if items.left_out:
-        names = [Path(path).name for path in items.left_out[:5]] + ["..."] * (len(items.left_out) > 5)
-        print(f"no pictures by their names, left out ({len(items.left_out)}): {', '.join(names)}")
+    dataset, counts = train_loader.dataset, [int(loader.usable.sum()) for loader in (train_loader, valid_loader)]
+    print(f"{counts[0]} images to train on, {counts[1]} to validate, {len(dataset.classes)} classes")
+    if dataset.left_out:
+        names = [Path(path).name for path in dataset.left_out[:5]] + ["..."] * (len(dataset.left_out) > 5)
+        print(f"no images by their names, left out ({len(dataset.left_out)}): {', '.join(names)}")
 
 
 def _fit(learner: Learner, fit: Callable[[], None], run: RunFolder | None) -> int:
     """Trains, and keeps a checkpoint if it is asked to stop."""
-    from fastpets import checkpoint
-    from fastpets.interruption import Interrupted, Interruption
+    from fastpets.training import checkpoints
+    from fastpets.training.interruption import Interrupted, Interruption
 
     if not learner.model.pretrained:
         print("no pretrained weights: all layers train from the start")
@@ -175,7 +176,7 @@ def _fit(learner: Learner, fit: Callable[[], None], run: RunFolder | None) -> in
             fit()
     except Interrupted as interrupted:
         if run is not None:
-            checkpoint.save(run.path, len(learner.recorder.losses), learner.state_dict())
+            checkpoints.save(run.path, len(learner.recorder.losses), learner.state_dict())
             print(f"\nstopped after {len(learner.history)} whole epochs; --resume {run.path} goes on from here")
         return 128 + interrupted.number
     finally:
@@ -185,8 +186,8 @@ def _fit(learner: Learner, fit: Callable[[], None], run: RunFolder | None) -> in
 
 def _conclude(learner: Learner, config: TrainConfig) -> None:
     """What is said of the numbers when all phases are over."""
-    from fastpets import advice
-    from fastpets.tta import tta
+    from fastpets.runs import hints
+    from fastpets.training.tta import tta
 
     recalls = sorted((value, name) for name, value in learner.history[-1].metrics.items() if name.startswith("recall/"))
     if recalls:
@@ -195,7 +196,7 @@ def _conclude(learner: Learner, config: TrainConfig) -> None:
         probabilities, labels = tta(learner, config.tta)
         error_rate = (probabilities.argmax(1) != labels).float().mean().item()
         print(f"error rate with test-time augmentation ({config.tta}): {error_rate:.6f}")
-    if line := advice.best_epoch(learner.history, int(learner.valid.usable.sum())):
+    if line := hints.best_epoch(learner.history, int(learner.valid.usable.sum())):
         print(line)
 
 
@@ -203,15 +204,15 @@ def _say_what_is_left(learner: Learner, run: RunFolder) -> None:
     """Where to find what the run leaves."""
     if bad_files := learner.train.bad_files | learner.valid.bad_files:
         run.save_bad_files(bad_files)
-        print(f"{len(bad_files)} pictures could not be used; {run.path / 'bad_files.csv'} lists them")
+        print(f"{len(bad_files)} images could not be used; {run.path / 'bad_files.csv'} lists them")
     if learner.history:
         print(f"the model and its numbers are in {run.path}")
 
 
 def _report(learner: Learner, config: TrainConfig, run: RunFolder) -> None:
     """The page that shows the run."""
-    from fastpets.interpret import Interpretation
-    from fastpets.report import write_report
+    from fastpets.analysis.interpretation import Interpretation
+    from fastpets.analysis.report import write_report
 
     interpretation = Interpretation.from_learner(learner)
     path = write_report(run.path, interpretation, {f.name: getattr(config, f.name) for f in dataclasses.fields(config)})

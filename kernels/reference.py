@@ -9,45 +9,45 @@ PADDING_MODES = {"reflect": "reflection", "border": "border", "zeros": "zeros"} 
 
 
 def warp(
-    pictures: Sequence[torch.Tensor],
+    images: Sequence[torch.Tensor],
     source_from_output: torch.Tensor,
     samples: torch.Tensor,
     spread: torch.Tensor,
     size: tuple[int, int],
     borders: str = "reflect",
 ) -> torch.Tensor:
-    """Each picture seen through its matrix: B pictures (H, W, 3) uint8 to (B, *size, 3) float64, 0-255, not rounded.
+    """Each image seen through its matrix: B images (H, W, 3) uint8 to (B, *size, 3) float64, 0-255, not rounded.
 
-    Output pixel (column i, row j) takes the mean of k x k bilinear samples, k the picture's `samples`: number (s, t) of
+    Output pixel (column i, row j) takes the mean of k x k bilinear samples, k the image's `samples`: number (s, t) of
     them at source_from_output @ (i + at(s), j + at(t), 1), at(s) = 0.5 + spread * (s - (k - 1) / 2) / k, where pixel p
-    of the picture covers [p, p + 1). Beyond its edges the picture is reflected about them, or goes on in the colour of
+    of the image covers [p, p + 1). Beyond its edges the image is reflected about them, or goes on in the colour of
     its border, or is 0, as `borders` says.
     """
     warped = []
-    for picture, matrix, k, share in zip(
-        pictures, source_from_output.double(), samples.tolist(), spread.tolist(), strict=True
+    for image, matrix, k, share in zip(
+        images, source_from_output.double(), samples.tolist(), spread.tolist(), strict=True
     ):
         at = 0.5 + share * (torch.arange(k, dtype=torch.float64) - (k - 1) / 2) / k
         rows, columns = ((torch.arange(length)[:, None] + at).flatten() for length in size)
         y, x = torch.meshgrid(rows, columns, indexing="ij")
         x, y, w = (torch.stack([x, y, torch.ones_like(x)], dim=-1) @ matrix.T).unbind(-1)
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         grid = torch.stack([2 * x / (w * width) - 1, 2 * y / (w * height) - 1], dim=-1)
-        planes = picture.permute(2, 0, 1).double()
+        planes = image.permute(2, 0, 1).double()
         values = grid_sample(planes[None], grid[None], padding_mode=PADDING_MODES[borders], align_corners=False)[0]
         warped.append(values.unfold(1, k, k).unfold(2, k, k).mean((-2, -1)).permute(1, 2, 0))
     return torch.stack(warped)
 
 
-def look_up(pixels: torch.Tensor, tables: torch.Tensor) -> torch.Tensor:
-    """pixels (B, H, W, 3) uint8 through tables (B, 3, 256), on any device: (B, H, W, 3) in the tables' dtype."""
+def look_up(pixels: torch.Tensor, luts: torch.Tensor) -> torch.Tensor:
+    """pixels (B, H, W, 3) uint8 through luts (B, 3, 256), on any device: (B, H, W, 3) in the luts' dtype."""
     batch = torch.arange(pixels.shape[0], device=pixels.device)[:, None, None, None]
     channel = torch.arange(3, device=pixels.device)
-    return tables[batch, channel, pixels.long()]
+    return luts[batch, channel, pixels.long()]
 
 
-def shrink(picture: torch.Tensor, by_height: int, by_width: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    """The rounded means of blocks of a picture (H, W, 3) uint8, computed in `dtype`, on any device."""
-    height, width = picture.shape[0] // by_height, picture.shape[1] // by_width
-    blocks = picture[: height * by_height, : width * by_width].view(height, by_height, width, by_width, 3)
+def shrink(image: torch.Tensor, by_height: int, by_width: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    """The rounded means of blocks of an image (H, W, 3) uint8, computed in `dtype`, on any device."""
+    height, width = image.shape[0] // by_height, image.shape[1] // by_width
+    blocks = image[: height * by_height, : width * by_width].view(height, by_height, width, by_width, 3)
     return blocks.to(dtype).mean((1, 3)).round().to(torch.uint8)

@@ -5,10 +5,10 @@ import numpy as np
 import torch
 
 
-def shrink(picture: torch.Tensor, by_height: int, by_width: int) -> torch.Tensor:
+def shrink(image: torch.Tensor, by_height: int, by_width: int) -> torch.Tensor:
     """`kernels.shrink` on a CPU, on the calling thread, without the interpreter's lock."""
-    out = torch.empty(picture.shape[0] // by_height, picture.shape[1] // by_width, 3, dtype=torch.uint8)
-    _shrink(picture.numpy().reshape(picture.shape[0], -1), by_height, by_width, out.numpy())
+    out = torch.empty(image.shape[0] // by_height, image.shape[1] // by_width, 3, dtype=torch.uint8)
+    _shrink(image.numpy().reshape(image.shape[0], -1), by_height, by_width, out.numpy())
     return out
 
 

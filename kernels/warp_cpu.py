@@ -1,6 +1,6 @@
-"""The warp on a CPU, compiled by numba: sampling, averaging, rounding and the table look-up in one pass over a picture.
+"""The warp on a CPU, compiled by numba: sampling, averaging, rounding and the table look-up in one pass over an image.
 
-A picture at 224 px takes a thread 0.09 ms for its samples, as often as there are sub-samples, and 0.09 ms for the rest:
+An image at 224 px takes a thread 0.09 ms for its samples, as often as there are sub-samples, and 0.09 ms for the rest:
 look-ups, and writing float32 (EPYC, Zen 5, AVX-512). For that the loop over samples must vectorise, which it does as
 long as it is a straight line of code whose loads nothing can overlap with: borders are arithmetic, a tap is one 32-bit
 load, and sums lie on the stack. And nothing may wait for memory, which is why each row asks for that of a later one.
@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 
 COLUMNS = 256  # output pixels that are summed on the stack before they are written
 # What is sampled so many rows later is asked for, by one pixel of so many. Slanted rows defeat the hardware's own
-# prefetching: a picture that lay in memory, not in a cache, took 0.34 ms instead of 0.18.
+# prefetching: an image that lay in memory, not in a cache, took 0.34 ms instead of 0.18.
 ROWS_AHEAD, COLUMNS_APART = 4, 8
 # Bits are moved, never computed with, so that the types NumPy and numba lack (bfloat16, float16) come for nothing.
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
@@ -31,23 +31,23 @@ ZERO, HALF, ONE, TWO = f32(0), f32(0.5), f32(1), f32(2)
 
 
 def warp(
-    pictures: Sequence[torch.Tensor],
+    images: Sequence[torch.Tensor],
     source_from_output: torch.Tensor,
     samples: torch.Tensor,
     spread: torch.Tensor,
-    tables: torch.Tensor,
+    luts: torch.Tensor,
     out: torch.Tensor,
     borders: str,
 ) -> None:
     """`kernels.warp` on a CPU, on the calling thread, without the interpreter's lock."""
     kernel = _kernel(borders)
     bits = BITS[out.element_size()]
-    arguments = [each.numpy() for each in (source_from_output, samples, spread, tables.view(bits), out.view(bits))]
-    for picture, matrix, k, share, table, pixels in zip(pictures, *arguments, strict=True):
-        height, width = picture.shape[:2]
+    arguments = [each.numpy() for each in (source_from_output, samples, spread, luts.view(bits), out.view(bits))]
+    for image, matrix, k, share, table, pixels in zip(images, *arguments, strict=True):
+        height, width = image.shape[:2]
         if height == 1 or width == 1:  # so that each pixel has one on its right and one below
-            picture = picture.repeat(1 + (height == 1), 1 + (width == 1), 1)
-        kernel(picture.numpy().reshape(-1), height, width, matrix, k, share, table, pixels)
+            image = image.repeat(1 + (height == 1), 1 + (width == 1), 1)
+        kernel(image.numpy().reshape(-1), height, width, matrix, k, share, table, pixels)
 
 
 @intrinsic
@@ -110,7 +110,7 @@ def _kernel(borders: str) -> Callable[..., None]:
 
     @numba.njit(forceinline=True, **COMPILED)
     def inside(x: Any, length: Any) -> Any:
-        """A coordinate moved to where the picture itself has the sample that its continuation would give: nowhere
+        """A coordinate moved to where the image itself has the sample that its continuation would give: nowhere
         beyond the outermost centres. Comparisons are such that NaN is moved there too."""
         if reflect:
             x = abs(x - TWO * length * np.rint(x * (HALF / length)))  # the triangle wave of period 2 * length
@@ -119,12 +119,12 @@ def _kernel(borders: str) -> Callable[..., None]:
 
     @numba.njit(forceinline=True, **COMPILED)
     def coverage(x: Any, length: Any) -> Any:
-        """The share of a sample that lies on the picture, where all beyond it is 0."""
+        """The share of a sample that lies on the image, where all beyond it is 0."""
         share = min(min(x + HALF, length + HALF - x), ONE)
         return share if share > ZERO else ZERO
 
     @numba.njit(**COMPILED)
-    def kernel(picture: Any, height: int, width: int, matrix: Any, k: int, spread: Any, table: Any, out: Any) -> None:
+    def kernel(image: Any, height: int, width: int, matrix: Any, k: int, spread: Any, table: Any, out: Any) -> None:
         red, green, blue = _stack(f32), _stack(f32), _stack(f32)
         r, g, b = _stack(u32), _stack(u32), _stack(u32)
         h, w, row_bytes = f32(height), f32(width), i32(3 * max(width, 2))
@@ -140,7 +140,7 @@ def _kernel(borders: str) -> Callable[..., None]:
                 scale = ONE / (m20 * u + m21 * v + m22)
                 x = inside((m00 * u + m01 * v + m02) * scale, w)
                 y = inside((m10 * u + m11 * v + m12) * scale, h)
-                _prefetch(picture, i32(i32(y) * row_bytes + i32(x) * i32(3)))
+                _prefetch(image, i32(i32(y) * row_bytes + i32(x) * i32(3)))
             for start in range(0, out.shape[1], COLUMNS):
                 count = min(COLUMNS, out.shape[1] - start)
                 for column in range(count):
@@ -158,8 +158,8 @@ def _kernel(borders: str) -> Callable[..., None]:
                         x, y = x - left, y - upper
                         # A right pixel is loaded with the byte before it, so that nothing is read beyond the last one.
                         i = i32(i32(upper) * row_bytes + i32(left) * i32(3))
-                        p, q = _load(picture, i, 0), _load(picture, i, 2)
-                        s, t = _load(picture, i, row_bytes), _load(picture, i, row_bytes + 2)
+                        p, q = _load(image, i, 0), _load(image, i, 2)
+                        s, t = _load(image, i, row_bytes), _load(image, i, row_bytes + 2)
                         weight = ONE / f32(k * k)
                         if zeros:
                             weight = weight * coverage(x_free, w) * coverage(y_free, h)

@@ -1,4 +1,4 @@
-"""DALI: the graph that decodes batches of encoded pictures, and the stream that keeps it busy.
+"""DALI: the graph that decodes batches of encoded images, and the stream that keeps it busy.
 
 Pure functions of what they are fed: nothing random happens here. One of the two DALI wheels is needed, by CUDA version.
 """
@@ -13,8 +13,8 @@ except ImportError as error:
         "Either also works without a GPU"
     ) from error
 
-from fastpets.pipelines.graphs import decoded_pictures
+from fastpets.pipelines.graphs import decoded_images
 from fastpets.pipelines.parse import Unparsable, parse
 from fastpets.pipelines.stream import Encoded, Stream, undecodable
 
-__all__ = ["Encoded", "Stream", "Unparsable", "decoded_pictures", "parse", "undecodable"]
+__all__ = ["Encoded", "Stream", "Unparsable", "decoded_images", "parse", "undecodable"]

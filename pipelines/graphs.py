@@ -5,8 +5,8 @@ from nvidia.dali.data_node import DataNode
 
 
 @pipeline_def(exec_dynamic=True)
-def decoded_pictures(*, device: str, hw_decoder_load: float = 0.0) -> DataNode:
-    """encoded (ragged) uint8 -> upright pictures (H, W, 3) uint8, ragged. `device` is "cpu" or "gpu".
+def decoded_images(*, device: str, hw_decoder_load: float = 0.0) -> DataNode:
+    """encoded (ragged) uint8 -> upright images (H, W, 3) uint8, ragged. `device` is "cpu" or "gpu".
 
     Exact chroma upsampling is what decoding rests on that equals Pillow's and the CPU's.
     """

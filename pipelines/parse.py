@@ -6,11 +6,11 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class Unparsable(Exception):
-    """nvImageCodec, DALI's decoder, does not find a picture in these bytes."""
+    """nvImageCodec, DALI's decoder, does not find an image in these bytes."""
 
 
 def parse(encoded: bytes) -> tuple[int, int]:
-    """The stored (height, width) of an encoded picture, before any turn by EXIF. Raises Unparsable.
+    """The stored (height, width) of an encoded image, before any turn by EXIF. Raises Unparsable.
 
     Streams that fail here crashed the process when they were decoded in a batch (a GIF, a text or an empty file
     among 64: 18 of 18 times). The parser is lazy: it is the reading of the properties that checks. 8 us a file.

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from fastpets.pipelines.graphs import decoded_pictures
+from fastpets.pipelines.graphs import decoded_images
 
-Encoded = Sequence[np.ndarray]  # a batch of encoded pictures, each 1-D uint8
+Encoded = Sequence[np.ndarray]  # a batch of encoded images, each 1-D uint8
 
 
 class Stream:
@@ -16,7 +16,7 @@ class Stream:
     `device` is "cpu" or "gpu", `device_id` None or the GPU's number, `hw_decoder_load` the share of a batch (0-1) that
     the GPU's JPEG engine takes, if it has one: none by default, as on H100 it was reported to ignore the order of
     streams (pytorch/torchcodec pull request 1634). DALI takes its first batches in one go, as many as
-    its queue is deep, and later ones singly; a batch must stay alive until its pictures have been taken.
+    its queue is deep, and later ones singly; a batch must stay alive until its images have been taken.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class Stream:
         hw_decoder_load: float = 0.0,
     ) -> None:
         self._order = {} if device == "cpu" else {"stream": -1}  # they are synchronized with the host already
-        self._pipeline = decoded_pictures(
+        self._pipeline = decoded_images(
             device=device,
             hw_decoder_load=hw_decoder_load,
             batch_size=batch_size,
@@ -49,22 +49,22 @@ class Stream:
         self._pipeline.schedule_run()
 
     def take(self) -> list[Any]:
-        """The pictures of the oldest batch under way, each a DLPack capsule, which hands them on without a copy.
+        """The images of the oldest batch under way, each a DLPack capsule, which hands them on without a copy.
 
         They stay valid as long as somebody holds them (a promise of the dynamic executor alone). Raises RuntimeError
-        if a picture of the batch does not decode; the stream is then of no further use.
+        if an image of the batch does not decode; the stream is then of no further use.
         """
-        (pictures,) = self._pipeline.share_outputs()
+        (images,) = self._pipeline.share_outputs()
         self._pipeline.release_outputs()
-        return [picture.__dlpack__(**self._order) for picture in pictures]
+        return [image.__dlpack__(**self._order) for image in images]
 
 
 def undecodable(encoded: Encoded, *, device: str, device_id: int | None) -> list[int]:
-    """The positions of the encoded pictures that do not decode, each tried in a pipeline of its own."""
+    """The positions of the encoded images that do not decode, each tried in a pipeline of its own."""
     culprits = []
-    for position, picture in enumerate(encoded):
+    for position, image in enumerate(encoded):
         try:
-            Stream([[picture]], batch_size=1, num_threads=1, device=device, device_id=device_id).take()
+            Stream([[image]], batch_size=1, num_threads=1, device=device, device_id=device_id).take()
         except RuntimeError:
             culprits.append(position)
     return culprits

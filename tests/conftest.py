@@ -1,4 +1,4 @@
-"""What the tests share: a cache folder of their own, real pictures and weights where there are any, drawn ones."""
+"""What the tests share: a cache folder of their own, real images and weights where there are any, drawn ones."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.pictures import drawing
+from tests.images import drawing
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -22,9 +22,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def pets() -> Path:
-    """The folder of real pictures that FASTPETS_PETS names."""
+    """The folder of real images that FASTPETS_PETS names."""
     if not (folder := os.environ.get("FASTPETS_PETS")):
-        pytest.skip("FASTPETS_PETS names no folder of real pictures")
+        pytest.skip("FASTPETS_PETS names no folder of real images")
     return Path(folder)
 
 
@@ -39,7 +39,7 @@ def weights() -> Path:
 @pytest.fixture(scope="session")
 def sample(cache: Path) -> Path:
     """The drawn data set."""
-    from fastpets.sample import sample_folder
+    from fastpets.data.sample import sample_folder
 
     return sample_folder()
 
@@ -87,10 +87,10 @@ def browser() -> Iterator[Any]:
 def make_folder(tmp_path: Path) -> Callable[..., Path]:
     """Makes a folder of JPEGs named label_number.jpg, of various sizes."""
 
-    def make(num_pictures: int = 20, num_classes: int = 2, name: str = "pictures") -> Path:
+    def make(num_images: int = 20, num_classes: int = 2, name: str = "images") -> Path:
         folder = tmp_path / name
         folder.mkdir()
-        for number in range(num_pictures):
+        for number in range(num_images):
             height, width = 40 + 7 * (number % 9), 50 + 11 * (number % 5)
             path = folder / f"kind{number % num_classes}_{number}.jpg"
             drawing(height, width, seed=number).save(path, quality=92)

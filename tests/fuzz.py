@@ -19,47 +19,47 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.pictures import drawing, encode
+from tests.images import drawing, encode
 
 CHUNK = 2000  # files on the disk at a time
 TIMEOUT_S = 900  # for a chunk, which takes a tenth of that
-GOOD = 64  # pictures in a batch, among which three are damaged
+GOOD = 64  # images in a batch, among which three are damaged
 
 LOAD = """
 import sys, warnings
 import numpy as np
 from fastpets import Loader
-from fastpets.items import from_folder
+from fastpets.data.sources import from_folder
 warnings.simplefilter("ignore")
 batch_size = int(sys.argv[2])
 items = from_folder(sys.argv[1], label_from="none")
 loader = Loader(items, size=16, batch_size=batch_size, augment=True, drop_last=False, device="cpu", on_bad_file="skip")
 delivered = [int(i) for batch in loader for i in batch.ids]
 assert len(set(delivered)) == len(delivered)
-listed = {items.paths[i] for i in delivered} ^ set(items.paths)
+listed = {dataset.paths[i] for i in delivered} ^ set(dataset.paths)
 assert listed == set(loader.bad_files), (len(listed), len(loader.bad_files))
-good = [i for i, path in enumerate(items.paths) if "good" in path]
+good = [i for i, path in enumerate(dataset.paths) if "good" in path]
 assert set(good) <= set(delivered)
-print(len(items) - len(good), len(loader.bad_files))
+print(len(dataset) - len(good), len(loader.bad_files))
 """
 
 
 def originals() -> list[bytes]:
-    """Small files of all kinds: grey, palette, alpha, progressive, lossless, with EXIF."""
-    picture, exif = drawing(45, 60), Image.Exif()
+    """Small files of all decoders: grey, palette, alpha, progressive, lossless, with EXIF."""
+    image, exif = drawing(45, 60), Image.Exif()
     exif[0x0112] = 6
     return [
-        encode(picture, "JPEG"),
-        encode(picture, "JPEG", progressive=True, exif=exif),
-        encode(picture.convert("L"), "JPEG", quality=95),
-        encode(picture.convert("CMYK"), "JPEG"),
-        encode(picture, "PNG"),
-        encode(picture.convert("P"), "PNG", exif=exif),
-        encode(picture.convert("RGBA"), "PNG"),
-        encode(picture, "GIF"),
-        encode(picture, "WEBP"),
-        encode(picture, "WEBP", lossless=True),
-        encode(picture, "BMP"),
+        encode(image, "JPEG"),
+        encode(image, "JPEG", progressive=True, exif=exif),
+        encode(image.convert("L"), "JPEG", quality=95),
+        encode(image.convert("CMYK"), "JPEG"),
+        encode(image, "PNG"),
+        encode(image.convert("P"), "PNG", exif=exif),
+        encode(image.convert("RGBA"), "PNG"),
+        encode(image, "GIF"),
+        encode(image, "WEBP"),
+        encode(image, "WEBP", lossless=True),
+        encode(image, "BMP"),
     ]
 
 
@@ -154,7 +154,7 @@ def fuzz_strays(work: Path, times: int) -> None:
         for number in range(times):
             for i in range(batch_size - 3):
                 (folder / f"{number:03}_{i:03}_good.jpg").write_bytes(files[i % 2])
-            for kind, content in (("gif_good", files[7]), ("text", b"no picture"), ("empty", b"")):
+            for kind, content in (("gif_good", files[7]), ("text", b"no image"), ("empty", b"")):
                 (folder / f"{number:03}_{kind}.jpg").write_bytes(content)
         bad = through_loader(folder, batch_size)
         assert bad == 2 * times, f"{bad} bad files, expected {2 * times}"

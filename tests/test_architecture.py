@@ -50,8 +50,8 @@ def test_a_module_imports_only_what_its_layer_may(path: Path) -> None:
         assert layer == home or not any(within(name, {library}) for name in names)
     assert not {name for name in names if within(name, COMMANDS)}
     if path.stem in ("learner", "schedule"):
-        assert "fastpets.epoch" not in names
-        assert "fastpets.loader.loaders" not in names
+        assert "fastpets.loading.epoch" not in names
+        assert "fastpets.loading.loader.loaders" not in names
     assert not {name for name in names if within(name, {"kernels", "pipelines"})}
 
 

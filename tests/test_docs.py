@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fastpets.train_config import TrainConfig
+from fastpets.runs.config import TrainConfig
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")])

@@ -10,15 +10,15 @@ import torch.distributed
 from torch import nn
 
 import fastpets
-from fastpets import distributed
-from fastpets.learner import Learner
-from fastpets.model import Classifier, create_model
-from fastpets.phases import Phase
-from fastpets.recipe import Recipe
+from fastpets.models.classifier import Classifier, create_model
+from fastpets.training import distributed
+from fastpets.training.learner import Learner
+from fastpets.training.options import TrainingOptions
+from fastpets.training.phases import Phase
 
 
 def smooth_model() -> Classifier:
-    """Without batch norm and dropout, whose results depend on how pictures are dealt out."""
+    """Without batch norm and dropout, whose results depend on how images are dealt out."""
     torch.manual_seed(0)
     model = Classifier(nn.Sequential(nn.Conv2d(3, 8, 5, 2), nn.GELU(), nn.AdaptiveAvgPool2d(1)), 8, 2)
     model.head = nn.Sequential(nn.Linear(8, 2))
@@ -49,7 +49,7 @@ def train(folder: str, model: str, batch_size: int) -> dict[str, Any]:
     """Two phases of training, the first of them frozen."""
     loaders = fastpets.loaders(folder, size=32, batch_size=batch_size, device="cpu")
     results: list[Any] = []
-    learner = Learner(*loaders, make_model(model), Recipe(metrics=("top5",)), on_epoch_end=results.append)
+    learner = Learner(*loaders, make_model(model), TrainingOptions(metrics=("top5",)), on_epoch_end=results.append)
     phases = [Phase(name="a", epochs=1, lr=1e-2, frozen_to=-1), Phase(name="b", epochs=2, lr=1e-2, frozen_to=0)]
     learner.fit(phases)
     return {

@@ -1,6 +1,6 @@
-"""The chapter: ResNet-50 in mixed precision, 3 frozen and 6 unfrozen epochs on 7,390 pictures, as a whole process.
+"""The chapter: ResNet-50 in mixed precision, 3 frozen and 6 unfrozen epochs on 7,390 images, as a whole process.
 
-The weights are random, stored and read as pretrained ones are, and the pictures are 370 under twenty names each: times
+The weights are random, stored and read as pretrained ones are, and the images are 370 under twenty names each: times
 are those of the chapter's run, errors are not.
 """
 
@@ -14,7 +14,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from bench.gpu.part import Part, linked_pictures
+from bench.gpu.part import Part, linked_images
 
 
 def main() -> int:
@@ -26,7 +26,7 @@ def main() -> int:
     shutil.rmtree(run, ignore_errors=True)
     torch.manual_seed(0)
     save_file(torchvision.models.get_model(arch).state_dict(), weights)
-    with linked_pictures(count) as folder:
+    with linked_images(count) as folder:
         command = [sys.executable, "-m", "fastpets.train", "--data", folder, "--arch", arch, "--weights", weights]
         command += ["--amp", "--size", size, "--freeze-epochs", freeze_epochs, "--epochs", epochs, "--cache", "auto"]
         started = time.perf_counter()

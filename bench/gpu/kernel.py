@@ -9,11 +9,12 @@ import torch
 
 from bench.gpu.part import Part
 from fastpets import kernels
-from fastpets.augment import Transforms, transforms
-from fastpets.config import IMAGENET_MEAN, IMAGENET_STD, Augment
+from fastpets.augment.policy import Augment
+from fastpets.augment.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from fastpets.augment.transforms import Transforms, transforms
 
-SETS = 8  # of pictures, one behind the other: one alone would lie in the GPU's cache
-CASES = {  # the pictures' height and width, the output's side, its type, and `supersample`
+SETS = 8  # of images, one behind the other: one alone would lie in the GPU's cache
+CASES = {  # the images' height and width, the output's side, its type, and `supersample`
     "375 x 500 to 224, float16": ((375, 500), 224, torch.float16, 1),
     "375 x 500 to 224, float32": ((375, 500), 224, torch.float32, 1),
     "375 x 500 to 224, float16, 2 x 2 samples": ((375, 500), 224, torch.float16, 2),
@@ -36,8 +37,8 @@ def main() -> None:
             [torch.randint(0, 255, (*source_size, 3), dtype=torch.uint8, device=part.device) for _ in range(batch_size)]
             for _ in range(SETS)
         ]
-        matrices, samples, spread, tables = (torch.from_numpy(array).to(part.device) for array in told[:4])
-        on_device = matrices, samples, spread, tables.to(dtype).contiguous()
+        matrices, samples, spread, luts = (torch.from_numpy(array).to(part.device) for array in told[:4])
+        on_device = matrices, samples, spread, luts.to(dtype).contiguous()
         out = torch.empty(batch_size, side, side, 3, dtype=dtype, device=part.device)
         milliseconds = part.median_ms(launcher(sets, on_device, out), count) / SETS
         num_bytes = moved_bytes(told, source_size, side, dtype)
@@ -58,12 +59,12 @@ def main() -> None:
 def launcher(sets: Sequence[list[torch.Tensor]], told: Sequence[torch.Tensor], out: torch.Tensor) -> Callable[[], Any]:
     """A function that launches the kernel on each of the sets: one behind the other, so that no time is the host's."""
     if not out.is_cuda:
-        return lambda: [kernels.warp(pictures, *told, out) for pictures in sets]
+        return lambda: [kernels.warp(images, *told, out) for images in sets]
     from fastpets.kernels import warp_triton
 
-    *geometry, tables = told
-    rows = [warp_triton.describe(pictures, *geometry, out.device) for pictures in sets]
-    return lambda: [warp_triton.launch(each, tables, out, "reflect") for each in rows]
+    *geometry, luts = told
+    rows = [warp_triton.describe(images, *geometry, out.device) for images in sets]
+    return lambda: [warp_triton.launch(each, luts, out, "reflect") for each in rows]
 
 
 def drawn(batch_size: int, source_size: tuple[int, int], side: int, supersample: int) -> Transforms:
@@ -81,7 +82,7 @@ def drawn(batch_size: int, source_size: tuple[int, int], side: int, supersample:
 
 
 def moved_bytes(told: Transforms, source_size: tuple[int, int], side: int, dtype: torch.dtype) -> int:
-    """The bytes that a batch must move at least: each output once, each source pixel that is seen once, the tables."""
+    """The bytes that a batch must move at least: each output once, each source pixel that is seen once, the luts."""
     height, width = source_size
     corners = told.source_from_output @ np.array([[0, side, side, 0], [0, 0, side, side], [1, 1, 1, 1.0]])
     x, y = corners[:, 0] / corners[:, 2], corners[:, 1] / corners[:, 2]

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
-from bench.gpu.part import Part, linked_pictures
+from bench.gpu.part import Part, linked_images
 from bench.peers import PEERS
-from fastpets import Loader, epoch
-from fastpets.items import from_folder
-from fastpets.system import num_processors
+from fastpets import Loader
+from fastpets.data.sources import from_folder
+from fastpets.loading import epoch
+from fastpets.utils.system import num_processors
 
 # One after the other, each with the best of those before it.
 SWEEP: dict[str, list[Any]] = {
@@ -31,7 +32,7 @@ def main() -> None:
     count, seconds, sweep = 7390, 1.2, SWEEP
     if part.rehearsal:
         count, seconds, sweep = 64, 0.2, {name: values[:1] for name, values in SWEEP.items()}
-    with linked_pictures(count) as folder:
+    with linked_images(count) as folder:
         best, found = dict(DEFAULTS), []
         for name, values in sweep.items():
             for value in values:
@@ -59,7 +60,7 @@ def rate_of(part: Part, folder: Path, seconds: float, *, decoding: int, **settin
 def measured(
     part: Part, batches: Iterator[Any], seconds: float, use: Callable[[torch.Tensor, torch.Tensor], Any]
 ) -> dict[str, float]:
-    """Pictures a second, what bounds them (the calling thread's milliseconds of work for a batch, processors busy in
+    """Images a second, what bounds them (the calling thread's milliseconds of work for a batch, processors busy in
     this process on average) and how many there are in a batch."""
     for _ in range(4):
         use(*next(batches))
@@ -82,7 +83,7 @@ def measured(
 
 
 def peers(part: Part, folder: Path) -> None:
-    """torchvision's DataLoader and fastai on the same pictures, with a worker a processor, to batches on the device."""
+    """torchvision's DataLoader and fastai on the same images, with a worker a processor, to batches on the device."""
     paths = [str(path) for path in sorted(folder.glob("*.jpg"))]
     labels = [number % 37 for number in range(len(paths))]
 

@@ -1,4 +1,4 @@
-"""What the parts of bench/gpu.sh share: their arguments, pictures enough, and figures that are kept as they come."""
+"""What the parts of bench/gpu.sh share: their arguments, images enough, and figures that are kept as they come."""
 
 import argparse
 import json
@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from fastpets.settings import resolve_device
-from fastpets.writing import write_whole
+from fastpets.loading.settings import resolve_device
+from fastpets.utils.writing import write_whole
 
 
 class Part:
@@ -68,15 +68,15 @@ class Part:
 
 
 @contextmanager
-def linked_pictures(count: int) -> Iterator[Path]:
-    """A folder of `count` pictures named by their breeds: those of FASTPETS_PETS, linked under further names."""
+def linked_images(count: int) -> Iterator[Path]:
+    """A folder of `count` images named by their breeds: those of FASTPETS_PETS, linked under further names."""
     source = os.environ.get("FASTPETS_PETS")
-    pictures = sorted(Path(source).resolve().glob("*.jpg")) if source else []
-    if not pictures:
-        sys.exit(f"FASTPETS_PETS: {source}, expected a folder of real pictures, as breed_number.jpg")
+    images = sorted(Path(source).resolve().glob("*.jpg")) if source else []
+    if not images:
+        sys.exit(f"FASTPETS_PETS: {source}, expected a folder of real images, as breed_number.jpg")
     with TemporaryDirectory() as folder:
         for number in range(count):
-            copy, which = divmod(number, len(pictures))
-            name = pictures[which].stem + (f"{copy:03}" if copy else "")  # the number behind the breed only grows
-            Path(folder, f"{name}.jpg").symlink_to(pictures[which])
+            copy, which = divmod(number, len(images))
+            name = images[which].stem + (f"{copy:03}" if copy else "")  # the number behind the breed only grows
+            Path(folder, f"{name}.jpg").symlink_to(images[which])
         yield Path(folder)

@@ -34,8 +34,8 @@ def main() -> int:
 
 
 def outcome(case: ElementTree.Element) -> str:
-    kinds = {"failure": "failed", "error": "failed", "skipped": "skipped"}
-    return next((kinds[child.tag] for child in case if child.tag in kinds), "passed")
+    decoders = {"failure": "failed", "error": "failed", "skipped": "skipped"}
+    return next((decoders[child.tag] for child in case if child.tag in decoders), "passed")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fastpets.system import num_processors
+from fastpets.utils.system import num_processors
 
 Row = tuple[str, str, str]  # what, found, aim
 

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import torch
 
-from bench.gpu.part import Part, linked_pictures
+from bench.gpu.part import Part, linked_images
 from fastpets import Learner, Loader
-from fastpets.batch import Batch
 from fastpets.ceiling import forever, images_per_sec
-from fastpets.items import from_folder
-from fastpets.model import create_model
-from fastpets.recipe import Recipe
-from fastpets.replay import Replay
+from fastpets.data.sources import from_folder
+from fastpets.loading.batch import Batch
+from fastpets.models.classifier import create_model
+from fastpets.training.options import TrainingOptions
+from fastpets.training.replay import Replay
 
 # The network, whether it is compiled, whether cuDNN may try its algorithms; the most telling first.
 RUNS = [
@@ -25,7 +25,7 @@ KEPT = 4  # batches in memory
 def main() -> None:
     part = Part(__doc__)
     count, batch_size, size, seconds = (64, 8, 64, 0.2) if part.rehearsal else (7390, 128, 224, 2.0)
-    with linked_pictures(count) as folder:
+    with linked_images(count) as folder:
         loaders = {where: make_loader(part, folder, batch_size, size, where) for where in ("device", "none")}
         for _ in loaders["device"]:  # fills the cache
             pass
@@ -52,18 +52,18 @@ def make_loader(part: Part, folder: Path, batch_size: int, size: int, where: str
 
 
 def rates(arch: str, compiled: bool, loaders: dict[str, Loader], seconds: float) -> dict[str, float]:
-    """Pictures a second that a network trains on, by where its batches come from, and seconds until it first did."""
+    """Images a second that a network trains on, by where its batches come from, and seconds until it first did."""
     cached, uncached = loaders["device"], loaders["none"]
     model = create_model(arch, len(cached.classes), "none")
-    learner = Learner(cached, cached, model, Recipe(amp_dtype=torch.bfloat16, compile=compiled))
-    learner.stepper.train_mode()
+    learner = Learner(cached, cached, model, TrainingOptions(amp_dtype=torch.bfloat16, compile=compiled))
+    learner.train_step.train_mode()
     started = time.perf_counter()
     kept = Replay(cached, KEPT)
-    learner.stepper.training_step(*kept.batches[0])
+    learner.train_step.training_step(*kept.batches[0])
     found = {"first_step_s": time.perf_counter() - started}
 
     def train(batch: Batch) -> None:
-        learner.stepper.training_step(*batch)
+        learner.train_step.training_step(*batch)
 
     for name, source in {"in memory": kept, "cached": cached, "uncached": uncached}.items():
         found[name] = images_per_sec(forever(source), train, seconds, learner.device)

@@ -1,4 +1,4 @@
-"""What the tests of clients share: loaders of pictures that are known by their labels, and a model for them."""
+"""What the tests of clients share: loaders of images that are known by their labels, and a model for them."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fastpets import Loader
-from fastpets.items import from_folder
+from fastpets.data.sources import from_folder
 from tests.clients.witness import NUM_CLASSES, NUM_TRAIN, MakeLoaders
 
 SETTINGS = {"size": 32, "batch_size": 4, "num_workers": 2, "device": "cpu"}
@@ -17,20 +17,23 @@ SETTINGS = {"size": 32, "batch_size": 4, "num_workers": 2, "device": "cpu"}
 
 @pytest.fixture
 def make_loaders(make_folder: Callable[..., Path]) -> MakeLoaders:
-    """Makes a loader for training and one for validation, whose pictures have each a class of its own."""
-    items = from_folder(make_folder(NUM_CLASSES, num_classes=NUM_CLASSES))
-    train_items, valid_items = items.select(np.arange(NUM_TRAIN)), items.select(np.arange(NUM_TRAIN, NUM_CLASSES))
+    """Makes a loader for training and one for validation, whose images have each a class of its own."""
+    dataset = from_folder(make_folder(NUM_CLASSES, num_classes=NUM_CLASSES))
+    train_dataset, valid_dataset = (
+        dataset.select(np.arange(NUM_TRAIN)),
+        dataset.select(np.arange(NUM_TRAIN, NUM_CLASSES)),
+    )
 
     def make(**settings: Any) -> tuple[Loader, Loader]:
         settings = SETTINGS | settings
-        return Loader(train_items, augment=True, **settings), Loader(valid_items, **settings)
+        return Loader(train_dataset, augment=True, **settings), Loader(valid_dataset, **settings)
 
     return make
 
 
 @pytest.fixture
 def model() -> torch.nn.Module:
-    """A small classifier of pictures, with batch norm."""
+    """A small classifier of images, with batch norm."""
     return torch.nn.Sequential(
         torch.nn.Conv2d(3, 8, 3, stride=4, bias=False),
         torch.nn.BatchNorm2d(8),

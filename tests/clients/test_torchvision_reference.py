@@ -47,7 +47,7 @@ def test_torchvisions_functions_have_each_batch_of_each_epoch_once(
 
 
 @pytest.mark.parametrize("mix", [*MIXES, v2.RandomChoice(MIXES)], ids=["MixUp", "CutMix", "either"])
-def test_mixed_batches_are_of_the_same_pictures_and_an_epoch_can_be_had_again(
+def test_mixed_batches_are_of_the_same_images_and_an_epoch_can_be_had_again(
     make_loaders: MakeLoaders, model: torch.nn.Module, mix: v2.Transform
 ) -> None:
     train, _ = make_loaders(batch_transform=mix)
@@ -70,7 +70,7 @@ def test_mixed_batches_are_of_the_same_pictures_and_an_epoch_can_be_had_again(
 
 
 def check_shares(steps: list[Step], unmixed: Loader) -> None:
-    """Whether each batch mixes its pictures and loses none: each label's shares of the batch add up to 1."""
+    """Whether each batch mixes its images and loses none: each label's shares of the batch add up to 1."""
     for step, (images, labels) in zip(steps, unmixed, strict=True):
         expected = torch.nn.functional.one_hot(labels, NUM_CLASSES).float()
         torch.testing.assert_close(step.labels.sum(0), expected.sum(0))

@@ -9,7 +9,7 @@ import torch
 
 from fastpets import Loader
 
-NUM_TRAIN, NUM_VALID = 14, 9  # pictures, each of a class of its own; neither is a multiple of the batch size
+NUM_TRAIN, NUM_VALID = 14, 9  # images, each of a class of its own; neither is a multiple of the batch size
 NUM_CLASSES = NUM_TRAIN + NUM_VALID
 
 MakeLoaders = Callable[..., tuple[Loader, Loader]]
@@ -53,7 +53,7 @@ class Witness:
 
 
 def mean_loss(steps: list[Step]) -> float:
-    """The mean over all pictures."""
+    """The mean over all images."""
     return sum(step.loss * len(step.labels) for step in steps) / sum(len(step.labels) for step in steps)
 
 
@@ -68,8 +68,8 @@ def evaluate(model: torch.nn.Module, criterion: Witness, valid: Loader) -> None:
 def check_passes(passes: list[list[Step]], train: Loader, valid: Loader) -> None:
     """Whether two epochs were, batch by batch, the first two of a plain loop over loaders like these, never used.
 
-    Validation comes after each training and has every picture once, always the same. The other epoch of training has
-    other pixels of each picture.
+    Validation comes after each training and has every image once, always the same. The other epoch of training has
+    other pixels of each image.
     """
     assert [steps[0].training for steps in passes] == [True, False, True, False]
     seen = [pixels((step.images, step.labels) for step in steps) for steps in passes]
@@ -77,7 +77,7 @@ def check_passes(passes: list[list[Step]], train: Loader, valid: Loader) -> None
         assert len(found) == len(loader)
         check_same(found, pixels(loader))
     first, validated, second, _ = map(joined, seen)
-    assert sorted(validated) == sorted(valid.items.labels.tolist())
+    assert sorted(validated) == sorted(valid.dataset.labels.tolist())
     assert len(first) == len(second) == len(train) * train.batch_size
     both = first.keys() & second.keys()
     assert len(both) >= 2 * len(first) - NUM_TRAIN
@@ -85,19 +85,19 @@ def check_passes(passes: list[list[Step]], train: Loader, valid: Loader) -> None
 
 
 def pixels(batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> list[Pixels]:
-    """The pictures of each batch."""
+    """The images of each batch."""
     return [dict(zip(labels.tolist(), images, strict=True)) for images, labels in batches]
 
 
 def check_same(found: list[Pixels], expected: list[Pixels]) -> None:
-    """Whether batches are of the same pictures in the same order, to the bit."""
+    """Whether batches are of the same images in the same order, to the bit."""
     assert [list(batch) for batch in found] == [list(batch) for batch in expected]
-    pictures = joined(found)
-    assert all(torch.equal(pictures[label], image) for label, image in joined(expected).items())
+    images = joined(found)
+    assert all(torch.equal(images[label], image) for label, image in joined(expected).items())
 
 
 def joined(batches: list[Pixels]) -> Pixels:
-    """The pictures of all batches, none of which comes twice."""
+    """The images of all batches, none of which comes twice."""
     together = {label: image for batch in batches for label, image in batch.items()}
     assert len(together) == sum(map(len, batches))
     return together

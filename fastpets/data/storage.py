@@ -1,0 +1,183 @@
+"""Files wherever they are: on a disk, behind a scheme (s3://, gs://, http://) by fsspec, or inside a tar shard.
+
+An image in a shard has a path of its own, `SHARD::OFFSET+SIZE::NAME`: where its bytes lie, and what it is called.
+"""
+
+import os
+import posixpath
+import re
+import tarfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from typing import IO, Any
+
+import fsspec
+
+from fastpets.errors import FastpetsError
+
+MEMBER = re.compile(r"(?P<shard>.+)::(?P<offset>\d+)\+(?P<size>\d+)::(?P<name>.+)", re.DOTALL)
+ATTEMPTS = 4  # at a remote file, half a second, one and two apart: networks fail now and then
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path has a scheme."""
+    return "://" in path
+
+
+def name_of(path: str) -> str:
+    """The name of a file, without what leads to it."""
+    member = MEMBER.fullmatch(path)
+    return posixpath.basename(member["name"] if member else path)
+
+
+def read(path: str) -> bytes:
+    """A file's bytes. Raises OSError."""
+    member = MEMBER.fullmatch(path)
+    start, size = (int(member["offset"]), int(member["size"])) if member else (0, None)
+    where = member["shard"] if member else path
+    if is_remote(where):
+        return _read_remote(where, start, None if size is None else start + size)
+    # Each system call lets go of the interpreter's lock, for which the threads that read then queue: with three of
+    # them, where `open` makes seven, a file takes 20 to 30% less of the loader's time.
+    file = os.open(where, os.O_RDONLY)
+    try:
+        return os.pread(file, os.fstat(file).st_size if size is None else size, start)
+    finally:
+        os.close(file)
+
+
+def _read_remote(url: str, start: int, end: int | None) -> bytes:
+    filesystem, path = _filesystem(url)
+    attempt = 1
+    while True:
+        try:
+            return filesystem.cat_file(path, start=start or None, end=end)
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # every file system has errors of its own
+            if attempt == ATTEMPTS:
+                raise OSError(f"{type(error).__name__}: {error}, in {ATTEMPTS} attempts") from error
+        time.sleep(2.0 ** (attempt - 2))
+        attempt += 1
+
+
+def stamps(paths: Sequence[str], pool: Executor) -> Iterator[str]:
+    """For each file what differs when it is replaced, "missing" if it is not there; a shard is asked once."""
+    shards: dict[str, str] = {}
+
+    def stamp(path: str) -> str:
+        if member := MEMBER.fullmatch(path):
+            shard = member["shard"]
+            if shard not in shards:
+                shards[shard] = stamp(shard)
+            return shards[shard]
+        return _remote_stamp(path) if is_remote(path) else _local_stamp(path)
+
+    if paths and is_remote(paths[0]) and not MEMBER.fullmatch(paths[0]):
+        return pool.map(stamp, paths)  # a request each
+    return map(stamp, paths)
+
+
+def _local_stamp(path: str) -> str:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return "missing"
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def _remote_stamp(url: str) -> str:
+    filesystem, path = _filesystem(url)
+    try:
+        facts = filesystem.info(path)
+    except Exception:  # what is wrong shows when it is read
+        return "missing"
+    return " ".join(str(facts.get(name)) for name in ("size", "ETag", "LastModified", "mtime", "created"))
+
+
+def normalized(folder: str) -> str:
+    """A folder as the paths of what is found below it begin."""
+    if not is_remote(folder):
+        return os.path.normpath(folder)
+    filesystem, root = _filesystem(folder)
+    return filesystem.unstrip_protocol(root.rstrip("/"))
+
+
+def find(folder: str) -> Iterator[str]:
+    """The files below a folder in the order of their paths, hidden ones and those in hidden folders left out.
+
+    Raises FastpetsError if it is no folder.
+    """
+    if not is_remote(folder):
+        if not os.path.isdir(folder):
+            found = "a file" if os.path.exists(folder) else "nothing there"
+            raise FastpetsError(f"{folder}: {found}, expected a folder of images")
+        return _walk(os.path.normpath(folder), frozenset())
+    filesystem, root = _filesystem(folder)
+    root = root.rstrip("/")
+    try:
+        below = filesystem.find(root)
+    except Exception as error:
+        raise FastpetsError(f"{folder}: {type(error).__name__}: {error}, expected a folder of images") from None
+    visible = [path for path in below if not any(part.startswith(".") for part in path[len(root) :].split("/"))]
+    return iter(sorted(filesystem.unstrip_protocol(path) for path in visible))
+
+
+def _walk(folder: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
+    """Depth first; folders sorted as if their names ended in a slash; links are followed, but in no circle."""
+    status = os.stat(folder)
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted((f"{entry.name}/" if entry.is_dir() else entry.name) for entry in entries)
+    except OSError as error:
+        raise FastpetsError(f"{folder}: {error.strerror}, expected a folder that can be read") from None
+    for name in found:
+        if not name.startswith("."):
+            path = os.path.join(folder, name.removesuffix("/"))
+            yield from _walk(path, above | {here}) if name.endswith("/") else (path,)
+
+
+def expand(shards: str) -> list[str]:
+    """The shards that a path with * or {000..003} stands for, in the order of their names. Raises FastpetsError."""
+    paths = [shards]
+    while brace := re.search(r"\{(\d+)\.\.(\d+)\}", paths[0]):
+        low, high = brace.groups()
+        numbers = [str(number).zfill(len(low)) for number in range(int(low), int(high) + 1)]
+        paths = [path.replace(brace[0], number) for path in paths for number in numbers]
+    found: list[str] = []
+    for path in paths:
+        filesystem, inner = _filesystem(path)
+        some = sorted(filesystem.glob(inner)) if "*" in path else [inner] if filesystem.exists(inner) else []
+        if not some:
+            raise FastpetsError(f"{path}: nothing there, expected tar shards")
+        found += [filesystem.unstrip_protocol(each) if is_remote(path) else each for each in some]
+    return found
+
+
+def members(shard: str) -> Iterator[str]:
+    """The paths of the files in a tar shard, as they lie in it. Raises FastpetsError if it is no plain tar."""
+    filesystem, path = _filesystem(shard)
+    try:
+        with filesystem.open(path, "rb") as file:
+            yield from _members(shard, file)
+    except (OSError, tarfile.TarError) as error:
+        raise FastpetsError(f"{shard}: {error}, expected an uncompressed tar file") from None
+
+
+def _members(shard: str, file: IO[bytes]) -> Iterator[str]:
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        for member in tar:
+            if member.isfile():
+                yield f"{shard}::{member.offset_data}+{member.size}::{member.name}"
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
+    """fsspec's file system for a path, and the path in it. Raises FastpetsError if its library is not there."""
+    try:
+        return fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise FastpetsError(f"{url}: {error}") from None

@@ -1,0 +1,85 @@
+"""Decoded images kept from the first epoch on, so that the later ones need not decode them again."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from fastpets import kernels
+from fastpets.utils.system import free_memory
+from fastpets.utils.validation import CacheWhere
+
+# Pages of a block are taken as they are filled, so that what caches have yet to fill still looks free.
+_caches: weakref.WeakSet[Cache] = weakref.WeakSet()
+
+
+class Cache:
+    """Pixels of N images of the sizes (N, 2), height and width, packed one after another in one block of memory.
+
+    The block lies on `device` and holds as many of the images, from the first one on, as fit in `budget` bytes.
+    Threads may share it.
+    """
+
+    def __init__(self, sizes: np.ndarray, device: torch.device, budget: int) -> None:
+        self.sizes, self.device = sizes, device
+        self.starts = np.concatenate([[0], np.cumsum(num_bytes(sizes))])
+        self.num_kept = int(np.searchsorted(self.starts, budget, side="right")) - 1
+        end = int(self.starts[self.num_kept])
+        if device.type == "cpu":
+            self.block = torch.from_numpy(np.empty(end, np.uint8))  # NumPy asks for huge pages, torch does not
+        else:
+            self.block = torch.empty(end, dtype=torch.uint8, device=device)
+        self.filled = np.zeros(len(sizes), bool)
+        _caches.add(self)
+
+    def images(self, ids: np.ndarray, device: torch.device) -> kernels.Packed:
+        """The pixels (H, W, 3) uint8 of images (B,) that are filled, on `device`."""
+        here = kernels.Packed(self.block, self.starts[ids], self.sizes[ids])
+        if self.device == device or not len(ids):
+            return here
+        ends = np.cumsum(num_bytes(here.sizes))
+        packed = torch.empty(int(ends[-1]), dtype=torch.uint8, pin_memory=True)
+        torch.cat([image.flatten() for image in here], out=packed)
+        return kernels.Packed(kernels.moved(packed, device), ends - num_bytes(here.sizes), here.sizes)
+
+    def put(self, ids: Sequence[int], images: Sequence[torch.Tensor]) -> None:
+        """Keeps decoded images that are not here yet, as far as there is room."""
+        for i, image in zip(ids, images, strict=True):
+            if i < self.num_kept and not self.filled[i]:
+                (view,) = kernels.Packed(self.block, self.starts[[i]], self.sizes[[i]])
+                if view.device.type == image.device.type == "cpu":
+                    np.copyto(view.numpy(), image.numpy())  # torch would wake its own threads for each
+                else:
+                    view.copy_(image)
+                self.filled[i] = True
+
+
+def make_cache(where: CacheWhere, sizes: np.ndarray, device: torch.device) -> Cache | None:
+    """A cache for a loader's images of these sizes (N, 2), height and width in pixels, or None.
+
+    In `host` or `device` memory it takes at most half of what is free there, and keeps what fits. `auto` means the
+    device if all images fit in half of its free memory, else the host likewise, else none.
+    """
+    host = torch.device("cpu")
+    if where == "auto":
+        places = [place for place in (device, host) if num_bytes(sizes).sum() <= free_bytes(place) // 2]
+    else:
+        places = {"none": [], "host": [host], "device": [device]}[where]
+    return Cache(sizes, places[0], free_bytes(places[0]) // 2) if places else None
+
+
+def num_bytes(sizes: np.ndarray) -> np.ndarray:
+    """Bytes (N,) of images of the sizes (N, 2)."""
+    return sizes.astype(np.int64).prod(axis=-1) * 3
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes of memory that are free on a device, less what caches will fill of the host's."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    promised = sum(cache.block.numel() - int(num_bytes(cache.sizes[cache.filled]).sum())
+                   for cache in list(_caches) if cache.device == device)  # fmt: skip
+    return max(0, free_memory() - promised)

@@ -1,0 +1,27 @@
+"""The strings that parameters accept, and checks of arguments whose errors name the parameter."""
+
+from typing import Any, Literal, get_args
+
+from fastpets.errors import InvalidArgumentError
+
+LabelFrom = Literal["auto", "name", "folder", "none"]
+PresizeMethod = Literal["crop", "squish", "pad"]
+Borders = Literal["reflect", "border", "zeros"]
+Output = Literal["float", "uint8"]
+Layout = Literal["NCHW", "NHWC"]
+CacheWhere = Literal["none", "host", "device", "auto"]
+OnBadFile = Literal["raise", "skip", "replace"]
+FrozenNorms = Literal["train", "eval"]
+Mix = Literal["none", "mixup", "cutmix", "both"]
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Raises InvalidArgumentError unless `low` <= `value` <= `high`."""
+    if not low <= value <= high:  # also catches NaN
+        raise InvalidArgumentError(f"{name}: {value}, expected a value from {low} to {high}")
+
+
+def check_choice(name: str, value: Any, choices: Any) -> None:
+    """Raises InvalidArgumentError unless `value` is one of the strings of `choices`, a Literal type."""
+    if value not in get_args(choices):
+        raise InvalidArgumentError(f"{name}: {value!r}, expected one of {', '.join(get_args(choices))}")

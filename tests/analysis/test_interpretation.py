@@ -1,0 +1,117 @@
+"""What an interpretation says, against counts by hand and torchmetrics."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
+
+import fastpets
+from fastpets.analysis.interpretation import Interpretation
+from fastpets.errors import FastpetsError
+from fastpets.models.classifier import create_model
+from fastpets.training import plots
+from fastpets.training.learner import Learner
+
+NAMES = ("a", "b", "c", "d")
+
+
+@pytest.fixture
+def interpretation(make_folder: Callable[..., Path]) -> Interpretation:
+    """Of 40 images of four classes, by logits that are drawn."""
+    loader = fastpets.Loader(make_folder(40, 4), size=16, batch_size=16)
+    generator = torch.Generator().manual_seed(0)
+    return Interpretation.of(loader, lambda images: 2 * torch.randn(len(images), 4, generator=generator))
+
+
+def tensors(found: Interpretation) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.from_numpy(found.probabilities), torch.from_numpy(found.labels)
+
+
+def test_the_confusion_matrix_and_the_calibration_error_are_torchmetrics(interpretation: Interpretation) -> None:
+    probabilities, labels = tensors(interpretation)
+    expected = multiclass_confusion_matrix(probabilities, labels, 4)
+    assert interpretation.confusion_matrix().tolist() == expected.tolist()
+    error = multiclass_calibration_error(probabilities, labels, 4, n_bins=10, norm="l1")
+    assert interpretation.calibration_error() == pytest.approx(error.item(), rel=1e-6)
+    _, _, counts = interpretation.calibration()
+    assert counts.sum() == 40
+
+
+def test_losses_are_the_cross_entropy_and_the_highest_come_first(interpretation: Interpretation) -> None:
+    probabilities, labels = tensors(interpretation)
+    expected = cross_entropy(probabilities.log(), labels, reduction="none")
+    assert interpretation.losses == pytest.approx(expected.numpy(), rel=1e-9)
+    top = interpretation.top_losses()
+    assert [each.loss for each in top] == pytest.approx(sorted(expected.tolist(), reverse=True), rel=1e-9)
+    assert len(interpretation.top_losses(3)) == 3
+    for each in top:
+        assert Path(each.path).name.startswith(each.actual + "_")
+
+
+def test_the_most_confused_are_counted_pairs_the_most_often_first(interpretation: Interpretation) -> None:
+    pairs = interpretation.most_confused(min_val=2)
+    matrix = interpretation.confusion_matrix()
+    assert [count for _, _, count in pairs] == sorted((count for _, _, count in pairs), reverse=True)
+    for actual, predicted, count in pairs:
+        place = interpretation.classes.index(actual), interpretation.classes.index(predicted)
+        assert matrix[place] == count >= 2
+        assert actual != predicted
+    assert len(pairs) == ((matrix >= 2) & ~np.eye(4, dtype=bool)).sum()
+    mistakes = interpretation.mistakes()
+    assert len(mistakes) == matrix.sum() - matrix.trace()
+    assert all(each.actual != each.predicted for each in mistakes)
+
+
+def test_precision_and_recall_are_of_each_class(interpretation: Interpretation) -> None:
+    for number, row in enumerate(interpretation.per_class()):
+        actual, predicted = interpretation.labels == number, interpretation.predicted == number
+        assert row["images"] == actual.sum()
+        assert row["recall"] == pytest.approx((actual & predicted).sum() / actual.sum())
+        assert row["precision"] == pytest.approx((actual & predicted).sum() / predicted.sum(), nan_ok=True)
+
+
+def test_a_learners_is_of_what_it_validates(make_folder: Callable[..., Path]) -> None:
+    train, valid = fastpets.loaders(make_folder(30), size=32, batch_size=4)
+    learner = Learner(train, valid, create_model("resnet18", 2, "none"))
+    found = Interpretation.from_learner(learner)
+    values = learner.validate()
+    assert found.losses.mean() == pytest.approx(values["valid_loss"], rel=1e-5)
+    assert (found.predicted != found.labels).mean() == pytest.approx(values["error_rate"])
+    probabilities, labels = learner.get_preds()
+    assert found.probabilities == pytest.approx(probabilities.numpy(), abs=1e-6)
+    assert found.labels.tolist() == labels.tolist()
+
+
+def test_a_runs_is_that_of_its_last_epoch(trained_run: Path) -> None:
+    import csv
+
+    last = list(csv.DictReader((trained_run / "metrics.csv").read_text().splitlines()))[-1]
+    found = Interpretation.from_run(trained_run, device="cpu")
+    assert found.losses.mean() == pytest.approx(float(last["valid_loss"]), rel=1e-5)
+    assert (found.predicted != found.labels).mean() == pytest.approx(float(last["error_rate"]))
+    with pytest.raises(FastpetsError, match=r"model.json: No such file"):
+        Interpretation.from_run(trained_run.parent)
+
+
+@pytest.mark.parametrize("num_classes", [2, 37, 200])
+def test_confusion_matrices_of_few_and_many_classes_are_drawn(tmp_path: Path, num_classes: int) -> None:
+    from PIL import Image
+
+    matrix = np.random.default_rng(0).integers(0, 3, (num_classes, num_classes)) + 20 * np.eye(num_classes, dtype=int)
+    names = [f"a breed with a name that is long {number}$" for number in range(num_classes)]
+    plots.plot_confusion_matrix(matrix, names, tmp_path / "matrix.png")
+    with Image.open(tmp_path / "matrix.png") as image:
+        assert min(image.size) >= 500
+        assert max(image.size) <= 2500
+
+
+def test_the_other_plots_are_drawn(interpretation: Interpretation, tmp_path: Path) -> None:
+    interpretation.plot_calibration(tmp_path / "calibration.png")
+    assert (tmp_path / "calibration.png").read_bytes().startswith(b"\x89PNG")
+    image = interpretation.plot_top_losses(5, tmp_path / "top.png")
+    assert (tmp_path / "top.png").exists()
+    assert image.size[0] > 300

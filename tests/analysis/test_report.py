@@ -1,0 +1,117 @@
+"""The report: one page of a whole run, in a real browser."""
+
+import csv
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fastpets.analysis import report
+from fastpets.analysis.interpretation import Interpretation
+from fastpets.runs.config import TrainConfig
+from tests.browser import complaints
+
+
+def test_the_page_is_one_file_that_asks_for_nothing_and_holds_the_runs_numbers(trained_run: Path) -> None:
+    page = (trained_run / "report.html").read_text()
+    assert not re.findall(r"""(?:src|href)=["'](?!data:)""", page)
+    assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", page)
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])  # type: ignore[index]
+    rows = list(csv.DictReader((trained_run / "metrics.csv").read_text().splitlines()))
+    assert [row["error_rate"] for row in data["epochs"]] == [float(row["error_rate"]) for row in rows]
+    assert sum(count for _, _, count in data["matrix"]) == data["numImages"] == 12
+    wrong = sum(count for i, j, count in data["matrix"] if i != j)
+    assert wrong == data["numMistakes"] == len(data["mistakes"])
+    assert "<b>pug" not in page.partition('id="data"')[0]  # a class's name is no markup
+    assert "python -m fastpets.train --data" in page
+
+
+def test_the_run_before_is_the_latest_that_began_earlier(trained_run: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "a", tmp_path / "b"
+    shutil.copytree(trained_run, first)
+    shutil.copytree(trained_run, second)
+    (second / "config.json").touch()
+    assert report.before(first) is None
+    found = report.before(second)
+    assert found is not None
+    assert found["name"] == "a"
+
+
+def test_the_command_repeats_what_is_not_at_its_default() -> None:
+    config = TrainConfig(data="my photos", arch="resnet50", amp=True, metrics=("top5", "recall"), out=Path("runs/x"))
+    arguments = {name: getattr(config, name) for name in config.__dataclass_fields__}
+    expected = "python -m fastpets.train --data 'my photos' --arch resnet50 --amp --metrics top5 recall"
+    assert report.command(arguments) == expected
+
+
+@pytest.fixture
+def page(trained_run: Path, tmp_path: Path) -> Path:
+    """A report with mistakes of known pairs: every image of the second class is taken for the first."""
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    found = Interpretation.from_run(run, device="cpu")
+    sure = np.full_like(found.probabilities, 0.05)
+    sure[np.arange(len(found.labels)), np.where(found.labels == 1, 0, found.labels)] = 0.9
+    made_up = Interpretation(found.loader, found.ids, found.labels, sure, -np.log(sure[np.arange(12), found.labels]))
+    (run / "bad_files.csv").write_text("file,problem\n/tmp/<i>.jpg,0 bytes\n")
+    return report.write_report(run, made_up, {})
+
+
+def screenshot(driver: Any) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB"))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_shows_it_and_answers_to_mouse_and_keyboard(browser: Any, page: Path, scheme: str) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    browser.get(page.as_uri())
+    assert complaints(browser) == []
+    shot = screenshot(browser)
+    assert len(np.unique(shot.reshape(-1, 3), axis=0)) > 50
+    corner = shot[3, 3].mean()
+    assert corner > 200 if scheme == "light" else corner < 60
+
+    said, shown = browser.find_element(By.ID, "said"), browser.find_element(By.ID, "ofPair")
+    wrong = browser.find_element(By.CSS_SELECTOR, "rect.wrong")
+    ActionChains(browser).scroll_to_element(wrong).move_to_element(wrong).perform()
+    names = json.loads(browser.execute_script("return JSON.stringify(data.classes)"))
+    assert said.text.startswith(f"{names[1]} taken for {names[0]}: ")
+    count = int(said.text.split(": ")[1].split()[0])
+    wrong.click()
+    images = shown.find_elements(By.TAG_NAME, "img")
+    assert len(images) == count > 0
+    assert browser.execute_script("return arguments[0].naturalWidth", images[0]) > 0
+    right = browser.find_element(By.CSS_SELECTOR, "rect.right")
+    browser.execute_script("arguments[0].focus()", right)
+    right.send_keys(Keys.ENTER)
+    assert "right" in said.text
+    assert shown.find_elements(By.TAG_NAME, "img") == []
+
+    button = browser.find_element(By.XPATH, "//div[@id='classes']//th[4]/button")  # recall
+    for order in ("descending", "ascending"):
+        browser.execute_script("arguments[0].click()", button)
+        assert button.find_element(By.XPATH, "..").get_attribute("aria-sort") == order
+    recalls = [float(cell.text) for cell in browser.find_elements(By.CSS_SELECTOR, "#classes td:nth-child(4)")]
+    assert recalls == sorted(recalls)
+    assert complaints(browser) == []
+
+
+def test_a_narrow_screen_needs_no_scrolling_to_the_side(browser: Any, page: Path) -> None:
+    metrics = {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        browser.get(page.as_uri())
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -1,0 +1,84 @@
+"""Every command on the real images, with real weights, one after another as a user would."""
+
+import json
+import threading
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fastpets import export, predict, serve, show, summary, train
+from fastpets.analysis.interpretation import Interpretation
+
+
+@pytest.fixture(scope="module")
+def few(pets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight images of each of six breeds."""
+    folder = tmp_path_factory.mktemp("few")
+    for breed in ("Abyssinian", "beagle", "Birman", "pug", "samoyed", "Sphynx"):
+        for path in sorted(pets.glob(f"{breed}_*.jpg"))[:8]:
+            (folder / path.name).symlink_to(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(few: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "pets"
+    flags = ["--arch", "timm/tf_efficientnet_lite0", "--weights", str(weights), "--size", "96", "--batch-size", "8"]
+    phases = ["--freeze-epochs", "2", "--epochs", "1", "--lr", "5e-3", "--device", "cpu"]
+    assert train.main(["--data", str(few), *flags, *phases, "--out", str(out)]) == 0
+    return out
+
+
+def test_before_training_a_batch_and_a_summary_are_shown(
+    few: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert show.main([str(few), "--out", str(tmp_path)]) == 0
+    assert summary.main([str(few), "--out", str(tmp_path / "sample.png"), "--image", "pug"]) == 0
+    assert ": 'pug', number 4" in capsys.readouterr().out
+    for name in ("batch.png", "draws.png", "sample.png"):
+        with Image.open(tmp_path / name) as image:
+            assert len(np.unique(np.asarray(image.convert("L")))) > 100
+
+
+def test_after_training_the_report_and_the_interpretation_agree(run: Path) -> None:
+    found = Interpretation.from_run(run, device="cpu")
+    page = (run / "report.html").read_text()
+    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    assert data["numMistakes"] == len(found.mistakes())
+    assert data["numImages"] == len(found.labels) == 9
+    assert data["calibrationError"] == pytest.approx(found.calibration_error(), abs=1e-6)
+    found.plot_confusion_matrix(run / "confusion.png")
+    found.plot_top_losses(4, run / "top.png")
+
+
+def test_predictions_of_files_of_the_page_and_of_the_exported_model_are_one(
+    few: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    image = next(few.glob("samoyed_*.jpg"))
+    capsys.readouterr()
+    assert predict.main([str(run), str(image), "--format", "json", "--top", "6", "--device", "cpu"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    with serve.make_server(serve.ServeConfig(run=run, port=0, device="cpu")) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        address = f"http://127.0.0.1:{server.server_port}/predict"
+        with urllib.request.urlopen(urllib.request.Request(address, image.read_bytes()), timeout=60) as response:
+            served = {each["class"]: each["probability"] for each in json.load(response)["classes"]}
+        server.shutdown()
+        thread.join()
+    assert served == pytest.approx({name: row["classes"][name] for name in served}, abs=1e-5)
+
+    import torch
+
+    from fastpets.runs.saved_model import load_run
+
+    assert export.main([str(run), "--format", "torch", "--out", str(tmp_path / "model.pt2")]) == 0
+    trained = load_run(run, torch.device("cpu"))
+    (batch,) = trained.loader([image], output="uint8")
+    module = torch.export.load(tmp_path / "model.pt2").module()
+    probabilities = module(batch.images.contiguous())[0].softmax(0)
+    expected = torch.tensor([row["classes"][name] for name in trained.classes])
+    assert (probabilities - expected).abs().max() < 1e-4

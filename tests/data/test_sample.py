@@ -1,0 +1,103 @@
+"""The drawn data set: files such as people have, and classes that only their form tells apart."""
+
+import collections
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from fastpets.data.dataset import ImageDataset
+from fastpets.data.headers import ORIENTATION
+from fastpets.data.sample import CLASSES, draw_image, sample_folder
+from fastpets.data.sources import from_folder
+from fastpets.data.splits import split
+
+
+@pytest.fixture(scope="module")
+def dataset(sample: Path) -> ImageDataset:
+    return from_folder(sample)
+
+
+def test_there_are_classes_and_images_enough_and_a_stray_file(dataset: ImageDataset) -> None:
+    assert len(dataset.classes) == 8
+    assert len(dataset) == 480
+    assert [Path(path).name for path in dataset.left_out] == ["about.txt"]
+
+
+def test_all_kinds_of_files_are_among_them(dataset: ImageDataset) -> None:
+    decoders: collections.Counter = collections.Counter()
+    for path in dataset.paths:
+        with Image.open(path) as image:
+            width, height = ImageOps.exif_transpose(image).size
+            decoders.update([image.format, image.mode, "portrait" if height > width else "landscape"])
+            decoders["progressive"] += "progressive" in image.info
+            decoders[f"turned {image.getexif().get(ORIENTATION, 1)}"] += 1
+            decoders["large"] += max(image.size) > 1200
+            decoders["small"] += max(image.size) < 100
+            assert 60 <= min(image.size) <= max(image.size) <= 2000
+    wanted = ["JPEG", "PNG", "GIF", "L", "CMYK", "progressive", "portrait", "landscape", "large", "small"]
+    for kind in [*wanted, *(f"turned {orientation}" for orientation in range(2, 9))]:
+        assert decoders[kind] >= 1, kind
+
+
+def test_a_seed_draws_the_same_image_again() -> None:
+    digests = {
+        hashlib.sha256(draw_image("dotted_triangle", np.random.default_rng(seed)).tobytes()).hexdigest()
+        for seed in (1, 1, 2)
+    }
+    assert len(digests) == 2
+
+
+def test_the_folder_is_drawn_once(sample: Path) -> None:
+    before = (sample / "about.txt").stat().st_mtime_ns
+    assert sample_folder() == sample
+    assert (sample / "about.txt").stat().st_mtime_ns == before
+    assert not [path for path in sample.parent.iterdir() if path.name.startswith("tmp")]
+
+
+def test_a_turned_image_is_upright_after_its_exif_orientation(sample: Path) -> None:
+    """Landscape and portrait agree with the image as it was drawn, for every orientation."""
+    for name in CLASSES:
+        for number in range(7, 11):
+            random = np.random.default_rng([0, CLASSES.index(name), number])
+            drawn = draw_image(name, random)
+            stored = ImageOps.exif_transpose(Image.open(sample / f"{name}_{number:03}.jpg"))
+            assert stored.size == drawn.size
+            difference = np.abs(np.asarray(stored, int) - np.asarray(drawn, int)).mean()
+            assert difference < np.abs(np.asarray(drawn, int) - np.asarray(drawn, int)[::-1, ::-1]).mean()
+
+
+def test_a_classifier_on_colour_histograms_errs_on_over_40_percent(dataset: ImageDataset, sample: Path) -> None:
+    """Logistic regression on 64 joint colour bins, at the best of several strengths of regularisation."""
+
+    def histogram(path: str) -> np.ndarray:
+        image = Image.open(path).convert("RGB").resize((64, 64))
+        bins = (np.asarray(image) // 64).reshape(-1, 3) @ [16, 4, 1]
+        return np.sqrt(np.bincount(bins, minlength=64) / 4096)
+
+    train, valid = split(dataset, folder=sample)
+    features = {
+        part: torch.tensor(np.array([histogram(p) for p in part.paths]), dtype=torch.float32) for part in (train, valid)
+    }
+    labels = {part: torch.from_numpy(part.labels) for part in (train, valid)}
+    errors = []
+    for decay in (0, 1e-3, 1e-2):
+        torch.manual_seed(0)
+        model = torch.nn.Linear(64, len(dataset.classes))
+        optimizer = torch.optim.LBFGS(model.parameters(), max_iter=200)
+
+        def loss(
+            model: torch.nn.Linear = model, optimizer: torch.optim.LBFGS = optimizer, decay: float = decay
+        ) -> torch.Tensor:
+            optimizer.zero_grad()
+            value = torch.nn.functional.cross_entropy(model(features[train]), labels[train])
+            value = value + decay * model.weight.square().sum()
+            value.backward()
+            return value
+
+        optimizer.step(loss)
+        errors.append((model(features[valid]).argmax(1) != labels[valid]).float().mean().item())
+    assert min(errors) > 0.4

@@ -1,0 +1,168 @@
+"""Whatever a Loader's source may be, it gives the same items; and one line says what it may not be."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Subset, TensorDataset
+from torchvision.datasets import DatasetFolder, ImageFolder, OxfordIIITPet
+from torchvision.transforms import v2
+
+from fastpets import FastpetsError, Loader
+from fastpets.data.sources import as_dataset, from_folder
+from tests.epochs import pixels_by_id, same
+from tests.images import drawing
+
+
+@pytest.fixture
+def class_folders(tmp_path: Path) -> Path:
+    folder = tmp_path / "classes"
+    for number in range(6):
+        path = folder / ("cat", "dog")[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drawing(40 + number, 50).save(path)
+    return folder
+
+
+def sources(folder: Path) -> dict[str, Any]:
+    """The same six images in every form."""
+    dataset = from_folder(folder, label_from="folder")
+    (folder.parent / "table.csv").write_text(
+        "file,label\n"
+        + "".join(
+            f"{path},{dataset.classes[label]}\n" for path, label in zip(dataset.paths, dataset.labels, strict=True)
+        )
+    )
+    names = [dataset.classes[label] for label in dataset.labels]
+    image_folder = ImageFolder(folder)
+    return {
+        "ImageDataset": dataset,
+        "CSV": folder.parent / "table.csv",
+        "pairs of names": list(zip(dataset.paths, names, strict=True)),
+        "pairs of numbers": [
+            (Path(path), int(label)) for path, label in zip(dataset.paths, dataset.labels, strict=True)
+        ],
+        "ImageFolder": image_folder,
+        "DatasetFolder": DatasetFolder(str(folder), loader=str, extensions=(".jpg",)),
+        "Subset": Subset(image_folder, range(6)),
+    }
+
+
+@pytest.mark.parametrize("form", ["ImageDataset", "CSV", "pairs of names", "pairs of numbers", "ImageFolder", "DatasetFolder",
+                                  "Subset"])  # fmt: skip
+def test_every_form_of_source_gives_the_same_batches(class_folders: Path, form: str) -> None:
+    expected = Loader(class_folders, label_from="folder", size=16)
+    found = Loader(sources(class_folders)[form], size=16)
+    assert found.dataset.labels.tolist() == expected.dataset.labels.tolist()
+    assert found.classes == (("0", "1") if form == "pairs of numbers" else ("cat", "dog"))
+    assert same(pixels_by_id(found), pixels_by_id(expected))
+
+
+def test_oxford_pets_of_torchvision_is_taken_as_it_is(tmp_path: Path) -> None:
+    base = tmp_path / "oxford-iiit-pet"
+    (base / "images").mkdir(parents=True)
+    (base / "annotations").mkdir()
+    lines = []
+    for number, (name, label) in enumerate([("Abyssinian", 1), ("beagle", 2), ("Abyssinian", 1)]):
+        drawing(40, 50, seed=number).save(base / "images" / f"{name}_{number}.jpg")
+        lines.append(f"{name}_{number} {label} 1 1")
+    (base / "annotations" / "trainval.txt").write_text("\n".join(lines) + "\n")
+    loader = Loader(OxfordIIITPet(tmp_path), size=16)
+    assert loader.classes == ("Abyssinian", "Beagle")
+    assert loader.dataset.labels.tolist() == [0, 1, 0]
+    assert len(pixels_by_id(loader)) == 3
+    with pytest.raises(FastpetsError, match=r"OxfordIIITPet with target_types \['segmentation'\], expected 'category'"):
+        Loader(OxfordIIITPet(tmp_path, target_types="segmentation"))
+
+
+def test_a_data_sets_own_transform_is_said_to_be_unused_and_that_of_its_labels_is_used(class_folders: Path) -> None:
+    flipped = ImageFolder(class_folders, transform=v2.RandomHorizontalFlip(), target_transform=lambda label: 1 - label)
+    with pytest.warns(UserWarning, match="the transform of this ImageFolder is not used") as caught:
+        dataset = Loader(flipped, size=16).dataset
+    assert caught[0].filename == __file__
+    assert dataset.labels.tolist() == [1, 1, 1, 0, 0, 0]
+
+
+def test_images_without_labels_load_to_be_predicted(class_folders: Path) -> None:
+    paths = list(from_folder(class_folders, label_from="none").paths)
+    for loader in (Loader(paths, size=16), Loader(class_folders, label_from="none", size=16)):
+        (images, labels), *_ = loader
+        assert labels.tolist() == [-1] * 6
+        assert loader.classes == ()
+        assert same(pixels_by_id(loader), pixels_by_id(Loader(class_folders, label_from="folder", size=16)))
+        assert images.shape == (6, 3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (TensorDataset(torch.zeros(3)), "source: TensorDataset, expected a folder, a CSV, ImageDataset"),
+        ([("a.jpg", 0, 1)], r"source: \('a.jpg', 0, 1\) in the list, expected \(path, label\)"),
+        ([("a.jpg", 0), ("b.jpg", "dog")], "label 'dog', expected a name, or a whole number from 0, for all"),
+        ([("a.jpg", 0), ("b.jpg", 1.5)], "label 1.5|label 0, expected"),
+        ([("a.jpg", -2)], "label -2, expected"),
+        (7, "source: int, expected a folder"),
+    ],
+)
+def test_other_sources_are_refused(source: Any, message: str) -> None:
+    with pytest.raises(FastpetsError, match=message):
+        as_dataset(source)
+
+
+def test_labels_that_are_numbers_keep_the_order_of_numbers(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("file,label\n" + "".join(f"{i}.jpg,{i}\n" for i in (10, 9, 2)))
+    dataset = as_dataset(tmp_path / "table.csv")
+    assert dataset.classes == ("2", "9", "10")
+    assert dataset.labels.tolist() == [2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"collate_fn": None}, r"collate_fn: not a Loader's; .*batch_transform"),
+        ({"worker_init_fn": None}, r"worker_init_fn: not a Loader's; there are no worker processes"),
+        ({"pin_memory": True}, r"pin_memory: not a Loader's; .*leave it out"),
+        ({"generator": torch.Generator()}, r"generator: not a Loader's; give seed"),
+        ({"batch_sampler": []}, r"batch_sampler: not a Loader's; give sampler, batch_size and drop_last"),
+    ],
+)
+def test_a_data_loaders_words_that_mean_nothing_here_are_refused_with_the_way_to_do_it(
+    class_folders: Path, words: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(FastpetsError, match=message):
+        Loader(class_folders, label_from="folder", **words)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'colate_fn'"):
+        Loader(class_folders, label_from="folder", colate_fn=None)
+
+
+def test_layouts_share_their_memorys_order_and_a_batch_transform_has_the_last_word(
+    make_folder: Callable[..., Path],
+) -> None:
+    folder = make_folder(6)
+    plain, nhwc = Loader(folder, size=16), Loader(folder, size=16, layout="NHWC")
+    expected, found = next(iter(plain)).images, next(iter(nhwc)).images
+    assert found.shape == (6, 16, 16, 3)
+    assert found.is_contiguous()
+    assert torch.equal(found, expected.permute(0, 2, 3, 1))
+    changed = Loader(folder, size=16, batch_transform=lambda images, labels: (images.flip(0), labels * 2))
+    batch = next(iter(changed))
+    assert torch.equal(batch.images, expected.flip(0))
+    assert batch.labels.tolist() == (plain.dataset.labels * 2).tolist()
+
+
+def test_a_balanced_sampler_draws_rare_classes_as_often_and_augments_each_time_anew(tmp_path: Path) -> None:
+    for number in range(20):
+        drawing(40, 50, seed=number).save(tmp_path / f"{'rare' if number < 2 else 'common'}_{number}.jpg")
+    loader = Loader(tmp_path, sampler="balanced", size=16, augment=True, drop_last=False, batch_size=20)
+    assert len(loader) == 1
+    counts = np.zeros(2)
+    for _ in range(50):
+        (batch,) = loader
+        counts += np.bincount(batch.labels, minlength=2)
+        images = [image.numpy().tobytes() for image in batch.images]
+        assert len(set(images)) == len(images)  # though the ids repeat
+    assert len(set(batch.ids.tolist())) < 20
+    assert abs(counts[0] - 500) < 5 * np.sqrt(1000 / 4)  # five standard deviations of a binomial count

@@ -1,0 +1,196 @@
+"""Images that lie on no disk, or in tar shards, load like any other."""
+
+import functools
+import io
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+
+from fastpets import BadFileError, FastpetsError, Loader, loaders
+from fastpets.data import storage
+from fastpets.data.sources import from_folder
+from fastpets.train import main
+from tests.epochs import pixels_by_id, same
+
+SETTINGS = {"size": 32, "augment": True, "drop_last": False, "device": "cpu", "batch_size": 4}
+
+
+FAILED: set[str] = set()  # paths that were asked for once
+
+
+class Flaky(SimpleHTTPRequestHandler):
+    """A file server that fails at the first request for a file whose name asks for it."""
+
+    def do_GET(self) -> None:
+        if "flaky" in self.path and self.path not in FAILED:
+            FAILED.add(self.path)
+            self.send_error(503)
+        else:
+            super().do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Path], str]]:
+    """Serves a folder over HTTP on loopback; returns its address."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(folder: Path) -> str:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Flaky, directory=str(folder)))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def in_memory(make_folder: Callable[..., Path]) -> Iterator[tuple[Path, str]]:
+    """A folder of images on disk, and the same in fsspec's memory."""
+    folder = make_folder(10)
+    memory = fsspec.filesystem("memory")
+    for path in folder.iterdir():
+        memory.pipe_file(f"/images/deep er/{path.name}", path.read_bytes())
+    memory.pipe_file("/images/notes.txt", b"no image")
+    memory.pipe_file("/images/.hidden/a_1.jpg", b"hidden")
+    yield folder, "memory://images"
+    memory.rm("/images", recursive=True)
+
+
+def test_a_folder_behind_a_scheme_gives_the_pixels_of_one_on_a_disk(in_memory: tuple[Path, str]) -> None:
+    folder, url = in_memory
+    here, there = Loader(folder, **SETTINGS), Loader(url, **SETTINGS)
+    assert there.classes == here.classes == ("kind0", "kind1")
+    assert [Path(path).name for path in there.dataset.left_out] == ["notes.txt"]
+    assert same(pixels_by_id(here), pixels_by_id(there))
+
+
+def test_a_folder_over_http_gives_the_pixels_of_one_on_a_disk(
+    make_folder: Callable[..., Path], serve: Callable[[Path], str]
+) -> None:
+    folder = make_folder(10)
+    url = serve(folder)
+    (folder / "kind0_0.jpg").rename(folder / "flaky_0.jpg")  # fails once when it is read
+    here, there = Loader(folder, **SETTINGS), Loader(url + "/", **SETTINGS)
+    assert same(pixels_by_id(here), pixels_by_id(there))
+
+
+def test_a_list_may_mix_files_from_everywhere(in_memory: tuple[Path, str], serve: Callable[[Path], str]) -> None:
+    folder, memory = in_memory
+    url = serve(folder)
+    mixed = [(f"{folder}/kind0_0.jpg", 0), (f"{memory}/deep er/kind1_1.jpg", 1), (f"{url}/kind0_2.jpg", 0)]
+    found = pixels_by_id(Loader(mixed, **SETTINGS))
+    expected = pixels_by_id(Loader([f"{folder}/kind{i % 2}_{i}.jpg" for i in range(3)], **SETTINGS))
+    assert same(found, expected)
+
+
+def test_a_remote_file_that_is_gone_is_a_bad_file(in_memory: tuple[Path, str]) -> None:
+    _, url = in_memory
+    loader = Loader(url, **SETTINGS)
+    fsspec.filesystem("memory").rm("/images/deep er/kind0_4.jpg")
+    with pytest.raises(BadFileError, match=r"kind0_4.jpg: unreadable"):
+        list(loader)
+    with pytest.raises(BadFileError, match=r"nowhere_1.jpg: unreadable"):
+        Loader([f"{url}/nowhere_1.jpg"])
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("memory://nothing-here", "0 files but no image in it"),
+        ("nosuch://bucket/images", "nosuch://bucket/images: .*nosuch"),
+        ("nothing-*.tar", "nothing-.*: nothing there, expected tar shards"),
+    ],
+)
+def test_what_is_no_place_for_images_is_said(source: str, message: str) -> None:
+    with pytest.raises(FastpetsError, match=message):
+        Loader(source)
+
+
+def write_shards(folder: Path, target: Path, *, with_cls: bool) -> None:
+    """A folder's images in two tar shards, as WebDataset writes them: KEY.jpg beside KEY.cls."""
+    paths = sorted(folder.iterdir())
+    for number, some in enumerate((paths[:4], paths[4:])):
+        with tarfile.open(target / f"pets-{number:03}.tar", "w") as tar:
+            for path in some:
+                tar.add(path, f"./{path.name}")
+                if with_cls:
+                    content = path.name[4].encode()
+                    info = tarfile.TarInfo(f"./{path.stem}.cls")
+                    info.size = len(content)
+                    tar.addfile(info, io.BytesIO(content))
+
+
+@pytest.mark.parametrize("name", ["pets-*.tar", "pets-{000..001}.tar"])
+@pytest.mark.parametrize("with_cls", [False, True])
+def test_tar_shards_give_the_pixels_and_labels_of_the_folder(
+    make_folder: Callable[..., Path], tmp_path: Path, name: str, with_cls: bool
+) -> None:
+    folder = make_folder(10)
+    write_shards(folder, tmp_path, with_cls=with_cls)
+    here, there = Loader(folder, **SETTINGS), Loader(tmp_path / name, **SETTINGS)
+    assert there.dataset.labels.tolist() == here.dataset.labels.tolist()
+    assert there.classes == (("0", "1") if with_cls else ("kind0", "kind1"))
+    assert same(pixels_by_id(here), pixels_by_id(there))
+
+
+def test_tar_shards_behind_a_scheme_are_read_by_ranges(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+    folder = make_folder(10)
+    write_shards(folder, tmp_path, with_cls=True)
+    memory = fsspec.filesystem("memory")
+    for shard in tmp_path.glob("*.tar"):
+        memory.pipe_file(f"/shards/{shard.name}", shard.read_bytes())
+    found = Loader("memory://shards/pets-*.tar", **SETTINGS)
+    assert same(pixels_by_id(found), pixels_by_id(Loader(folder, **SETTINGS)))
+    memory.rm("/shards", recursive=True)
+
+
+def test_a_compressed_shard_is_refused(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "pets.tar", "w:gz") as tar:
+        tar.add(make_folder(2), "images")
+    with pytest.raises(FastpetsError, match=r"pets.tar: .*expected an uncompressed tar file"):
+        Loader(tmp_path / "pets.tar")
+
+
+def test_folders_are_walked_in_the_order_of_their_paths_and_links_in_no_circle(tmp_path: Path) -> None:
+    for name in ("a/2.jpg", "a-b/1.jpg", "a.jpg", "b/c/3.jpg", "b.x/4.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "b" / "c" / "up").symlink_to(tmp_path)
+    found = list(storage.find(str(tmp_path)))
+    assert found == sorted(found)
+    assert len(found) == 5
+    assert len(from_folder(tmp_path, label_from="none")) == 5
+
+
+def test_items_select_and_count(make_folder: Callable[..., Path]) -> None:
+    dataset = from_folder(make_folder(6))
+    assert list(dataset.select(np.array([4, 1])).paths) == [dataset.paths[4], dataset.paths[1]]
+
+
+def test_a_remote_folder_is_split_and_trained_on_by_the_command(
+    make_folder: Callable[..., Path], serve: Callable[[Path], str], tmp_path: Path
+) -> None:
+    folder = make_folder(30, name="many")
+    for part in ("train", "valid"):
+        (folder / part).mkdir()
+    for number, path in enumerate(sorted(folder.glob("*.jpg"))):
+        path.rename(folder / ("valid" if number % 5 == 0 else "train") / path.name)
+    url = serve(folder)
+    train, valid = loaders(url, size=32, batch_size=8)
+    assert (len(train.dataset), len(valid.dataset)) == (24, 6)
+    assert all("/train/" in path for path in train.dataset.paths)
+    command = ["--arch", "resnet18", "--weights", "none", "--size", "32", "--batch-size", "8", "--epochs", "1"]
+    assert main(["--data", url, *command, "--device", "cpu", "--out", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run" / "model.safetensors").exists()

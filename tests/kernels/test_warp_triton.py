@@ -1,0 +1,252 @@
+"""The GPU kernel: its pixels against the reference, in Triton's interpreter or on a GPU; and its machine code."""
+
+import importlib.util
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+import triton
+from torch.nn.functional import grid_sample
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.runtime import interpreter
+
+from fastpets.kernels import reference, warp_triton
+from tests.devices import GPU
+
+CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+UNIT = 2**-24  # the largest relative error of rounding to float32
+SIZE = (19, 23)  # of the output: two tiles by two, none of them whole
+
+
+@pytest.fixture(scope="module")
+def interpreted() -> ModuleType:
+    """The kernel's module a second time, for Triton's interpreter: who runs a kernel is settled as its file is read."""
+    spec = importlib.util.spec_from_file_location("warp_interpreted", warp_triton.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(params=["interpreter", pytest.param("cuda", marks=GPU)])
+def warp(request: pytest.FixtureRequest, interpreted: ModuleType) -> Callable[..., torch.Tensor]:
+    """From images, matrices, factors, luts, an output size and borders, all on the CPU, to the batch."""
+    module, device = (interpreted, "cpu") if request.param == "interpreter" else (warp_triton, "cuda")
+
+    def run(images, matrices, factors, luts, size, borders):
+        guarded = torch.full((len(images) + 2, *size, 3), 77, dtype=luts.dtype, device=device)
+        on_device = [image.to(device) for image in images]
+        module.warp(on_device, matrices, factors, spreads(len(images)), luts, guarded[1:-1], borders)
+        assert (guarded[[0, -1]] == 77).all()
+        return guarded[1:-1].cpu()
+
+    return run
+
+
+def spreads(batch_size: int) -> torch.Tensor:
+    return torch.tensor([0.6, 1.0, 0.8]).repeat(3)[:batch_size]
+
+
+def random_images(sizes: list[tuple[int, int]], generator: torch.Generator) -> list[torch.Tensor]:
+    return [torch.randint(0, 256, (*size, 3), dtype=torch.uint8, generator=generator) for size in sizes]
+
+
+def strong_matrices(sizes: list[tuple[int, int]], size: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
+    """Homographies that show an image turned, skewed, up to 3 times as wide as it is, and some from behind."""
+    matrices = []
+    for height, width in sizes:
+        middle = torch.eye(3, dtype=torch.float64)
+        middle[:2, 2] = -0.5
+        random = torch.rand(3, 3, dtype=torch.float64, generator=generator) * 3 - 1.5
+        random[2] = torch.tensor([random[2, 0], random[2, 1], 1.3])
+        scale = torch.tensor([1 / size[1], 1 / size[0], 1]).double()
+        matrices.append(
+            torch.tensor([width, height, 1]).double()[:, None] * (middle.inverse() @ random @ middle) * scale
+        )
+    return torch.stack(matrices).float()
+
+
+def permutations(batch_size: int, dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
+    """Tables (B, 3, 256) in which each whole number from 0 to 255 stands once, so that an output tells its index."""
+    return torch.rand(batch_size, 3, 256, generator=generator).argsort(-1).to(dtype)
+
+
+def indices(out: torch.Tensor, luts: torch.Tensor) -> torch.Tensor:
+    """Where in its table each output stands, to the bit."""
+    whole = out.to(torch.uint8)
+    assert torch.equal(whole.to(out.dtype), out)
+    return reference.look_up(whole, luts.float().argsort(-1))
+
+
+def largest_error(
+    images: list[torch.Tensor], matrices: torch.Tensor, factors: torch.Tensor, size: tuple[int, int]
+) -> torch.Tensor:
+    """How far float32 may take each output's mean from the exact one, (B, *size, 1); infinite behind the horizon.
+
+    Each of u and v is off by at most UNIT * (itself + 5): what is added to a whole number is below 1 and takes five
+    roundings, the sum one. So
+    a row of the matrix, two products and two sums, is off by 4 * UNIT times the sum of its absolute terms, with u + 2
+    and v + 2 for u and v; its quotient by the relative errors of both and 6 UNIT for the reciprocal and the product;
+    folding and clamping add 4 UNIT of the side. The value changes by at most 255 a pixel in x and in y: the coverage
+    changes only where the bilinear value no longer does. Three linear steps, the coverage, the sum of k * k and the
+    division add less than k * k + 24 UNIT.
+    """
+    errors = []
+    samples = factors.tolist(), spreads(len(images)).double()
+    for image, matrix, k, spread in zip(images, matrices.double(), *samples, strict=True):
+        at = 0.5 + spread * (torch.arange(k, dtype=torch.float64) - (k - 1) / 2) / k
+        rows, columns = ((torch.arange(length)[:, None] + at).flatten() for length in size)
+        v, u = torch.meshgrid(rows, columns, indexing="ij")
+        x, y, w = (torch.stack([u, v, torch.ones_like(u)], dim=-1) @ matrix.T).unbind(-1)
+        terms = torch.stack([u + 2, v + 2, torch.ones_like(u)], dim=-1) @ matrix.abs().T / w[..., None]
+        relative = 4 * UNIT * terms[..., 2]
+        shift = 4 * UNIT * (terms[..., 0] + terms[..., 1] + sum(image.shape[:2]))
+        shift += (x / w).abs().add((y / w).abs()) * (relative + 6 * UNIT)
+        error = 255 * (shift / (1 - relative) + (k * k + 24) * UNIT)
+        error[(w <= 0) | (relative >= 1)] = torch.inf
+        errors.append(error.unfold(0, k, k).unfold(1, k, k).mean((-2, -1))[..., None])
+    return torch.stack(errors)
+
+
+@pytest.mark.parametrize(
+    ("borders", "dtype"),
+    [("reflect", torch.float32), ("reflect", torch.float16), ("border", torch.bfloat16), ("zeros", torch.uint8)],
+    ids=str,
+)
+@pytest.mark.parametrize("sizes", [[(37, 53)], [(1, 1), (2000, 30), (5, 2)], [(53, 37), (1, 7), (7, 1)]], ids=str)
+def test_an_output_is_its_tables_entry_for_the_exact_value_or_for_the_next_where_float32_cannot_tell(
+    warp: Callable[..., torch.Tensor], sizes: list[tuple[int, int]], dtype: torch.dtype, borders: str
+) -> None:
+    generator = torch.Generator().manual_seed(len(sizes))
+    images, matrices = random_images(sizes, generator), strong_matrices(sizes, SIZE, generator)
+    factors = torch.tensor([2, 1, 3], dtype=torch.int32)[: len(sizes)]
+    luts = permutations(len(sizes), dtype, generator)
+    found = indices(warp(images, matrices, factors, luts, SIZE, borders), luts)
+    exact = reference.warp(images, matrices, factors, spreads(len(sizes)), SIZE, borders)
+    error = largest_error(images, matrices, factors, SIZE)
+    certain = (error < 1).expand(exact.shape)  # then both roundings below lie at most a step from the exact one
+    assert certain.double().mean() > 0.8
+    assert error.median() < 0.05
+    fits = ((exact - error).round() <= found) & (found <= (exact + error).round())
+    assert fits[certain].all(), f"{(~fits & certain).sum()} of {certain.sum()} outputs differ"
+
+
+@pytest.mark.parametrize("borders", ["reflect", "border", "zeros"])
+def test_a_shift_by_whole_pixels_equals_a_slice_bit_for_bit(warp: Callable[..., torch.Tensor], borders: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = random_images([(22, 31)], generator)
+    luts = permutations(1, torch.float16, generator)
+    shift = torch.tensor([[[1.0, 0, 8], [0, 1, 3], [0, 0, 1]]])
+    out = warp(images, shift, torch.ones(1, dtype=torch.int32), luts, SIZE, borders)
+    assert torch.equal(out, reference.look_up(images[0][None, 3:, 8:], luts))
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The lowest and highest addresses of the bytes that kernels load in the interpreter, from now on."""
+    addresses: list[int] = []
+    load = interpreter._interpreter.load
+
+    def spy(pointers, mask, other, dtype):
+        if dtype == np.uint8:
+            addresses.extend((pointers.min(), pointers.max()))
+        return load(pointers, mask, other, dtype)
+
+    monkeypatch.setattr(interpreter._interpreter, "load", spy)
+    return addresses
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 7), (7, 1), (5, 2), (37, 53)])
+@pytest.mark.parametrize("borders", ["reflect", "border", "zeros"])
+def test_nothing_around_a_image_is_read_or_shown_whatever_the_matrix(
+    warp: Callable[..., torch.Tensor], loaded: list[int], height: int, width: int, borders: str
+) -> None:
+    memory = torch.full((2 * 3 * height * width + 1001,), 255, dtype=torch.uint8)
+    image = memory[501 : 501 + 3 * height * width].view(height, width, 3).fill_(90)  # at an odd address
+    matrices = torch.zeros(7, 3, 3)  # the first makes 0 / 0 of each point
+    matrices[1:3] = torch.tensor([torch.nan, torch.inf])[:, None, None]
+    matrices[3:] = strong_matrices([(height, width)] * 4, SIZE, torch.Generator().manual_seed(1))
+    matrices[4, :2] *= 1e30
+    matrices[5, 2] *= -1
+    matrices[6, :2] *= -1e6
+    factors = torch.tensor([1, 2, 1, 1, 2, 1, 1], dtype=torch.int32)
+    luts = torch.arange(256).expand(7, 3, 256).half()
+    out = warp([image] * 7, matrices, factors, luts, SIZE, borders)
+    shown = out[3:]  # older interpreters carry NaN through minimum and maximum, which a GPU does not
+    assert (shown <= 90).all() if borders == "zeros" else (shown == 90).all()
+    first = image.data_ptr()
+    assert all(first <= address < first + image.numel() for address in loaded)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and torch sees none")
+@pytest.mark.parametrize("borders", ["reflect", "border", "zeros"])
+def test_the_error_on_a_gpu_is_at_most_twice_that_of_grid_sample_in_float32(borders: str) -> None:
+    sizes, size = [(375, 500), (1200, 1600)], (224, 208)
+    generator = torch.Generator().manual_seed(2)
+    images, matrices = random_images(sizes, generator), strong_matrices(sizes, size, generator)
+    factors = torch.ones(2, dtype=torch.int32)
+    luts = torch.arange(256, dtype=torch.uint8, device="cuda").expand(2, 3, 256).contiguous()
+    out = torch.empty(2, *size, 3, dtype=torch.uint8, device="cuda")
+    on_gpu = [image.cuda() for image in images]
+    warp_triton.warp(on_gpu, matrices.cuda(), factors.cuda(), spreads(2).cuda(), luts, out, borders)
+    exact = reference.warp(images, matrices, factors, spreads(2), size, borders)
+    rows, columns = (torch.arange(length, device="cuda") + 0.5 for length in size)
+    v, u = torch.meshgrid(rows, columns, indexing="ij")
+    for image, matrix, pixels, value in zip(on_gpu, matrices.cuda(), out.cpu(), exact, strict=True):
+        x, y, w = (matrix @ torch.stack([u, v, torch.ones_like(u)]).flatten(1)).view(3, *size)
+        grid = torch.stack([2 * x / (w * image.shape[1]) - 1, 2 * y / (w * image.shape[0]) - 1], dim=-1)
+        planes, mode = image.permute(2, 0, 1).float(), reference.PADDING_MODES[borders]
+        plain = grid_sample(planes[None], grid[None], padding_mode=mode, align_corners=False)[0].permute(1, 2, 0).cpu()
+        visible = (w > 0.05).cpu()  # nearer the horizon either error is without bound
+        beyond_rounding = ((pixels - value).abs() - 0.5)[visible].clamp(min=0)
+        assert beyond_rounding.max() <= 2 * (plain - value).abs()[visible].max()
+
+
+@pytest.fixture
+def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[str, dict[str, int]]]:
+    """Compiles the kernel: its layouts, and what a thread takes: registers (REG), bytes of stack and local memory."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+
+    def compile(borders: str, pointer: str, capability: int, **options: int) -> tuple[str, dict[str, int]]:
+        pointers = {"rows": "*i64", "integers": "*i32", "floats": "*fp32", "luts": pointer, "out": pointer}
+        constants = {"borders": borders, "TILE": warp_triton.TILE}
+        signature = pointers | {"height": "i32", "width": "i32"} | dict.fromkeys(constants, "constexpr")
+        aligned = {(place,): [["tt.divisibility", 16]] for place in range(len(pointers))}
+        source = ASTSource(warp_triton._warp, signature, constants, aligned)
+        asm = triton.compile(source, GPUTarget("cuda", capability, 32), {"num_warps": 4, **options}).asm
+        cubin = tmp_path / "kernel.cubin"
+        cubin.write_bytes(asm["cubin"])
+        command = [CUOBJDUMP, "--dump-resource-usage", cubin]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        used = {name: int(count) for name, count in re.findall(r"(REG|STACK|LOCAL):(\d+)", shown)}
+        return " ".join(re.findall(r"blocked<.*>", asm["ttgir"])), used
+
+    return compile
+
+
+@pytest.mark.parametrize("capability", [80, 90, 100])
+@pytest.mark.parametrize("pointer", ["*u8", "*i16", "*i32"])
+@pytest.mark.parametrize("borders", ["reflect", "border", "zeros"])
+def test_a_warp_takes_adjacent_pixels_no_register_spills_and_five_blocks_fit_a_multiprocessor(
+    compiled: Callable[..., tuple[str, dict[str, int]]], borders: str, pointer: str, capability: int
+) -> None:
+    layouts, used = compiled(borders, pointer, capability)
+    assert layouts == "blocked<{sizePerThread = [1], threadsPerWarp = [32], warpsPerCTA = [4], order = [0]}>"
+    assert (used["STACK"], used["LOCAL"]) == (0, 0)
+    # 65,536 registers over blocks of 128 threads: 96 let 5 blocks be resident, 20 warps with 24 loads under way each.
+    assert 32 <= used["REG"] <= 96
+
+
+def test_registers_that_spill_are_seen(compiled: Callable[..., tuple[str, dict[str, int]]]) -> None:
+    assert compiled("reflect", "*i16", 90, maxnreg=24)[1]["STACK"] > 0

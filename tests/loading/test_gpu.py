@@ -1,0 +1,276 @@
+"""What a loader must give on a GPU.
+
+Each test also runs with the CPU in the GPU's place, so that its logic is proven where there is no GPU; `pytest -m gpu`
+runs the others.
+"""
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from itertools import chain, islice, repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nvidia.dali import fn, pipeline_def, types
+from PIL import Image, ImageOps
+
+from fastpets import Loader, kernels, pipelines
+from fastpets.data.dataset import ImageDataset
+from fastpets.data.sources import from_folder
+from tests.devices import DEVICES
+from tests.epochs import pixels_by_id, same
+from tests.images import drawing, encode
+from tests.test_kernels import SAME, homographies
+
+ORIENTATION = 0x0112
+JPEGS: dict[str, Callable[[Image.Image], bytes]] = {
+    "baseline": lambda image: encode(image, "JPEG", quality=90),
+    "progressive": lambda image: encode(image, "JPEG", quality=90, progressive=True),
+    "grey": lambda image: encode(image.convert("L"), "JPEG"),
+    "CMYK": lambda image: encode(image.convert("CMYK"), "JPEG"),
+    "4:4:4": lambda image: encode(image, "JPEG", subsampling=0),
+    "4:2:2": lambda image: encode(image, "JPEG", subsampling=1),
+    "4:2:0": lambda image: encode(image, "JPEG", subsampling=2),
+    "restart markers": lambda image: encode(image, "JPEG", restart_marker_blocks=4),
+    **{f"EXIF {number}": lambda image, number=number: encode(image, "JPEG", exif=turned(number))
+       for number in (2, 3, 6, 7)},
+}  # fmt: skip
+
+
+def turned(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    return exif
+
+
+def decoded(encoded: list[bytes], device: str) -> list[torch.Tensor]:
+    """The images as DALI decodes them on the device, on the CPU."""
+    where = {"device": "cpu", "device_id": None} if device == "cpu" else {"device": "gpu", "device_id": 0}
+    batch = [np.frombuffer(each, np.uint8) for each in encoded]
+    stream = pipelines.Stream([batch], batch_size=len(batch), num_threads=2, **where)
+    return [torch.from_dlpack(image).cpu() for image in stream.take()]
+
+
+def assert_decoded_alike(encoded: list[bytes], device: str, record_property: Callable[..., None]) -> None:
+    """Against Pillow, which the CPU equals bit for bit: IDCT and chroma upsampling may round in other places."""
+    worst = 0.0
+    for image, file in zip(decoded(encoded, device), encoded, strict=True):
+        shown = ImageOps.exif_transpose(Image.open(io.BytesIO(file))).convert("RGB")
+        steps = abs(image.int() - torch.from_numpy(np.array(shown)).int())
+        worst = max(worst, steps.max().item())
+        assert steps.float().mean() < (1 if device == "cuda" else 1e-9)
+    record_property("worst_step", worst)
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_jpeg_of_any_kind_decodes_to_the_cpus_pixels(
+    device: str, kind: str, record_property: Callable[..., None]
+) -> None:
+    sizes = [(375, 500), (333, 251), (17, 31), (8, 8), (1, 1)]
+    assert_decoded_alike([JPEGS[kind](drawing(*size)) for size in sizes], device, record_property)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_real_images_decode_to_the_cpus_pixels(device: str, pets: Path, record_property: Callable[..., None]) -> None:
+    files = sorted(pets.glob("*.jpg"))[:: 1 if device == "cuda" else 20]
+    assert_decoded_alike([file.read_bytes() for file in files], device, record_property)
+
+
+@pipeline_def(exec_dynamic=True)
+def dali_warp(device: str, size: tuple[int, int]) -> Any:
+    images = fn.external_source(name="images", layout="HWC", dtype=types.UINT8)
+    matrices = fn.external_source(name="matrices", dtype=types.FLOAT)
+    if device == "gpu":
+        images = images.gpu()
+    warped = fn.experimental.warp_perspective(
+        images, matrices, size=size, border_mode="reflect", pixel_origin="corner", inverse_map=True
+    )
+    return warped.cpu()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_warp_is_dalis_to_a_step(device: str) -> None:
+    """Both round the same exact value to the nearest step; float32 moves it by less than one before."""
+    shapes, size = [(37, 53), (375, 500), (600, 460)], (224, 208)
+    images, matrices = [np.array(drawing(*shape)) for shape in shapes], homographies(shapes, size)
+    graph = dali_warp(
+        device="gpu" if device == "cuda" else "cpu",
+        size=size,
+        batch_size=len(shapes),
+        num_threads=2,
+        device_id=0 if device == "cuda" else None,
+    )
+    graph.build()
+    graph.feed_input("images", images)
+    graph.feed_input("matrices", list(matrices.numpy()))
+    expected = torch.stack([torch.from_dlpack(warped) for warped in graph.run()[0]])
+    steps = abs(expected.int() - warped_on(device, images, matrices, size).int())
+    assert steps.max() <= 1
+    assert steps.float().mean() < 0.1
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("borders", ["reflect", "border", "zeros"])
+def test_eight_bit_values_are_the_cpus_to_a_step(device: str, borders: str) -> None:
+    shapes, size = [(37, 53), (375, 500), (1200, 1600)], (224, 208)
+    images, matrices = [np.array(drawing(*shape)) for shape in shapes], homographies(shapes, size)
+    found, expected = (warped_on(where, images, matrices, size, borders) for where in (device, "cpu"))
+    steps = abs(found.int() - expected.int())
+    assert steps.max() <= 1
+    assert (steps == 0).float().mean() > 0.99
+
+
+def warped_on(
+    device: str, images: list[np.ndarray], matrices: torch.Tensor, size: tuple[int, int], borders: str = "reflect"
+) -> torch.Tensor:
+    """The images (H, W, 3) through their matrices by the device's kernel: (B, *size, 3) uint8, on the CPU."""
+    count = len(images)
+    out = torch.empty(count, *size, 3, dtype=torch.uint8, device=device)
+    there = [torch.from_numpy(image).to(device) for image in images]
+    once, luts = torch.ones(count), SAME.expand(count, 3, 256).contiguous()
+    kernels.warp(there, matrices, once.int(), once, luts, out, borders)
+    return out.cpu()
+
+
+@pytest.fixture
+def dataset(sample: Path) -> ImageDataset:
+    return from_folder(sample).select(np.arange(0, 480, 5))
+
+
+def loader(dataset: ImageDataset, device: str, **settings: Any) -> Loader:
+    # Normalised to the values themselves, 0-255.
+    usual = {"size": 64, "batch_size": 16, "augment": True, "drop_last": False, "mean": (0,) * 3, "std": (1 / 255,) * 3}
+    return Loader(dataset, device=device, **(usual | settings))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("settings", [{}, {"layout": "NHWC"}, {"output": "uint8"}, {"dtype": torch.float16}], ids=str)
+def test_batches_are_the_cpus_to_the_decoders_rounding(
+    dataset: ImageDataset, device: str, settings: dict[str, Any]
+) -> None:
+    for found, expected in zip(loader(dataset, device, **settings), loader(dataset, "cpu", **settings), strict=True):
+        assert (found.ids == expected.ids).all()
+        assert torch.equal(found.labels.cpu(), expected.labels)
+        assert found.images.stride() == expected.images.stride()
+        assert found.images.dtype == expected.images.dtype
+        assert (found.images.cpu().float() - expected.images.float()).abs().mean() < 1
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("where", ["none", "device"])
+def test_batches_that_somebody_keeps_are_not_overwritten(dataset: ImageDataset, device: str, where: str) -> None:
+    made = loader(dataset, device, cache=where)
+    kept = [(batch, batch.images.clone(), batch.labels.clone()) for _ in range(2) for batch in made]
+    list(made)
+    assert all(torch.equal(batch.images, images) for batch, images, _ in kept)
+    assert all(torch.equal(batch.labels, labels) for batch, _, labels in kept)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("where", ["host", "device"])
+@pytest.mark.parametrize("room", [1, 0.5], ids=["all", "half"])
+def test_cached_epochs_have_the_uncached_ones_pixels(
+    dataset: ImageDataset, device: str, where: str, room: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = loader(dataset, "cpu", cache="host").cache.block.numel()
+    monkeypatch.setattr(
+        "fastpets.loading.cache.free_bytes", lambda device: int(2 * room * needed)
+    )  # half of it may be taken
+    cached, uncached = loader(dataset, device, cache=where), loader(dataset, device)
+    for _ in range(3):
+        assert same(pixels_by_id(cached), pixels_by_id(uncached))
+    assert cached.cache.filled.mean() == pytest.approx(room, abs=0.2)
+    assert cached.cache.filled.all() == (room == 1)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> ImageDataset:
+    """Baseline JPEGs, which a hardware decoder takes."""
+    for number in range(64):
+        drawing(200 + 9 * (number % 7), 260 + 11 * (number % 5), seed=number).save(tmp_path / f"kind_{number}.jpg")
+    return from_folder(tmp_path)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    ("hw_decoder_load", "own_stream", "where"),
+    [(0.0, False, "none"), (0.0, True, "none"), (1.0, False, "none"), (1.0, True, "none"), (0.0, False, "host")],
+    ids=["software", "software, own stream", "hardware", "hardware, own stream", "cached on the host"],
+)
+def test_batches_are_right_while_another_stream_keeps_the_gpu_busy(
+    photos: ImageDataset, device: str, hw_decoder_load: float, own_stream: bool, where: str
+) -> None:
+    """Each of many batches has the check sum that it has when nothing else runs and each is waited for."""
+    count = 1000 if device == "cuda" else 12
+    quiet, busy = (loader(photos, device, hw_decoder_load=hw_decoder_load, cache=where) for _ in range(2))
+    expected = []
+    for batch in islice(batches(quiet), count):
+        wait(device)
+        expected.append(check_sum(batch.images).item())
+    found = []
+    with own(device, own_stream):
+        for batch in islice(batches(busy), count):
+            work(device)
+            found.append(check_sum(batch.images))
+        assert [each.item() for each in found] == expected
+
+
+def batches(loader: Loader) -> Iterator[Any]:
+    return chain.from_iterable(repeat(loader))
+
+
+def check_sum(images: torch.Tensor) -> torch.Tensor:
+    """A number that changes with each value and with its place."""
+    values = images.permute(0, 2, 3, 1).flatten().view(torch.int32).long()
+    return (values * (torch.arange(len(values), device=values.device) % 1000003 + 1)).sum()
+
+
+def wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def own(device: str, own_stream: bool) -> Any:
+    """The context of a stream that is not the default one."""
+    return torch.cuda.stream(torch.cuda.Stream()) if device == "cuda" and own_stream else nullcontext()
+
+
+WORK: dict[str, tuple[torch.cuda.Stream, torch.Tensor]] = {}
+
+
+def work(device: str) -> None:
+    """About 3 ms of matrix products on another stream."""
+    if device == "cuda":
+        if not WORK:
+            WORK[device] = torch.cuda.Stream(), torch.ones(4096, 4096, dtype=torch.float16, device=device)
+        stream, matrix = WORK[device]
+        with torch.cuda.stream(stream):
+            for _ in range(10):
+                torch.mm(matrix, matrix)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("where", ["none", "device"])
+def test_memory_does_not_grow_with_epochs(dataset: ImageDataset, device: str, where: str) -> None:
+    made = loader(dataset, device, cache=where, shuffle=False)  # the same batches each time need the same memory
+    early, late, room = (5, 50, 2**24) if device == "cuda" else (3, 9, 2**26)
+    used = []
+    for _ in range(late):
+        for _ in made:
+            pass
+        used.append(memory_in_use(device))
+    assert used[-1] <= used[early - 1] + room  # a GPU's is taken by 2 MiB or more; what a batch decodes to is 4 MB
+
+
+def memory_in_use(device: str) -> int:
+    """Bytes: of the whole GPU, since DALI and torch take it each on its own; else of this process."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        free, total = torch.cuda.mem_get_info()
+        return total - free
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096

@@ -1,0 +1,165 @@
+"""Models: any architecture of the libraries, fastai's head, layer groups that divide all parameters."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from fastpets.errors import FastpetsError
+from fastpets.models.classifier import create_model
+
+# One of each family that torchvision has.
+ARCHS = [
+    *(
+        "alexnet",
+        "convnext_tiny",
+        "densenet121",
+        "efficientnet_b0",
+        "efficientnet_v2_s",
+        "googlenet",
+        "inception_v3",
+    ),
+    *(
+        "maxvit_t",
+        "mnasnet0_5",
+        "mobilenet_v2",
+        "mobilenet_v3_small",
+        "regnet_x_400mf",
+        "resnet18",
+        "resnet50",
+    ),
+    *(
+        "resnext50_32x4d",
+        "shufflenet_v2_x0_5",
+        "squeezenet1_1",
+        "swin_t",
+        "swin_v2_t",
+        "vgg11_bn",
+        "vit_b_16",
+    ),
+    *("wide_resnet50_2",),
+]
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_any_torchvision_architecture_gives_logits_and_groups_of_all_its_parameters(arch: str) -> None:
+    with torch.device("cpu" if arch.startswith("regnet") else "meta"):  # RegNet computes its widths with tensors
+        model = create_model(arch, 5, "none")
+        assert model(torch.zeros(2, 3, 224, 224)).shape == (2, 5)
+    grouped = [id(p) for group in model.layer_groups() for module in group for p in module.parameters()]
+    assert sorted(grouped) == sorted(id(p) for p in model.parameters())
+    assert model.layer_groups()[-1] == [model.head]
+    assert len(model.layer_groups()) == (3 if "resne" in arch else 2)
+
+
+def test_a_resnets_backbone_is_cut_before_its_third_layer() -> None:
+    model = create_model("resnet18", 5, "none")
+    early, late, _ = model.layer_groups()
+    assert late == [model.backbone.layer3, model.backbone.layer4]
+    assert model.backbone.layer2 in early
+
+
+def test_the_resnets_features_are_its_maps_maximum_and_mean() -> None:
+    model = create_model("resnet18", 5, "none").eval()
+    plain = torchvision.models.resnet18()
+    plain.load_state_dict(model.backbone.state_dict(), strict=False)
+    images = torch.randn(2, 3, 64, 64)
+    maps = nn.Sequential(*list(plain.eval().children())[:-2])(images)
+    expected = torch.cat([maps.amax((2, 3)), maps.mean((2, 3))], dim=1)
+    assert torch.allclose(model.backbone(images).flatten(1), expected, atol=1e-6)
+
+
+def test_the_head_is_fastais() -> None:
+    head = create_model("resnet18", 37, "none").head
+    decoders = [nn.BatchNorm1d, nn.Dropout, nn.Linear, nn.ReLU, nn.BatchNorm1d, nn.Dropout, nn.Linear]
+    assert [type(layer) for layer in head] == decoders
+    assert (head[1].p, head[5].p) == (0.25, 0.5)
+    assert (head[2].in_features, head[2].out_features, head[6].out_features) == (1024, 512, 37)
+    assert head[2].bias is head[6].bias is None
+    assert (head[0].bias == 1e-3).all()
+    assert head[2].weight.detach().std() == pytest.approx((2 / 1024) ** 0.5, rel=0.01)  # kaiming: sqrt(2 / inputs)
+
+
+def test_weights_from_a_file_are_the_backbones(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    source = torchvision.models.resnet18()
+    for name, save in (("w.safetensors", save_file), ("w.pth", torch.save)):
+        save(source.state_dict(), tmp_path / name)
+        model = create_model("resnet18", 5, tmp_path / name)
+        assert model.pretrained
+        for key, value in model.backbone.state_dict().items():
+            assert torch.equal(value, source.state_dict()[key])
+    assert not create_model("resnet18", 5, "none").pretrained
+
+
+def test_the_real_weights_load_and_bring_their_normalisation(weights: Path) -> None:
+    from safetensors.torch import load_file
+
+    model = create_model("timm/tf_efficientnet_lite0", 5, weights)
+    assert (model.mean, model.std) == ((0.5,) * 3, (0.5,) * 3)
+    stored = load_file(weights)
+    for name, value in model.backbone.network.named_parameters():
+        assert torch.equal(value, stored[name])
+    assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 5)
+    assert len(model.layer_groups()) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "mobilenetv3_small_050"]
+)
+def test_timm_architectures_of_each_kind_give_logits(name: str) -> None:
+    pytest.importorskip("timm")
+    model = create_model(f"timm/{name}", 5, "none").eval()
+    assert model(torch.zeros(1, 3, 224, 224)).shape == (1, 5)
+
+
+def test_torchvisions_default_weights_name_their_address_when_they_cannot_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # a port where nobody answers
+    with pytest.raises(FastpetsError, match=r"https://download.pytorch.org/\S+ cannot be downloaded") as error:
+        create_model("resnet18", 5, "default")
+    for part in (str(tmp_path / "hub" / "checkpoints" / "resnet18-"), "--weights FILE", "--weights none"):
+        assert part in str(error.value)
+
+
+def test_timms_default_weights_name_their_address_when_they_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    timm = pytest.importorskip("timm")
+
+    def no_network(*arguments: object, **settings: object) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr(timm, "create_model", no_network)
+    with pytest.raises(FastpetsError, match=r"https://huggingface.co/timm/resnet18\S* cannot be downloaded.*FILE"):
+        create_model("timm/resnet18", 5, "default")
+
+
+@pytest.mark.parametrize(
+    ("arch", "source", "message"),
+    [
+        ("resnet19", "none", "--arch resnet19: not one of torchvision's"),
+        ("fasterrcnn_resnet50_fpn", "none", "not one of torchvision's classification models"),
+        ("timm/resnot18", "none", "timm has no such model"),
+        ("resnet18", "gone.safetensors", "no such file, expected default, none, or"),
+    ],
+)
+def test_what_does_not_exist_is_named(arch: str, source: str, message: str) -> None:
+    with pytest.raises(FastpetsError, match=message):
+        create_model(arch, 5, source)
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "other.pth"
+    torch.save(torchvision.models.resnet34().state_dict(), file)
+    with pytest.raises(FastpetsError, match=r"0 parameters missing .*unknown \(layer1.2.*same --arch"):
+        create_model("resnet18", 5, file)
+    torch.save(torchvision.models.resnet50().state_dict(), file)
+    with pytest.raises(FastpetsError, match="size mismatch for"):
+        create_model("resnet18", 5, file)
+    file.write_bytes(b"rubbish")
+    with pytest.raises(FastpetsError, match="not readable as weights"):
+        create_model("resnet18", 5, file)

@@ -1,0 +1,83 @@
+"""DALI's graphs: what they decode is exact, and what they deliver stays valid."""
+
+import numpy as np
+import pytest
+import torch
+
+from fastpets import pipelines
+from tests.images import drawing, encode
+
+SIZES = [(1, 1), (37, 53), (2000, 30), (460, 460)]
+CPU = {"device": "cpu", "device_id": None}
+
+
+def random_image(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def encoded(images: list[np.ndarray]) -> pipelines.Encoded:
+    """The images as losslessly encoded files."""
+    return [np.frombuffer(encode(image, "PNG"), np.uint8) for image in images]
+
+
+def stream(first: list[pipelines.Encoded], batch_size: int) -> pipelines.Stream:
+    return pipelines.Stream(first, batch_size=batch_size, num_threads=2, **CPU)
+
+
+def taken(pipeline: pipelines.Stream) -> list[torch.Tensor]:
+    return [torch.from_dlpack(image) for image in pipeline.take()]
+
+
+def test_images_are_what_was_encoded_each_in_its_size() -> None:
+    images = [random_image(*size) for size in SIZES]
+    for found, image in zip(taken(stream([encoded(images)], 4)), images, strict=True):
+        assert found.is_contiguous()
+        assert (found.numpy() == image).all()
+
+
+def test_images_stay_valid_while_held_also_after_the_pipeline_is_gone() -> None:
+    images = [[random_image(48, 64, seed=seed), random_image(30, 20, seed=seed)] for seed in range(22)]
+    pipeline = stream([encoded(batch) for batch in images[:2]], 2)
+    held = []
+    for batch in images[2:]:
+        held.append(taken(pipeline))
+        pipeline.put(encoded(batch))
+    del pipeline
+    for found, expected in zip(held, images, strict=False):
+        assert all((tensor.numpy() == image).all() for tensor, image in zip(found, expected, strict=True))
+
+
+def test_batches_come_in_order_whatever_their_number_and_lengths() -> None:
+    lengths = [1, 4, 3, 4, 1]
+    batches = [[random_image(9, 7, seed=10 * number + k) for k in range(length)]
+               for number, length in enumerate(lengths)]  # fmt: skip
+    pipeline = stream([encoded(batches[0])], 4)
+    for batch in batches[1:]:
+        pipeline.put(encoded(batch))  # deeper than it was made for
+    for batch in batches:
+        assert all((a.numpy() == b).all() for a, b in zip(taken(pipeline), batch, strict=True))
+
+
+@pytest.mark.parametrize("junk", [b"", b"hello", b"GIF89a" + bytes(40), b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n"])
+def test_what_is_no_image_does_not_pass_the_parser(junk: bytes) -> None:
+    with pytest.raises(pipelines.Unparsable):
+        pipelines.parse(junk)
+
+
+def test_the_parser_gives_the_stored_size() -> None:
+    assert pipelines.parse(encode(random_image(37, 53), "PNG")) == (37, 53)
+
+
+def test_undecodable_names_every_culprit_of_a_batch() -> None:
+    whole = encode(np.asarray(drawing(60, 80)), "JPEG")
+    streams = [whole, whole[: len(whole) // 2], whole, whole[: len(whole) // 3]]
+    assert pipelines.undecodable([np.frombuffer(stream, np.uint8) for stream in streams], **CPU) == [1, 3]
+
+
+def test_a_png_whose_chunk_is_longer_than_the_file_does_not_reach_the_decoder() -> None:
+    png = encode(random_image(9, 9), "PNG")
+    start_of_pixels = png.index(b"IDAT") - 4
+    lying = (2**31 - 1).to_bytes(4, "big") + b"prIv" + bytes(4)  # for which the decoder would take 2 GiB
+    with pytest.raises(pipelines.Unparsable, match="a chunk longer than the file"):
+        pipelines.parse(png[:start_of_pixels] + lying + png[start_of_pixels:])
+    assert pipelines.parse(png + lying) == (9, 9)  # behind the end, where nobody reads

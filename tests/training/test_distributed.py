@@ -1,0 +1,113 @@
+"""Several real processes train one model: by torchrun and gloo, on the CPU."""
+
+import csv
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fastpets.errors import FastpetsError
+from fastpets.training import distributed
+from tests.training_worker import train
+
+WORKER = Path(__file__).parent / "training_worker.py"
+
+
+def torchrun(num_processes: int, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
+    return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False)
+
+
+def run(folder: Path, out: Path, num_processes: int, model: str, batch_size: int) -> list[dict[str, Any]]:
+    child = torchrun(num_processes, WORKER, folder, out, model, batch_size)
+    assert child.returncode == 0, child.stderr
+    return [json.loads((out / f"{rank}.json").read_text()) for rank in range(num_processes)]
+
+
+def test_two_processes_have_the_loss_curve_of_one_with_twice_the_batch(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = make_folder(50)
+    first, second = run(folder, tmp_path, 2, "smooth", 4)
+    alone = train(str(folder), "smooth", 8)
+    assert len(alone["losses"]) == 3 * 5
+    for name in ("losses", "smoothed", "valid", "parameters"):
+        torch.testing.assert_close(torch.tensor(first[name]), torch.tensor(alone[name]), rtol=1e-4, atol=1e-4, msg=name)
+    assert first == second
+
+
+@pytest.mark.parametrize(("model", "num_processes"), [("resnet18", 2), ("unused", 3)])
+def test_parameters_and_numbers_are_the_same_in_all_processes(
+    make_folder: Callable[..., Path], tmp_path: Path, model: str, num_processes: int
+) -> None:
+    # 65 images: 52 to train on, 13 to validate, of which the first process has one batch more than the last.
+    ranks = run(make_folder(65), tmp_path, num_processes, model, 4)
+    assert all(rank == ranks[0] for rank in ranks)
+    assert [round(error_rate * 13, 3) % 1 for _, error_rate in ranks[0]["valid"]] == [0, 0, 0]  # of 13, each once
+
+
+def test_the_command_trains_in_all_processes_and_the_first_alone_writes(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    flags = ["--arch", "resnet18", "--weights", "none", "--size", 32, "--batch-size", 4, "--device", "cpu"]
+    child = torchrun(
+        2, "-m", "fastpets.train", "--data", make_folder(53), *flags, "--epochs", 2, "--tta", 1, "--out", out
+    )
+    assert child.returncode == 0, child.stderr
+    assert child.stdout.count("43 images to train on, 10 to validate, 2 classes") == 1
+    assert child.stdout.count(f"the model and its numbers are in {out}") == 1
+    rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
+    assert [row["batches"] for row in rows] == ["5", "10"]  # of 8 images in the two of them
+    assert json.loads((out / "config.json").read_text())["resolved"]["processes"] == 2
+    child = torchrun(2, "-m", "fastpets.train", "--data", tmp_path / "nowhere", *flags)
+    assert child.returncode != 0
+    assert "nowhere: nothing there, expected a folder of images" in child.stderr
+
+
+def test_processes_stop_together_on_a_signal_and_go_on(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    # 45 images: 9 to validate, two batches in one of the processes and one in the other.
+    flags = ["--data", make_folder(45), "--arch", "resnet18", "--weights", "none", "--size", 32, "--batch-size", 4]
+    flags += ["--device", "cpu", "--epochs", 500, "--out", out]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    child = subprocess.Popen([*command, "fastpets.train", *map(str, flags)], stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (out / "model.json").exists() and time.monotonic() < deadline and child.poll() is None:
+        time.sleep(0.05)
+    child.send_signal(signal.SIGTERM)
+    printed, _ = child.communicate(timeout=60)
+    found = re.search(rf"stopped after (\d+) whole epochs; --resume {out} goes on from here", printed)
+    assert found, printed
+    config = json.loads((out / "config.json").read_text())
+    config["settings"]["epochs"] = int(found[1]) + 6  # more than 16 steps, after which they agree again
+    (out / "config.json").write_text(json.dumps(config))
+    child_again = torchrun(2, "-m", "fastpets.train", "--resume", out)
+    assert child_again.returncode == 0, child_again.stderr
+    rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
+    assert len(rows) == int(found[1]) + 6
+
+
+def test_local_rank_picks_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert distributed.start("auto") == "auto"  # not under torchrun
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(FastpetsError, match="each process under torchrun has a GPU of its own; say cuda or auto"):
+        distributed.start("cuda:0")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(FastpetsError, match="LOCAL_RANK 1, but torch sees 1 GPUs"):
+        distributed.start("cuda")
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend, **_: chosen.append(backend))
+    assert distributed.start("cuda") == "cuda:1"
+    assert chosen == [1, "nccl"]

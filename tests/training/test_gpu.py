@@ -1,0 +1,78 @@
+"""What training must do on a GPU; most of it is also run with the CPU in the GPU's place."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fastpets import Learner, Loader
+from fastpets.data.dataset import ImageDataset
+from fastpets.data.sources import from_folder
+from fastpets.errors import FastpetsError
+from fastpets.models.classifier import create_model
+from fastpets.training.options import TrainingOptions
+from fastpets.training.phases import Phase
+from tests.devices import DEVICES, GPU
+
+
+@pytest.fixture
+def dataset(sample: Path) -> ImageDataset:
+    return from_folder(sample).select(np.arange(0, 480, 5))
+
+
+def learner(dataset: ImageDataset, device: str, size: int = 64, batch_size: int = 16, **options: Any) -> Learner:
+    train, valid = (
+        Loader(dataset, size=size, batch_size=batch_size, augment=trains, device=device) for trains in (True, False)
+    )
+    model = create_model("resnet18", len(dataset.classes), "none")
+    return Learner(train, valid, model, TrainingOptions(**options), on_epoch_end=lambda result: None)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("amp_dtype", [None, torch.bfloat16, pytest.param(torch.float16, marks=GPU)], ids=str)
+def test_training_learns_and_measures_what_it_waits_for(
+    dataset: ImageDataset, device: str, amp_dtype: torch.dtype | None
+) -> None:
+    if (device, amp_dtype) == ("cpu", torch.float16):
+        pytest.skip("CPUs do not train in float16")
+    made = learner(dataset, device, amp_dtype=amp_dtype)
+    made.fit([Phase(name="one cycle", epochs=3, lr=1e-3)])
+    first, *_, last = made.history
+    assert last.train_loss < first.train_loss
+    assert len(made.recorder.losses) == 3 * len(made.train)
+    assert all(0 <= result.input_share <= 1 and result.images_per_sec > 0 for result in made.history)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_fit_that_goes_on_from_its_state_takes_the_same_steps(dataset: ImageDataset, device: str) -> None:
+    """To float32's rounding, as sums on a GPU may be taken in any order; a state left out moves a loss by far more."""
+    phases = [Phase(name="one cycle", epochs=2, lr=1e-3)]
+    whole, part, rest = (learner(dataset, device) for _ in range(3))
+    whole.fit(phases)
+    part.on_step_end = lambda: stop(part)
+    with pytest.raises(InterruptedError):
+        part.fit(phases)
+    rest.load_state_dict(part.state_dict())
+    rest.fit(phases, resume=True)
+    assert rest.recorder.losses == pytest.approx(whole.recorder.losses, rel=0.02 if device == "cuda" else 1e-5)
+
+
+def stop(learner: Learner) -> None:
+    if learner.progress.num_batches == 3:
+        raise InterruptedError
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and torch sees none")
+def test_too_little_memory_is_answered_by_a_batch_size_that_fits(dataset: ImageDataset) -> None:
+    made = learner(dataset, "cuda", size=512, batch_size=64)
+    torch.cuda.empty_cache()
+    total = torch.cuda.mem_get_info()[1]
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 2**31) / total)  # 2 GiB more
+    try:
+        with pytest.raises(FastpetsError, match=r"out of memory at a batch size of 64, 512 x 512 px; \d+ fits"):
+            made.fit([Phase(name="one cycle", epochs=1, lr=1e-3)])
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)

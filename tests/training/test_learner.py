@@ -1,0 +1,294 @@
+"""Training: what is frozen stays, what should move moves, and the numbers that are shown are true."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+import fastpets
+from fastpets.errors import FastpetsError
+from fastpets.models.classifier import NORM_LAYERS, Classifier, create_model
+from fastpets.training.history import EpochResult
+from fastpets.training.learner import Learner
+from fastpets.training.options import TrainingOptions
+from fastpets.training.phases import Phase
+from fastpets.training.schedule import group_rates
+
+State = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def learner(make_folder: Callable[..., Path]) -> Learner:
+    train, valid = fastpets.loaders(make_folder(30), size=32, batch_size=8)
+    torch.manual_seed(0)
+    model = create_model("resnet18", 2, "none")
+    model.pretrained = True  # as far as freezing goes
+    return Learner(train, valid, model, on_epoch_end=lambda result: None)
+
+
+def state(model: Classifier) -> State:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def of_norms(model: Classifier) -> set[str]:
+    return {
+        f"{name}.{parameter}"
+        for name, module in model.named_modules()
+        if isinstance(module, NORM_LAYERS)
+        for parameter, _ in module.named_parameters(recurse=False)
+    }
+
+
+def changed(before: State, after: State) -> set[str]:
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def test_the_frozen_phase_changes_the_head_and_the_norms_and_no_frozen_parameter(learner: Learner) -> None:
+    before = state(learner.model)
+    learner.freeze()
+    learner.fit_one_cycle(1, 1e-2)
+    moved = changed(before, state(learner.model))
+    parameters = {name for name, _ in learner.model.named_parameters()}
+    head = {name for name in parameters if name.startswith("head.")}
+    assert moved & parameters == head | of_norms(learner.model)
+    assert any("running_mean" in name for name in moved)  # fastai's way: batch norm goes on learning
+
+
+def test_the_unfrozen_phase_changes_every_parameter(learner: Learner) -> None:
+    learner.freeze()
+    learner.unfreeze()
+    before = state(learner.model)
+    learner.fit_one_cycle(1, 1e-2)
+    assert {name for name, _ in learner.model.named_parameters()} <= changed(before, state(learner.model))
+
+
+def test_nothing_is_frozen_in_a_model_that_is_not_pretrained(learner: Learner) -> None:
+    learner.model.pretrained = False
+    learner.freeze()
+    assert all(parameter.requires_grad for parameter in learner.model.parameters())
+
+
+def test_fine_tune_runs_two_phases_with_fastais_rates(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[Phase, int]] = []
+
+    def fit_epoch(phase: Phase, scheduler: object) -> None:
+        seen.append((phase, sum(parameter.requires_grad for parameter in learner.model.parameters())))
+        learner.progress.epoch = phase.epochs
+
+    monkeypatch.setattr(learner, "_fit_epoch", fit_epoch)
+    learner.fine_tune(4, 4e-3, freeze_epochs=2)
+    (frozen, some), (unfrozen, all_of_them) = seen
+    assert frozen == Phase(name="frozen", epochs=2, lr=slice(4e-3), frozen_to=-1, pct_start=0.99)
+    rates = slice(2e-5, 2e-3)
+    assert unfrozen == Phase(name="unfrozen", epochs=4, lr=rates, frozen_to=0, pct_start=0.3, div=5.0)
+    assert some < all_of_them == len(list(learner.model.parameters()))
+
+
+def test_freezing_clears_the_optimizer_and_consecutive_cycles_do_not(learner: Learner) -> None:
+    learner.fit_one_cycle(1, 1e-3)
+    optimizer = learner.train_step.optimizer
+    assert len(optimizer.state) == len(list(learner.model.parameters()))
+    learner.fit_one_cycle(1, 1e-3)
+    assert learner.train_step.optimizer is optimizer
+    learner.freeze()
+    assert len(learner.train_step.optimizer.state) == 0
+
+
+def test_the_optimizer_is_fastais_adam_with_rates_by_layer_group(learner: Learner) -> None:
+    rates = group_rates(slice(1e-6, 1e-4), 3)
+    seen: list[list[float]] = []
+    learner.train_step.optimizer.register_step_pre_hook(
+        lambda optimizer, *_: seen.append([group["lr"] for group in optimizer.param_groups])
+    )
+    learner.fit_one_cycle(1, slice(1e-6, 1e-4), div=25.0)
+    assert len(seen) == len(learner.train)
+    for group, rate in zip(learner.train_step.optimizer.param_groups, seen[0], strict=True):
+        assert rate == pytest.approx(rates[group["layer_group"]] / 25)
+        assert (group["eps"], group["betas"][1], group["weight_decay"] in (0, 0.01)) == (1e-5, 0.99, True)
+    decaying = {
+        id(p) for group in learner.train_step.optimizer.param_groups if group["weight_decay"] for p in group["params"]
+    }
+    undecayed = of_norms(learner.model) | {
+        name for name, _ in learner.model.named_parameters() if name.endswith("bias")
+    }
+    assert {name for name, p in learner.model.named_parameters() if id(p) not in decaying} == undecayed
+
+
+def test_validation_weighs_every_image_alike(learner: Learner) -> None:
+    learner.valid.position.batch_size = 4  # 6 images: the second batch is shorter
+    values = learner.validate()
+    logits, labels = [], []
+    learner.model.eval()
+    with torch.no_grad():
+        for images, batch_labels in learner.valid:
+            logits.append(learner.model(images))
+            labels.append(batch_labels)
+    logits, labels = torch.cat(logits), torch.cat(labels)
+    assert len(labels) == 6
+    assert values["valid_loss"] == pytest.approx(cross_entropy(logits, labels).item(), rel=1e-5)
+    assert values["error_rate"] == pytest.approx((logits.argmax(1) != labels).float().mean().item())
+
+
+def test_each_epoch_is_reported_once_and_kept_in_the_history(learner: Learner) -> None:
+    results: list[EpochResult] = []
+    learner.on_epoch_end = results.append
+    learner.fine_tune(2, freeze_epochs=1)
+    assert [(result.phase, result.epoch) for result in results] == [
+        ("frozen", 0),
+        ("unfrozen", 0),
+        ("unfrozen", 1),
+    ]
+    assert results == learner.history
+    assert all(result.seconds > 0 and result.images_per_sec > 0 for result in results)
+
+
+def test_images_normalised_otherwise_than_the_weights_expect_are_refused(learner: Learner) -> None:
+    learner.model.mean = learner.model.std = (0.5, 0.5, 0.5)
+    with pytest.raises(FastpetsError, match=r"make the loaders with mean=\(0.5, 0.5, 0.5\), std="):
+        Learner(learner.train, learner.valid, learner.model)
+    learner.model.pretrained = False  # weights that begin at random expect nothing
+    Learner(learner.train, learner.valid, learner.model)
+
+
+def test_no_epochs_train_nothing(learner: Learner) -> None:
+    before = state(learner.model)
+    learner.fit_one_cycle(0, 1e-2)
+    assert changed(before, state(learner.model)) == set()
+
+
+def test_the_model_and_its_images_are_channels_last(learner: Learner) -> None:
+    assert learner.model.backbone.layer1[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_two_runs_with_one_seed_end_in_the_same_weights(make_folder: Callable[..., Path]) -> None:
+    folder = make_folder(20)
+    finals = []
+    for _ in range(2):
+        train, valid = fastpets.loaders(folder, size=32, batch_size=8, seed=3)
+        torch.manual_seed(len(finals))  # the caller's, which is neither used nor changed
+        before = torch.get_rng_state()
+        model = create_model("resnet18", 2, "none", seed=3)
+        learner = Learner(train, valid, model, TrainingOptions(seed=3), on_epoch_end=lambda result: None)
+        learner.fit_one_cycle(1, 1e-3)
+        learner.lr_find(num_steps=20)
+        assert torch.equal(torch.get_rng_state(), before)
+        finals.append(state(learner.model))
+    assert changed(*finals) == set()
+
+
+def test_norm_layers_of_every_kind_stay_trainable_when_frozen(make_folder: Callable[..., Path]) -> None:
+    train, valid = fastpets.loaders(make_folder(10), size=32, batch_size=8)
+    model = create_model("convnext_tiny", 2, "none")
+    model.pretrained = True
+    learner = Learner(train, valid, model)
+    learner.freeze()
+    norms = [module for module in model.backbone.modules() if isinstance(module, nn.LayerNorm)]
+    assert len(norms) > 10
+    trainable = {id(p) for p in model.backbone.parameters() if p.requires_grad}
+    assert trainable == {id(p) for norm in norms for p in norm.parameters()}
+
+
+def test_images_without_labels_cannot_be_trained_on(make_folder: Callable[..., Path]) -> None:
+    loader = fastpets.Loader(make_folder(10), label_from="none", size=32)
+    with pytest.raises(FastpetsError, match="the loader's images have no labels, expected one each"):
+        Learner(loader, loader, create_model("resnet18", 2, "none"))
+
+
+def test_batches_of_one_are_refused_with_batch_norm_and_passed_over_when_a_bad_file_makes_one(
+    make_folder: Callable[..., Path],
+) -> None:
+    folder = make_folder(10)
+    train, valid = fastpets.loaders(folder, size=32, batch_size=1)
+    with pytest.raises(FastpetsError, match="training batches of one image, expected two or more"):
+        Learner(train, valid, create_model("resnet18", 2, "none"))
+    train, valid = fastpets.loaders(folder, size=32, batch_size=2, on_bad_file="skip")
+    culprit = Path(train.dataset.paths[0])
+    culprit.write_bytes(culprit.read_bytes()[:1500])  # parses, and does not decode
+    learner = Learner(train, valid, create_model("resnet18", 2, "none"), on_epoch_end=lambda result: None)
+    with pytest.warns(UserWarning, match="a batch of one image is passed over"):
+        learner.fit_one_cycle(1, 1e-3)
+
+
+def test_frozen_norms_that_stay_as_they_are_move_neither_weights_nor_statistics(
+    make_folder: Callable[..., Path],
+) -> None:
+    train, valid = fastpets.loaders(make_folder(30), size=32, batch_size=8)
+    model = create_model("resnet18", 2, "none")
+    model.pretrained = True
+    learner = Learner(train, valid, model, TrainingOptions(bn="eval"), on_epoch_end=lambda result: None)
+    before = state(model)
+    learner.freeze()
+    learner.fit_one_cycle(2, 1e-2)
+    moved = changed(before, state(model))
+    assert {name.partition(".")[0] for name in moved} == {"head"}  # through both epochs' model.train()
+    assert "head.0.running_mean" in moved
+    learner.unfreeze()
+    learner.fit_one_cycle(1, 1e-2)
+    assert "backbone.bn1.running_mean" in changed(before, state(model))
+
+
+@pytest.mark.parametrize(("n", "trained"), [(0, "012"), (1, "12"), (2, "2"), (-1, "2"), (-2, "12"), (-3, "012")])
+def test_freezing_to_a_group_counts_from_the_begin_or_the_end(learner: Learner, n: int, trained: str) -> None:
+    learner.freeze_to(n)
+    for number, group in enumerate(learner.model.layer_groups()):
+        weights = [p for module in group for p in module.parameters() if p.ndim > 1]
+        assert {p.requires_grad for p in weights} == {str(number) in trained}
+
+
+@pytest.mark.parametrize("n", [3, -4])
+def test_a_model_that_would_not_train_at_all_is_refused(learner: Learner, n: int) -> None:
+    with pytest.raises(FastpetsError, match="the model has 3 layer groups, and one has to train"):
+        learner.freeze_to(n)
+
+
+def test_predictions_are_probabilities_in_the_order_of_the_images(learner: Learner) -> None:
+    probabilities, labels = learner.get_preds()
+    assert torch.equal(labels, torch.from_numpy(learner.valid.dataset.labels))
+    assert torch.allclose(probabilities.sum(1), torch.ones(len(labels)))
+    images, of_batch = learner.one_batch()
+    again, same = learner.get_preds([(images, of_batch)])
+    assert torch.equal(same, of_batch)
+    assert again.shape == (len(of_batch), 2)
+    name, label, of_first = learner.predict(learner.valid.dataset.paths[0])
+    assert torch.allclose(of_first, probabilities[0], atol=1e-6)  # as in a batch of others, to float32's rounding
+    assert (name, label) == (learner.train.classes[label], int(probabilities[0].argmax()))
+
+
+def test_looking_at_a_batch_takes_none_away(learner: Learner) -> None:
+    first = learner.one_batch()
+    assert torch.equal(next(iter(learner.train)).images, first.images)
+
+
+def test_weights_that_are_saved_can_be_had_again_and_others_are_refused(learner: Learner, tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    learner.save(file)
+    before = state(learner.model)
+    learner.fit_one_cycle(1, 1e-2)
+    learner.load(file)
+    assert changed(before, state(learner.model)) == set()
+    with pytest.raises(FastpetsError, match="expected the weights of a model of the same kind"):
+        Learner(learner.train, learner.valid, create_model("resnet34", 2, "none")).load(file)
+
+
+def test_the_loss_plot_has_a_point_for_each_batch_and_one_for_each_epoch(learner: Learner, tmp_path: Path) -> None:
+    learner.fit_one_cycle(2, 1e-3)
+    learner.plot_loss(tmp_path / "loss.png")
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert len(learner.recorder.losses) == 2 * len(learner.train) == learner.history[-1].batches
+
+
+def test_a_fit_that_was_left_is_gone_on_with_only_if_that_is_said(learner: Learner) -> None:
+    def leave() -> None:
+        raise KeyboardInterrupt
+
+    learner.on_step_end = leave
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            learner.fit_one_cycle(3, 1e-3)
+    assert (learner.progress.num_batches, learner.progress.epoch) == (1, 0)
+    learner.on_step_end = lambda: None
+    learner.fit([Phase(name="rest", epochs=3, lr=1e-3)], resume=True)
+    assert len(learner.recorder.losses) == 1 + 3 * len(learner.train)  # the first of the fit that was left for another

@@ -1,0 +1,92 @@
+"""The rate finder: fastai's suggestions for a curve, and nothing that it leaves behind."""
+
+import copy
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import fastpets
+from fastpets.errors import FastpetsError
+from fastpets.models.classifier import create_model
+from fastpets.training.learner import Learner
+from fastpets.training.lr_finder import RateCurve
+from fastpets.training.options import TrainingOptions
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "fastai_schedule.json").read_text())["curves"]
+
+
+def curve_of(losses: list[float | None]) -> RateCurve:
+    values = np.array([math.nan if loss is None else loss for loss in losses])
+    return RateCurve(1e-7 * 1e8 ** (np.arange(len(values)) / 100), values)
+
+
+@pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden["name"])
+def test_suggestions_are_fastais_for_the_same_curve(golden: dict[str, Any]) -> None:
+    curve = curve_of(golden["losses"])
+    for name, rate in golden["suggested"].items():
+        assert getattr(curve, name) == pytest.approx(rate, rel=1e-6)  # fastai computes in float32
+
+
+@pytest.mark.parametrize("losses", [[1.0] * 17, [*([1.0] * 12), *([None] * 30)]])
+def test_a_curve_that_is_too_short_suggests_nothing_and_says_so(losses: list[float | None]) -> None:
+    with pytest.raises(FastpetsError, match="too few to suggest a rate"):
+        _ = curve_of(losses).valley
+
+
+def make_learner(folder: Path, options: TrainingOptions, **settings: Any) -> Learner:
+    train, valid = fastpets.loaders(folder, size=32, batch_size=4, **settings)
+    return Learner(train, valid, create_model("resnet18", 2, "none"), options, on_epoch_end=lambda result: None)
+
+
+def equal(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return one == other
+
+
+@pytest.mark.parametrize("sampler", [None, "balanced"])
+def test_all_is_put_back_as_it_was_to_the_bit_and_training_goes_on_as_without_it(
+    make_folder: Callable[..., Path], sampler: str | None
+) -> None:
+    folder = make_folder(16)  # three batches, which the sweep goes through again and again
+    finals = []
+    for looks in (True, False):
+        learner = make_learner(folder, TrainingOptions(ema_decay=0.9), sampler=sampler)
+        learner.train_step.scaler = torch.amp.GradScaler("cpu", enabled=True, init_scale=64.0, growth_interval=5)
+        for _ in range(2):
+            if looks:
+                before = copy.deepcopy(learner.state_dict())
+                curve = learner.lr_find(num_steps=20)
+                assert equal(before, learner.state_dict())
+                assert learner.history or len(curve.losses) > 3
+            learner.fit_one_cycle(1, 1e-3)
+        finals.append(learner.state_dict()["train_step"]["model"])
+    assert equal(*finals)
+
+
+def test_a_sweep_ends_when_the_loss_has_diverged_or_is_no_number(
+    make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = make_learner(make_folder(16), TrainingOptions())
+    for last, expected in ((400.0, 30), (math.nan, 30)):
+        losses = iter([*[2.0 - 0.01 * i for i in range(29)], *[last] * 100])
+        monkeypatch.setattr(learner.train_step, "training_step", lambda *_, losses=losses: torch.tensor(next(losses)))
+        curve = learner.lr_find()
+        assert len(curve.losses) == expected
+        assert curve.rates[:3] == pytest.approx([1e-7 * 1e8 ** (i / 100) for i in range(3)])
+        assert 1e-7 < curve.valley < curve.rates[-1]
+
+
+def test_the_curve_is_drawn_with_its_suggestions(tmp_path: Path) -> None:
+    curve_of(GOLDEN[0]["losses"]).plot(tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")

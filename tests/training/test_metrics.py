@@ -1,0 +1,41 @@
+"""Metrics by name, against their definitions in NumPy."""
+
+import numpy as np
+import pytest
+import torch
+
+from fastpets.errors import FastpetsError
+from fastpets.training.metrics import NAMES, compute, make_metrics
+
+CLASSES = [f"class {number}" for number in range(7)]
+
+
+def test_metrics_are_what_their_names_say() -> None:
+    generator = np.random.default_rng(0)
+    logits, labels = generator.normal(size=(200, 7)), generator.integers(7, size=200)
+    logits[np.arange(200), labels] += generator.normal(1, 1, size=200)
+    metrics = make_metrics(NAMES, 7)
+    for start in range(0, 200, 64):
+        part = slice(start, start + 64)
+        metrics.update(torch.from_numpy(logits[part]).float(), torch.from_numpy(labels[part]))
+    found = compute(metrics, CLASSES)
+    predicted = logits.argmax(1)
+    hits = np.array([((predicted == c) & (labels == c)).sum() for c in range(7)])
+    counts, guesses = np.bincount(labels, minlength=7), np.bincount(predicted, minlength=7)
+    accuracy = (predicted == labels).mean()
+    rank = (logits > logits[np.arange(200), labels][:, None]).sum(1)
+    expected = {"error_rate": 1 - accuracy, "accuracy": accuracy, "top5": (rank < 5).mean()}
+    expected |= {"macro_f1": (2 * hits / (counts + guesses)).mean()}
+    expected |= {f"recall/{name}": value for name, value in zip(CLASSES, hits / counts, strict=True)}
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_error_rate_is_always_there_and_top5_of_few_classes_is_1() -> None:
+    metrics = make_metrics(["top5"], 3)
+    metrics.update(torch.eye(3), torch.tensor([1, 1, 1]))
+    assert compute(metrics, CLASSES[:3]) == pytest.approx({"error_rate": 2 / 3, "top5": 1})
+
+
+def test_an_unknown_name_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(FastpetsError, match="metric 'auc', expected some of error_rate, accuracy, top5"):
+        make_metrics(["auc"], 3)

@@ -1,0 +1,47 @@
+"""The training loss as it is shown, and what is said when it is not a number."""
+
+import numpy as np
+import pytest
+import torch
+
+from fastpets.errors import FastpetsError
+from fastpets.training.recorder import Recorder
+
+
+def test_the_training_loss_shown_is_fastais_smoothed_one() -> None:
+    losses = np.random.default_rng(0).random(30)
+    recorder, average = Recorder(), 0.0
+    for number, loss in enumerate(losses.tolist(), start=1):
+        recorder.add(torch.tensor(loss, dtype=torch.float64), 1e-3)
+        recorder.settle()
+        average = 0.98 * average + 0.02 * loss
+        assert recorder.value() == pytest.approx(average / (1 - 0.98**number), rel=1e-12)
+    assert recorder.losses == losses.tolist()
+    assert recorder.smoothed[-1] == recorder.value()
+
+
+def test_a_phase_begins_its_average_anew_and_keeps_the_losses() -> None:
+    recorder = Recorder()
+    recorder.add(torch.tensor(5.0), 1e-3)
+    assert recorder.end_epoch() == pytest.approx(5)
+    recorder.begin_phase()
+    recorder.add(torch.tensor(1.0), 1e-3)
+    assert recorder.end_epoch() == pytest.approx(1)
+    assert recorder.losses == [5, 1]
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_is_told_with_its_step_rate_and_images(loss: float) -> None:
+    recorder = Recorder()
+    recorder.add(torch.tensor(1.0), 1e-3, np.array([4, 1]))
+    recorder.add(torch.tensor(loss), 3e-2, np.array([17, 5]))
+    with pytest.raises(FastpetsError, match=rf"batch 2 is {loss}, at a learning rate of 3.00e-02 on the images 17 5: "):
+        recorder.settle()
+
+
+def test_a_loss_that_is_no_number_ends_training_a_few_steps_later_at_most() -> None:
+    recorder = Recorder()
+    for loss in (float("nan"), 1.0):
+        recorder.add(torch.tensor(loss), 1e-3)
+    with pytest.raises(FastpetsError, match="batch 1 is nan"):
+        recorder.add(torch.tensor(1.0), 1e-3)

@@ -1,0 +1,150 @@
+"""One training step: precision, accumulation, clipping, averaging, and the losses that a options can ask for."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from fastpets.models.classifier import Classifier
+from fastpets.training.mixing import make_mix
+from fastpets.training.options import TrainingOptions
+from fastpets.training.train_step import TrainStep
+
+CPU = torch.device("cpu")
+
+
+def tiny_model() -> Classifier:
+    """A model of one convolution without norm or dropout, so that a batch's gradient is the mean of its images'."""
+    torch.manual_seed(0)
+    model = Classifier(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)), 4, 3)
+    model.head = nn.Sequential(nn.Linear(4, 3))
+    return model
+
+
+def batch(num_images: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(num_images, 3, 6, 6, generator=generator)
+    return images, torch.randint(3, (num_images,), generator=generator)
+
+
+def gradients(train_step: TrainStep) -> list[torch.Tensor]:
+    return [parameter.grad.clone() for parameter in train_step.model.parameters() if parameter.grad is not None]
+
+
+def test_bfloat16_autocast_computes_the_loss_in_float32() -> None:
+    train_step = TrainStep(tiny_model(), TrainingOptions(amp_dtype=torch.bfloat16), CPU)
+    seen: list[torch.dtype] = []
+    train_step.model.backbone[0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    assert train_step.logits(batch()[0], train_step.model).dtype == torch.float32
+    assert seen == [torch.bfloat16]
+
+
+def test_a_step_that_the_scaler_skips_changes_nothing_and_waits_for_no_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    train_step = TrainStep(tiny_model(), TrainingOptions(ema_decay=0.5), CPU)
+    train_step.scaler = torch.amp.GradScaler("cpu", enabled=True, init_scale=2.0**10)
+    before, averaged = (
+        copy.deepcopy(train_step.model.state_dict()),
+        copy.deepcopy(train_step.evaluated_model.state_dict()),
+    )
+    train_step.backward(*batch(), weight=float("inf"))
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "item", None)  # would raise
+        train_step.step()
+    assert all(torch.equal(before[name], value) for name, value in train_step.model.state_dict().items())
+    assert all(torch.equal(averaged[name], value) for name, value in train_step.evaluated_model.state_dict().items())
+    train_step.backward(*batch())
+    train_step.step()
+    assert not any(torch.equal(before[name], value) for name, value in train_step.model.named_parameters())
+
+
+def test_gradients_of_parts_of_a_batch_add_up_to_those_of_the_whole() -> None:
+    whole, parts = (TrainStep(tiny_model(), TrainingOptions(), CPU) for _ in range(2))
+    images, labels = batch()
+    whole.backward(images, labels)
+    for part in (slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 8)):
+        parts.backward(images[part], labels[part], weight=1 / 4)
+    for one, other in zip(gradients(whole), gradients(parts), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)  # sums in another order
+
+
+def test_clipping_bounds_the_norm_of_all_gradients_and_leaves_their_direction() -> None:
+    train_step = TrainStep(tiny_model(), TrainingOptions(clip_norm=1e-3), CPU)
+    train_step.backward(*batch())
+    free = torch.cat([gradient.flatten() for gradient in gradients(train_step)])
+    seen: list[torch.Tensor] = []
+    train_step.optimizer.register_step_pre_hook(
+        lambda *_: seen.append(torch.cat([gradient.flatten() for gradient in gradients(train_step)]))
+    )
+    train_step.step()
+    assert seen[0].norm().item() == pytest.approx(1e-3, rel=1e-3)  # torch adds 1e-6 to the norm that it divides by
+    torch.testing.assert_close(seen[0] / seen[0].norm(), free / free.norm())
+
+
+def test_the_moving_average_is_torchs_formula_and_is_what_is_validated() -> None:
+    train_step = TrainStep(tiny_model(), TrainingOptions(ema_decay=0.9), CPU)
+    expected: list[torch.Tensor] | None = None
+    for _ in range(4):
+        train_step.training_step(*batch())
+        now = [p.detach().double() for p in train_step.model.parameters()]
+        expected = now if expected is None else [0.9 * e + 0.1 * n for e, n in zip(expected, now, strict=True)]
+    assert expected is not None
+    for average, value in zip(train_step.evaluated_model.parameters(), expected, strict=True):
+        torch.testing.assert_close(average.detach().double(), value, rtol=1e-5, atol=1e-7)
+    assert train_step.evaluated_model is not train_step.model
+
+
+def test_smoothing_and_class_weights_are_those_of_torchs_cross_entropy() -> None:
+    weights = torch.tensor([1.0, 2.0, 0.5])
+    train_step = TrainStep(tiny_model(), TrainingOptions(label_smoothing=0.1, class_weights=weights), CPU)
+    images, labels = batch()
+    logits = train_step.logits(images, train_step.model)
+    # By hand: each target is 0.9 of its label and 0.1 evenly of all, each class's part weighted.
+    targets = 0.9 * nn.functional.one_hot(labels, 3) + 0.1 / 3
+    expected = -(targets * weights * logits.log_softmax(1)).sum() / weights[labels].sum()
+    assert train_step.backward(images, labels).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("mix", ["mixup", "cutmix", "both"])
+@pytest.mark.parametrize("num_images", [1, 2, 7])
+def test_mixing_takes_batches_of_any_size_and_trains_on_shares_of_labels(mix: str, num_images: int) -> None:
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    mixing = make_mix(mix, 3)  # type: ignore[arg-type]
+    assert mixing is not None
+
+    def watched(*pair: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(mixing(*pair))
+        return seen[-1]
+
+    train_step = TrainStep(tiny_model(), TrainingOptions(mix=watched), CPU)
+    images, labels = batch(num_images)
+    torch.manual_seed(0)
+    loss = train_step.training_step(images, labels)
+    ((mixed, shares),) = seen
+    assert shares.shape == (num_images, 3)
+    torch.testing.assert_close(shares.sum(1), torch.ones(num_images))
+    assert mixed.shape == images.shape
+    assert torch.isfinite(loss)
+
+
+def test_a_plain_recipe_is_a_bare_torch_step_to_the_bit() -> None:
+    train_step, bare = (
+        TrainStep(tiny_model(), TrainingOptions(), CPU),
+        tiny_model().to(memory_format=torch.channels_last),
+    )
+    decaying = [p for name, p in bare.named_parameters() if not name.endswith("bias")]
+    others = [p for name, p in bare.named_parameters() if name.endswith("bias")]
+    optimizer = torch.optim.AdamW(
+        [{"params": decaying, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}],
+        betas=(0.9, 0.99), eps=1e-5, fused=True,
+    )  # fmt: skip
+    for _ in range(3):
+        loss = train_step.training_step(*batch())
+        images, labels = batch()
+        expected = cross_entropy(bare(images), labels)
+        optimizer.zero_grad()
+        expected.backward()
+        optimizer.step()
+        assert torch.equal(loss, expected.detach())
+    assert all(torch.equal(a, b) for a, b in zip(train_step.model.parameters(), bare.parameters(), strict=True))

@@ -1,0 +1,40 @@
+"""Test-time augmentation: fastai's average, by draws of its own."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import fastpets
+from fastpets.errors import FastpetsError
+from fastpets.models.classifier import create_model
+from fastpets.training.learner import Learner
+from fastpets.training.tta import tta
+
+
+def make_learner(folder: Path, augment: bool = True) -> Learner:
+    train, valid = fastpets.loaders(folder, size=32, batch_size=8, augment=augment)
+    return Learner(train, valid, create_model("resnet18", 2, "none"))
+
+
+def test_it_is_a_quarter_of_the_plain_prediction_and_the_rest_of_the_augmented_ones(
+    make_folder: Callable[..., Path],
+) -> None:
+    learner = make_learner(make_folder(45))  # of which 9 validate: a batch of eight, and one image
+    before = learner.train.state_dict(), learner.valid.state_dict()
+    probabilities, labels = tta(learner, 3)
+    plain, expected_labels = learner.get_preds()
+    augmented = fastpets.Loader(
+        learner.valid.dataset, size=32, batch_size=8, augment=True, shuffle=False, drop_last=False
+    )
+    draws = torch.stack([learner.get_preds(augmented)[0] for _ in range(3)])
+    assert not torch.equal(draws[0], draws[1])
+    assert torch.equal(labels, expected_labels)
+    torch.testing.assert_close(probabilities, 0.25 * plain + 0.75 * draws.mean(0))
+    assert learner.train.state_dict() == before[0]
+
+
+def test_without_augmentation_there_is_none_to_test_with(make_folder: Callable[..., Path]) -> None:
+    with pytest.raises(FastpetsError, match="training has none to do it with"):
+        tta(make_learner(make_folder(20), augment=False))
