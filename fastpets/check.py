@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 from tyro.conf import Positional, arg
 
 from fastpets.augment.preprocessing import MAX_PIXELS
@@ -91,9 +92,9 @@ def decode_all(dataset: ImageDataset, config: CheckConfig) -> tuple[int, dict[st
 
     headers = scan(dataset, config.threads or num_processors(), config.max_pixels)
     num_good, problems = 0, dict(headers.problems)
-    if len(headers.usable):
+    if headers.usable.any():
         loader = Loader(
-            dataset.select(headers.usable),
+            dataset.select(np.flatnonzero(headers.usable)),
             size=8,
             batch_size=BATCH_SIZE,
             device="cpu",

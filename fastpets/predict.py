@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import numpy as np
 from tyro.conf import Positional, arg
 
 from fastpets.augment.preprocessing import MAX_PIXELS
@@ -113,8 +114,8 @@ def probabilities(
     headers = scan(dataset, config.threads or num_processors(), MAX_PIXELS)
     found: dict[str, torch.Tensor] = {}
     problems = dict(headers.problems)
-    if len(headers.usable):
-        usable = dataset.select(headers.usable)
+    if headers.usable.any():
+        usable = dataset.select(np.flatnonzero(headers.usable))
         settings = {"batch_size": config.batch_size, "num_workers": config.threads, "on_bad_file": "skip"}
         loader = run.loader(usable, **settings)
         for batch in track(loader, "predicting", len(loader)):

@@ -149,8 +149,8 @@ def model_description(config: TrainConfig, loader: Loader) -> dict[str, Any]:
         "presize_method": config.presize_method,
         "borders": config.borders,
         "supersample": config.supersample,
-        "mean": list(loader.mean),
-        "std": list(loader.std),
+        "mean": list(loader.preprocessing.mean),
+        "std": list(loader.preprocessing.std),
     }
 
 

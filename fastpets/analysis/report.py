@@ -30,7 +30,9 @@ def write_report(run: Path, interpretation: Interpretation, arguments: dict[str,
 
     `arguments` are the flags that were given, by name, for the command to repeat the run.
     """
-    environment = Environment(loader=PackageLoader("fastpets.analysis", "."), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(
+        loader=PackageLoader("fastpets.analysis", "."), autoescape=True, undefined=StrictUndefined
+    )
     page = environment.get_template("report.html.jinja").render(
         name=run.name,
         data=facts(run, interpretation),

@@ -52,7 +52,7 @@ def follow(config: SummaryConfig, train: Loader) -> None:
     matrix = todo.source_from_output[0].astype(np.float64)
     rows = [" ".join(f"{value:10.5f}" for value in row) for row in matrix]
     print("  matrix   " + "\n           ".join(rows) + "   image from output, in pixels")
-    corners = outline(matrix, train.size)
+    corners = outline(matrix, train.preprocessing.size)
     print(f"  crop     its corners lie at {', '.join(f'({x:.0f}, {y:.0f})' for x, y in corners)} of the image")
     print(f"  samples  {todo.samples[0]} x {todo.samples[0]} to an output pixel")
     ends = [f"{todo.luts[0, 0, value]:.3f}" for value in (0, 128, 255)]

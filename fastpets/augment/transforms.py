@@ -58,7 +58,7 @@ def transforms(
     widths: np.ndarray,
     *,
     size: tuple[int, int],
-    shrunk_for: tuple[int, int] | None = None,
+    shrink_for: tuple[int, int] | None = None,
     presize: int | None = None,
     presize_method: PresizeMethod = "crop",
     supersample: int = 1,
@@ -70,7 +70,7 @@ def transforms(
 ) -> Transforms:
     """Matrices and luts for images `ids` (B,) of upright `heights` and `widths` (B,) in pixels.
 
-    `size` is the output's (height, width); images are shrunk as for `shrunk_for`, by default that size. Without
+    `size` is the output's (height, width); images are shrunk as for `shrink_for`, by default that size. Without
     `augment` (validation) nothing is drawn: the middle of the image, resized. `normalization` is a mean and a std of
     three channels; without it the luts give 8-bit values.
     `occurrences` (B,) tells apart the draws for an image that comes more than once in an epoch.
@@ -86,7 +86,7 @@ def transforms(
         image_from_crop = image_from_canvas @ canvas_from_crop
         of_values = changed_values(todo)
     of_values = np.broadcast_to(of_values, (len(ids), 256))
-    shrink = geometry.shrink_factors(heights, widths, shrunk_for or size, presize, presize_method)
+    shrink = geometry.shrink_factors(heights, widths, shrink_for or size, presize, presize_method)
     source_from_image = geometry.matrices([[1 / shrink[:, 1], 0, 0], [0, 1 / shrink[:, 0], 0], [0, 0, 1]])
     source_from_output = source_from_image @ image_from_crop @ geometry.crop_from_output(size)
     return Transforms(

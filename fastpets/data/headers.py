@@ -57,12 +57,12 @@ class ImageHeaders:
 
     @property
     def usable(self) -> np.ndarray:
-        """The ids of the images that are not BAD."""
-        return np.flatnonzero(self.decoders != BAD)
+        """Which images (N,) bool are not BAD."""
+        return self.decoders != BAD
 
     def select_usable(self) -> "ImageHeaders":
         """The facts on those alone."""
-        ids = self.usable
+        ids = np.flatnonzero(self.usable)
         return ImageHeaders(self.decoders[ids], self.heights[ids], self.widths[ids], {})
 
 

@@ -37,13 +37,13 @@ def assemble(
     `decoded` has those that were decoded and shrunk, by their positions; the cache has the others, and takes these in.
     """
     images = _in_order(loader, ids, decoded)
-    out = loader.buffers.empty((len(ids), *loader.size, 3), loader.dtype)
+    out = loader.buffers.empty((len(ids), *loader.preprocessing.size, 3), loader.dtype)
     matrices, samples, spread, luts = map(torch.from_numpy, todo[:4])
     luts = luts.to(out.dtype).contiguous()
 
     def warp(part: slice) -> None:
         few = images[part], matrices[part], samples[part], spread[part], luts[part]
-        kernels.warp(*few, out[part], loader.borders)
+        kernels.warp(*few, out[part], loader.preprocessing.borders)
         if loader.cache is not None and decoded:
             loader.cache.put(ids[part].tolist(), images[part])
 

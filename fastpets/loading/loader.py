@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ from PIL import Image
 from fastpets import kernels
 from fastpets.augment.geometry import shrunk_sizes
 from fastpets.augment.policy import Augment
-from fastpets.augment.preprocessing import IMAGENET_MEAN, IMAGENET_STD, MAX_PIXELS
-from fastpets.data.headers import BAD, ImageHeaders, scan
+from fastpets.augment.preprocessing import IMAGENET_MEAN, IMAGENET_STD, MAX_PIXELS, Preprocessing
+from fastpets.data.headers import ImageHeaders, scan
 from fastpets.data.sources import as_dataset
 from fastpets.errors import BadFileError, FastpetsError, describe_bad_files
 from fastpets.loading import settings
@@ -25,6 +26,7 @@ from fastpets.pipelines import Stream
 from fastpets.utils import validation
 from fastpets.utils.figures import batch_grid
 from fastpets.utils.system import num_processors
+from fastpets.utils.validation import CacheWhere, LabelFrom, OnBadFile, check_choice
 
 
 class Loader:
@@ -92,7 +94,7 @@ class Loader:
         num_workers: int | None = None,
         device: str | torch.device = "auto",
         output: validation.Output = "float",
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | str = torch.float32,
         layout: validation.Layout = "NCHW",
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
@@ -105,20 +107,31 @@ class Loader:
         **of_a_data_loader: Any,
     ) -> None:
         settings.refuse(of_a_data_loader)
-        self.size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-        settings.check_numbers(batch_size=batch_size, size=min(self.size), presize=presize, supersample=supersample)
-        words = {"output": output, "layout": layout, "cache": cache, "on_bad_file": on_bad_file}
-        settings.check_words(presize_method=presize_method, borders=borders, label_from=label_from, **words)
-        self.borders, self.supersample = borders, supersample
-        self.shrunk_for, self.presize, self.presize_method = self.size, presize, presize_method
+        check_choice("cache", cache, CacheWhere)
+        check_choice("on_bad_file", on_bad_file, OnBadFile)
+        check_choice("label_from", label_from, LabelFrom)
+        self.preprocessing = Preprocessing(
+            size=size,  # type: ignore[arg-type]
+            presize=presize,
+            presize_method=presize_method,
+            borders=borders,
+            supersample=supersample,
+            mean=tuple(mean),  # type: ignore[arg-type]
+            std=tuple(std),  # type: ignore[arg-type]
+            output=output,
+            dtype=dtype,  # type: ignore[arg-type]
+            layout=layout,
+            max_pixels=max_pixels,
+        )
+        settings.check_numbers(batch_size=batch_size)
+        self.shrink_for = self.preprocessing.size
         self.augment = settings.resolve_augment(augment)
         trains = self.augment is not None
         self.num_workers = num_workers or num_processors()
-        self.device, self.dtype = settings.resolve_device(device), settings.resolve_dtype(output, dtype)
-        self.output, self.layout, self.mean, self.std = output, layout, tuple(mean), tuple(std)
+        self.device = settings.resolve_device(device)
         validation.check_range("hw_decoder_load", hw_decoder_load, 0, 1)
         self.batch_transform, self.on_bad_file = batch_transform, on_bad_file
-        self.hw_decoder_load, self.max_pixels = hw_decoder_load, max_pixels
+        self.hw_decoder_load = hw_decoder_load
         self.bad_files: dict[str, str] = {}
         self.dataset = as_dataset(source, label_from=label_from)
         self.headers = self._scanned()
@@ -132,7 +145,7 @@ class Loader:
             ranks=(rank, world_size),
             seed=seed,
         )
-        sizes = shrunk_sizes(self.headers.heights, self.headers.widths, self.size, presize, presize_method)
+        sizes = shrunk_sizes(self.headers.heights, self.headers.widths, self.shrink_for, presize, presize_method)
         self.cache, self.buffers = make_cache(cache, sizes, self.device), Buffers(self.device)
         self.streams: dict[int, list[Stream]] = {}  # idle ones for the next epoch, by the process that made them
         if oddity := self.position.oddity():
@@ -140,8 +153,8 @@ class Loader:
 
     def _scanned(self) -> ImageHeaders:
         """The headers' facts. What they show to be no image is reported, and never delivered."""
-        headers = scan(self.dataset, self.num_workers, self.max_pixels)
-        self.usable = headers.decoders != BAD
+        headers = scan(self.dataset, self.num_workers, self.preprocessing.max_pixels)
+        self.usable = headers.usable.copy()
         if not self.usable.all():
             bad = np.flatnonzero(~self.usable).tolist()
             self.report_bad_files({i: headers.problems[self.dataset.paths[i]] for i in bad})
@@ -150,6 +163,11 @@ class Loader:
                 f"no image to load: {len(self.dataset)} items, of which {len(self.bad_files)} are bad files"
             )
         return headers
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the images."""
+        return getattr(torch, self.preprocessing.dtype)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -199,7 +217,7 @@ class Loader:
         with Epoch(self, self.position.begin()) as epoch:  # begun with its first batch, as some call iter() to look
             for images, ids, delivered in epoch:
                 labels = kernels.moved(torch.from_numpy(self.dataset.labels[ids]), self.device)
-                if self.layout == "NHWC":
+                if self.preprocessing.layout == "NHWC":
                     images = images.permute(0, 2, 3, 1)
                 if self.batch_transform is not None:
                     images, labels = self.batch_transform(images, labels)
@@ -209,16 +227,15 @@ class Loader:
 
     def like(self, source: Any, **changes: Any) -> "Loader":
         """A loader of other images, of which no labels are expected, that sees them as this one does."""
-        same = {name: getattr(self, name) for name in settings.SEEING}
+        same: dict[str, Any] = {name: getattr(self, name) for name in settings.SEEING}
+        same |= self.preprocessing.to_dict()
         own: dict[str, Any] = {"augment": self.augment or False, "seed": self.position.seed, "label_from": "none"}
-        if self.output == "uint8":
-            own["dtype"] = torch.float32
         return Loader(source, **(same | own | changes))
 
     def resize(self, size: tuple[int, int]) -> None:
         """Has the epochs that begin from now on come at another size; what a cache keeps stays as it is."""
-        self.size = size
-        self.shrunk_for = size if self.cache is None else self.shrunk_for
+        self.preprocessing = replace(self.preprocessing, size=size)
+        self.shrink_for = size if self.cache is None else self.shrink_for
 
     def peek(self) -> Batch:
         """The batch that would come next, and still will."""

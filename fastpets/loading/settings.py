@@ -1,24 +1,13 @@
 """What a Loader's arguments stand for, and one clear line for those that stand for nothing."""
 
-from typing import Any, get_args
+from typing import Any
 
 import torch
 import torch.distributed
 
-from fastpets import kernels
 from fastpets.augment.policy import POLICIES, Augment
 from fastpets.errors import FastpetsError
-from fastpets.utils.validation import Borders, CacheWhere, LabelFrom, Layout, OnBadFile, Output, PresizeMethod
 
-WORDS = {
-    "presize_method": PresizeMethod,
-    "borders": Borders,
-    "output": Output,
-    "layout": Layout,
-    "cache": CacheWhere,
-    "on_bad_file": OnBadFile,
-    "label_from": LabelFrom,
-}
 THREADS = "batches are made by threads of this process, on the device, ahead of their use; leave it out"
 # What a torch DataLoader is told and a Loader is not: why, and what to do.
 REFUSED = {
@@ -37,11 +26,8 @@ REFUSED = {
     "in_order": "batches always come in order; leave it out",
 }
 
-# What makes two loaders see an image alike, by the names of both their arguments and their attributes.
-SEEING = (
-    *("size", "presize", "presize_method", "borders", "supersample", "output", "dtype", "layout", "mean", "std"),
-    *("batch_size", "batch_transform", "num_workers", "device", "hw_decoder_load", "on_bad_file", "max_pixels"),
-)
+# Arguments of `Loader.like`'s loader that are those of the first, beside the preprocessing.
+SEEING = ("batch_size", "batch_transform", "num_workers", "device", "hw_decoder_load", "on_bad_file")
 
 
 def refuse(words: dict[str, Any]) -> None:
@@ -59,13 +45,6 @@ def check_numbers(**numbers: int | None) -> None:
             raise FastpetsError(f"{name}: {value}, expected at least 1")
 
 
-def check_words(**words: str) -> None:
-    """Raises FastpetsError for a word, by its name, that is not one of those that it may be."""
-    for name, value in words.items():
-        if value not in get_args(WORDS[name]):
-            raise FastpetsError(f"{name}: {value!r}, expected one of {', '.join(get_args(WORDS[name]))}")
-
-
 def resolve_ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
     """Which of how many processes this is: as given, else as torch.distributed says, else the only one."""
     if (rank is None) != (world_size is None):
@@ -76,13 +55,6 @@ def resolve_ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
     if not 0 <= rank < world_size:
         raise FastpetsError(f"rank: {rank}, expected 0 to {world_size - 1}, below world_size")
     return rank, world_size
-
-
-def resolve_dtype(output: Output, dtype: torch.dtype) -> torch.dtype:
-    """The type of the images. Raises FastpetsError if it is none that the kernels write."""
-    if dtype not in kernels.DTYPES or not dtype.is_floating_point:
-        raise FastpetsError(f"dtype: {dtype}, expected torch.float32, float16 or bfloat16")
-    return torch.uint8 if output == "uint8" else dtype
 
 
 def resolve_augment(augment: bool | str | Augment) -> Augment | None:

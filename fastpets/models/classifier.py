@@ -44,11 +44,11 @@ class Classifier(nn.Module):
 
     def check(self, loader: "Loader", *, trains: bool = False) -> None:
         """Raises FastpetsError for a loader whose batches this model cannot be trained on, or validated."""
-        if loader.output != "float":
+        if loader.preprocessing.output != "float":
             raise FastpetsError('the loader gives uint8 pixels, expected normalised images; leave out output="uint8"')
-        if self.pretrained and (loader.mean, loader.std) != (self.mean, self.std):
+        if self.pretrained and (loader.preprocessing.mean, loader.preprocessing.std) != (self.mean, self.std):
             raise FastpetsError(
-                f"the loader normalises by mean {loader.mean} and std {loader.std}, but the weights were trained with "
+                f"the loader normalises by mean {loader.preprocessing.mean} and std {loader.preprocessing.std}, but the weights were trained with "
                 f"others; make the loaders with mean={self.mean}, std={self.std}"
             )
         if len(loader.dataset.labels) and loader.dataset.labels.min() < 0:

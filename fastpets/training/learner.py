@@ -62,7 +62,7 @@ class Learner:
         model.check(valid)
         self.model, self.train_step = model, TrainStep(model, self.options, self.device)
         self.random = RandomState(self.options.seed + distributed.rank(), self.device)
-        self.recorder, self.progress, self.full_size = Recorder(), Progress(), train.size
+        self.recorder, self.progress, self.full_size = Recorder(), Progress(), train.preprocessing.size
         self.history: list[EpochResult] = []
         self.rate_curve: lr_finder.RateCurve | None = None  # of the latest search
         self.on_epoch_end, self.on_step_end = on_epoch_end or EpochTable(), on_step_end or (lambda: None)

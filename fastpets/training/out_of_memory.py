@@ -27,7 +27,7 @@ def advice(learner: Learner) -> FastpetsError:
     fitting = tried // 2
     while fitting >= least and not _fits(learner, fitting):
         fitting //= 2
-    what = f"out of memory at a batch size of {tried}, {' x '.join(map(str, learner.train.size))} px"
+    what = f"out of memory at a batch size of {tried}, {' x '.join(map(str, learner.train.preprocessing.size))} px"
     others = "; --amp, a smaller --size or a smaller --arch need less, too"
     if fitting < least:
         return FastpetsError(f"{what}, and at all smaller ones{others}")
@@ -43,7 +43,9 @@ def _fits(learner: Learner, batch_size: int) -> bool:
     if learner.device.type == "cuda":
         torch.cuda.empty_cache()
     learner.train_step.optimizer.zero_grad()
-    images = torch.zeros(batch_size, 3, *learner.train.size, device=learner.device, dtype=learner.train.dtype)
+    images = torch.zeros(
+        batch_size, 3, *learner.train.preprocessing.size, device=learner.device, dtype=learner.train.dtype
+    )
     labels = torch.zeros(batch_size, dtype=torch.int64, device=learner.device)
     statistics = [buffer.clone() for buffer in learner.model.buffers()]
     try:

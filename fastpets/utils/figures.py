@@ -20,10 +20,12 @@ TITLE_LETTERS = 24
 
 def visible(loader: Loader, images: torch.Tensor) -> np.ndarray:
     """A loader's images as 8-bit pixels (B, H, W, 3), freed of the normalisation."""
-    pixels = images if loader.layout == "NHWC" else images.permute(0, 2, 3, 1)
-    if loader.output == "uint8":
+    pixels = images if loader.preprocessing.layout == "NHWC" else images.permute(0, 2, 3, 1)
+    if loader.preprocessing.output == "uint8":
         return pixels.cpu().numpy()
-    mean, std = (torch.tensor(values, device=images.device) for values in (loader.mean, loader.std))
+    mean, std = (
+        torch.tensor(values, device=images.device) for values in (loader.preprocessing.mean, loader.preprocessing.std)
+    )
     return ((pixels.float() * std + mean) * 255).round().clamp(0, 255).byte().cpu().numpy()
 
 

@@ -15,7 +15,7 @@ from fastpets.augment import geometry
 from fastpets.augment.transforms import transforms
 from fastpets.kernels import reference
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "fastai_transforms.json").read_text())["geometry"]
+GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "fastai_transforms.json").read_text())["geometry"]
 CORNERS = np.array([[-1, 1, 1, -1], [-1, -1, 1, 1]])  # of the canvas
 EACH = [(engine, shape) for engine in ("reference", "kernel") for shape in [(1, 1), (37, 53), (2000, 30), (460, 460)]]
 on_pixels = pytest.mark.parametrize(("engine", "shape"), EACH)

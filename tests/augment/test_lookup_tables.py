@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional as torchvision
 from fastpets.augment import lookup_tables
 from fastpets.augment.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "fastai_transforms.json").read_text())["lighting"]
+GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "fastai_transforms.json").read_text())["lighting"]
 ALL = np.arange(256)[None] / 255  # every 8-bit value, of one sample
 IMAGE = torch.arange(256, dtype=torch.uint8).view(1, 16, 16)  # the same as an image of torchvision's
 

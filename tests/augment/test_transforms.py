@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from fastpets.augment import transforms as augment_transforms
 from fastpets.augment.policy import POLICIES, Augment
 from fastpets.augment.preprocessing import IMAGENET_MEAN, IMAGENET_STD
-from fastpets.augment.transforms import transforms
 from fastpets.errors import FastpetsError
 from fastpets.utils import philox
 
@@ -22,14 +22,14 @@ def moved(matrix: np.ndarray, x: float, y: float) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def draws() -> transforms.Draws:
-    numbers = philox.uniforms(philox.AUGMENT, 5, 2, np.arange(COUNT), 0, len(transforms.DRAWS))
-    return dict(zip(transforms.DRAWS, numbers.T, strict=True))
+def draws() -> augment_transforms.Draws:
+    numbers = philox.uniforms(philox.AUGMENT, 5, 2, np.arange(COUNT), 0, len(augment_transforms.DRAWS))
+    return dict(zip(augment_transforms.DRAWS, numbers.T, strict=True))
 
 
 def test_validation_sees_the_centre_square_and_nothing_else() -> None:
     heights, widths = np.array([100, 300]), np.array([140, 200])
-    todo = transforms.transforms(np.array([0, 1]), heights, widths, size=(25, 25), normalization=PLAIN)
+    todo = augment_transforms.transforms(np.array([0, 1]), heights, widths, size=(25, 25), normalization=PLAIN)
     for matrix, (left, top, side) in zip(todo.source_from_output, [(20, 0, 100), (0, 50, 200)], strict=True):
         # 300 x 200 is halved: its shorter side exceeds four times the output's 25.
         scale = 100 / side
@@ -40,11 +40,11 @@ def test_validation_sees_the_centre_square_and_nothing_else() -> None:
 
 
 def test_validation_tables_normalise_and_do_nothing_else() -> None:
-    todo = transforms.transforms(
+    todo = augment_transforms.transforms(
         np.arange(2), *np.full((2, 2), 9), size=(9, 9), normalization=(IMAGENET_MEAN, IMAGENET_STD)
     )
     values = torch.arange(256, dtype=torch.uint8).expand(3, 1, 256)
-    from torchvision.transforms.v2 import Compose, Normalize, ToDtype
+    from torchvision.augment_transforms.v2 import Compose, Normalize, ToDtype
 
     expected = Compose([ToDtype(torch.float32, scale=True), Normalize(IMAGENET_MEAN, IMAGENET_STD)])(values)[:, 0]
     # As derived in test_values.py.
@@ -52,7 +52,7 @@ def test_validation_tables_normalise_and_do_nothing_else() -> None:
 
 
 def test_without_normalisation_tables_are_the_8_bit_values() -> None:
-    todo = transforms.transforms(np.arange(2), *np.full((2, 2), 9), size=(9, 9))
+    todo = augment_transforms.transforms(np.arange(2), *np.full((2, 2), 9), size=(9, 9))
     assert todo.luts.dtype == np.uint8
     assert (todo.luts == np.arange(256)).all()
 
@@ -60,7 +60,7 @@ def test_without_normalisation_tables_are_the_8_bit_values() -> None:
 def test_a_shrunk_images_matrix_shows_the_same_region() -> None:
     given = {"size": (100, 100), "augment": Augment(), "normalization": PLAIN}
     ids, height, width = np.array([0]), np.array([1000]), np.array([1503])
-    whole, shrunk = (transforms.transforms(ids, height, width, presize=side, **given) for side in (5000, 150))
+    whole, shrunk = (augment_transforms.transforms(ids, height, width, presize=side, **given) for side in (5000, 150))
     assert whole.shrink.tolist() == [[1, 1]]
     assert shrunk.shrink.tolist() == [[7, 7]]  # 1000 / 150, rounded up
     for x, y in [(0, 0), (100, 0), (37, 81)]:
@@ -70,7 +70,7 @@ def test_a_shrunk_images_matrix_shows_the_same_region() -> None:
 
 def test_without_any_draw_firing_training_is_a_random_square_of_the_image() -> None:
     still = Augment(flip_p=0, affine_p=0, lighting_p=0, min_scale=1)
-    todo = transforms.transforms(
+    todo = augment_transforms.transforms(
         np.arange(50), np.full(50, 80), np.full(50, 60), size=(60, 60), augment=still, normalization=PLAIN
     )
     matrix = todo.source_from_output
@@ -106,10 +106,10 @@ def assert_share(fired: np.ndarray, p: float) -> None:
 
 @pytest.mark.parametrize("name", [*SPREADS, *LOG_SPREADS])
 def test_each_change_happens_as_often_as_it_should_and_spreads_over_its_range(
-    draws: transforms.Draws, name: str
+    draws: augment_transforms.Draws, name: str
 ) -> None:
-    amounts = transforms.amounts(draws, EVERYTHING)[name]
-    fired = amounts != transforms.NEUTRAL[name]
+    amounts = augment_transforms.amounts(draws, EVERYTHING)[name]
+    fired = amounts != augment_transforms.NEUTRAL[name]
     assert_share(fired, 0.75)
     if name in SPREADS:
         assert_uniform(amounts[fired], *SPREADS[name])
@@ -117,32 +117,32 @@ def test_each_change_happens_as_often_as_it_should_and_spreads_over_its_range(
         assert_uniform(np.log(amounts[fired]), *np.log(LOG_SPREADS[name]))
 
 
-def test_flips_inversions_bits_places_and_crops_are_spread_as_they_should(draws: transforms.Draws) -> None:
-    amounts = transforms.amounts(draws, EVERYTHING)
+def test_flips_inversions_bits_places_and_crops_are_spread_as_they_should(draws: augment_transforms.Draws) -> None:
+    amounts = augment_transforms.amounts(draws, EVERYTHING)
     assert_share(amounts["flip"], 0.5)
     assert_share(amounts["invert"], 0.25)
     for bits in (1, 2, 3):  # a fourth of those that fire drops none
         assert_share(amounts["posterize"] == bits, 0.75 / 4)
-    assert_uniform(np.linalg.det(transforms.random_crop(draws, 0.75)), 0.75, 1)
+    assert_uniform(np.linalg.det(augment_transforms.random_crop(draws, 0.75)), 0.75, 1)
     for name in ("presize_x", "presize_y", "zoom_x", "zoom_y", "crop_x", "crop_y"):
         assert_uniform(draws[name], 0, 1)
 
 
-def test_draws_do_not_go_together(draws: transforms.Draws) -> None:
+def test_draws_do_not_go_together(draws: augment_transforms.Draws) -> None:
     correlations = np.corrcoef(np.stack(list(draws.values()))) - np.eye(len(draws))
     assert abs(correlations).max() < 6 / np.sqrt(COUNT)
 
 
 def test_a_crop_stays_on_the_canvas() -> None:
-    draws = {name: np.random.default_rng(0).random(1000) for name in transforms.DRAWS}
-    crops = transforms.random_crop(draws, 0.5)
+    draws = {name: np.random.default_rng(0).random(1000) for name in augment_transforms.DRAWS}
+    crops = augment_transforms.random_crop(draws, 0.5)
     corners = np.stack([crops @ [s, t, 1.0] for s in (-1, 1) for t in (-1, 1)])
     assert abs(corners[..., :2]).max() <= 1 + 1e-12
 
 
-def test_trivial_geometric_makes_one_change_a_image_or_none_all_equally_often(draws: transforms.Draws) -> None:
-    amounts = transforms.amounts(draws, TRIVIAL)
-    changed = {name: amounts[name] != neutral for name, neutral in transforms.NEUTRAL.items()}
+def test_trivial_geometric_makes_one_change_a_image_or_none_all_equally_often(draws: augment_transforms.Draws) -> None:
+    amounts = augment_transforms.amounts(draws, TRIVIAL)
+    changed = {name: amounts[name] != neutral for name, neutral in augment_transforms.NEUTRAL.items()}
     happening = ("rotate", "brightness", "solarize", "posterize", "shear_x", "shear_y", "translate_x", "translate_y")
     assert set(TRIVIAL.changes) == set(happening)
     assert (sum(changed.values()) <= 1).all()
@@ -152,11 +152,11 @@ def test_trivial_geometric_makes_one_change_a_image_or_none_all_equally_often(dr
         assert_share(fired, share)
 
 
-def test_mult_scales_rotation_warp_shear_translation_lighting_and_gamma(draws: transforms.Draws) -> None:
+def test_mult_scales_rotation_warp_shear_translation_lighting_and_gamma(draws: augment_transforms.Draws) -> None:
     given = {"rotate_deg": 20, "warp": 0.1, "shear_deg": 5, "translate": 0.1, "brightness": 0.2, "contrast": 0.2,
              "gamma": 0.5}  # fmt: skip
-    scaled = transforms.amounts(draws, Augment(**given, mult=2))
-    doubled = transforms.amounts(draws, Augment(**{name: 2 * amount for name, amount in given.items()}))
+    scaled = augment_transforms.amounts(draws, Augment(**given, mult=2))
+    doubled = augment_transforms.amounts(draws, Augment(**{name: 2 * amount for name, amount in given.items()}))
     assert all((scaled[name] == doubled[name]).all() for name in scaled)
 
 
@@ -171,5 +171,5 @@ def test_impossible_settings_are_refused_by_name(wrong: dict) -> None:
 
 
 def test_white_stays_white_where_nothing_is_solarized_however_strong_the_contrast() -> None:
-    _, todo = transforms.draws(np.arange(1000), Augment(brightness=0, contrast=0.9), 0, 0, 0)
-    assert (np.diff(transforms.changed_values(todo), axis=1) >= 0).all()
+    _, todo = augment_transforms.draws(np.arange(1000), Augment(brightness=0, contrast=0.9), 0, 0, 0)
+    assert (np.diff(augment_transforms.changed_values(todo), axis=1) >= 0).all()

@@ -11,7 +11,7 @@ import pytest
 
 from fastpets import Loader
 
-WORKER = Path(__file__).parent / "distributed_worker.py"
+WORKER = Path(__file__).parent.parent / "distributed_worker.py"
 EPOCHS = 2
 
 

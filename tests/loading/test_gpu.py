@@ -23,7 +23,7 @@ from fastpets.data.sources import from_folder
 from tests.devices import DEVICES
 from tests.epochs import pixels_by_id, same
 from tests.images import drawing, encode
-from tests.test_kernels import SAME, homographies
+from tests.kernels.test_kernels import SAME, homographies
 
 ORIENTATION = 0x0112
 JPEGS: dict[str, Callable[[Image.Image], bytes]] = {

@@ -226,7 +226,7 @@ def test_a_child_process_loads_and_the_parent_goes_on(loader: Loader, method: st
 HALF_USED = """
 import sys
 from pathlib import Path
-from tests.test_leaving import make_loader
+from tests.loading.test_leaving import make_loader
 loader = make_loader(Path(sys.argv[1]))
 list(loader)
 batches = iter(loader)

@@ -57,9 +57,11 @@ def test_validation_is_the_middle_in_the_outputs_proportions_sampled_once_and_no
         left, top = (width - scale * 2 * SIZE) / 2, (height - scale * SIZE) / 2
         matrix = torch.tensor([[scale, 0, left], [0, scale, top], [0, 0, 1]])
         samples, spread = torch.tensor([math.ceil(scale / 2)]), torch.tensor([math.sqrt(max(0, 1 - 0.85 / scale**2))])
-        pixels = reference.warp([image], matrix[None].double(), samples, spread, loader.size)[0].round()
-        mean, std = torch.tensor(loader.mean), torch.tensor(loader.std)
-        step = 1 / 255 / min(loader.std)  # one 8-bit step, where float32 and float64 round to different sides
+        pixels = reference.warp([image], matrix[None].double(), samples, spread, loader.preprocessing.size)[0].round()
+        mean, std = torch.tensor(loader.preprocessing.mean), torch.tensor(loader.preprocessing.std)
+        step = (
+            1 / 255 / min(loader.preprocessing.std)
+        )  # one 8-bit step, where float32 and float64 round to different sides
         assert ((pixels / 255 - mean) / std - found[i].permute(1, 2, 0)).abs().max() <= step * 1.001
 
 

@@ -117,7 +117,7 @@ IN_A_CHILD = """
 import json, sys
 from pathlib import Path
 import torch
-from tests.test_resume import epochs, make_loader
+from tests.loading.test_resume import epochs, make_loader
 folder = Path(sys.argv[1])
 for sampler, file in zip(sys.argv[2::2], map(Path, sys.argv[3::2]), strict=True):
     states = json.loads(file.read_text()) if file.suffix == ".json" else torch.load(file, weights_only=True)

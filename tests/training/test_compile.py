@@ -7,7 +7,7 @@ import torch
 
 from fastpets.training.options import TrainingOptions
 from fastpets.training.train_step import TrainStep
-from tests.test_stepper import CPU, batch, tiny_model
+from tests.training.test_train_step import CPU, batch, tiny_model
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")

@@ -18,7 +18,7 @@ from fastpets.errors import FastpetsError
 from fastpets.training import distributed
 from tests.training_worker import train
 
-WORKER = Path(__file__).parent / "training_worker.py"
+WORKER = Path(__file__).parent.parent / "training_worker.py"
 
 
 def torchrun(num_processes: int, *arguments: object) -> subprocess.CompletedProcess[str]:

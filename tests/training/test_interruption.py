@@ -16,7 +16,7 @@ import pytest
 
 import fastpets
 from fastpets import Loader
-from tests.test_leaving import make_loader, nothing_left_behind, own_threads
+from tests.loading.test_leaving import make_loader, nothing_left_behind, own_threads
 
 Line = tuple[str, int]  # file and number
 
@@ -63,7 +63,7 @@ def test_an_interrupt_at_any_line(make_folder: Callable[..., Path]) -> None:
 IN_A_CHILD = """
 import signal, sys
 from pathlib import Path
-from tests.test_leaving import make_loader, nothing_left_behind
+from tests.loading.test_leaving import make_loader, nothing_left_behind
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a parent in the background turns off
 loader = make_loader(Path(sys.argv[1]))
 list(loader)

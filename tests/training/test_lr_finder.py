@@ -18,7 +18,7 @@ from fastpets.training.learner import Learner
 from fastpets.training.lr_finder import RateCurve
 from fastpets.training.options import TrainingOptions
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "fastai_schedule.json").read_text())["curves"]
+GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "fastai_schedule.json").read_text())["curves"]
 
 
 def curve_of(losses: list[float | None]) -> RateCurve:

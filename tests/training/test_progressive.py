@@ -30,7 +30,7 @@ def test_what_a_cache_keeps_serves_smaller_sizes_with_the_uncached_pixels(make_f
     loader.resize((6, 10))
     images = next(iter(loader)).images
     uncached = fastpets.Loader(folder, size=(6, 10))
-    uncached.shrunk_for = (8, 8)
+    uncached.shrink_for = (8, 8)
     assert torch.equal(images, next(iter(uncached)).images)
     uncached.resize((6, 10))
     assert (images - next(iter(uncached)).images).abs().mean() < 0.2  # sampled from what is shrunk otherwise

@@ -12,7 +12,7 @@ from fastpets.errors import FastpetsError
 from fastpets.training.phases import Phase, fine_tune_phases, parse_rate, parse_schedule
 from fastpets.training.schedule import group_rates, one_cycle
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "fastai_schedule.json").read_text())
+GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "fastai_schedule.json").read_text())
 
 
 def cosine(start: float, end: float, position: float) -> float:
