@@ -1,6 +1,12 @@
-"""DALI: the graph that decodes batches of encoded images, and the stream that keeps it busy.
+"""Decoding by NVIDIA DALI. Decoded images depend on the encoded bytes alone; nothing random happens here.
 
-Pure functions of what they are fed: nothing random happens here. One of the two DALI wheels is needed, by CUDA version.
+In reading order:
+
+    parse.py    checks encoded bytes before they go to DALI, which crashes on some that are no image
+    graphs.py   the DALI graph: encoded bytes to RGB images
+    stream.py   feeds batches to a pipeline and takes decoded ones, in order
+
+Importing this package requires one of the two DALI wheels, for CUDA 13 or 12, with or without a GPU.
 """
 
 try:
@@ -8,13 +14,13 @@ try:
     import nvidia.nvimgcodec  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        "fastpets needs NVIDIA DALI, whose wheels are one for each CUDA version: "
-        "pip install 'fastpets[cuda13]', or 'fastpets[cuda12]' where the driver is for CUDA 12; not both. "
-        "Either also works without a GPU"
+        "fastpets needs NVIDIA DALI, which has a wheel for each CUDA version. In a clone of fastpets, run "
+        "pip install '.[cuda13]', or '.[cuda12]' if the GPU's driver is for CUDA 12, not both; "
+        "without a GPU either works"
     ) from error
 
-from fastpets.pipelines.graphs import decoded_images
+from fastpets.pipelines.graphs import decode_pipeline
 from fastpets.pipelines.parse import Unparsable, parse
 from fastpets.pipelines.stream import Encoded, Stream, undecodable
 
-__all__ = ["Encoded", "Stream", "Unparsable", "decoded_images", "parse", "undecodable"]
+__all__ = ["Encoded", "Stream", "Unparsable", "decode_pipeline", "parse", "undecodable"]

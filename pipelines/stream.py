@@ -1,22 +1,29 @@
-"""Batches through one DALI pipeline: decoded ahead of their consumption, delivered in order."""
+"""Decodes batches ahead of their consumption in a DALI pipeline, and delivers them in order."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from fastpets.pipelines.graphs import decoded_images
+from fastpets.pipelines.graphs import decode_pipeline
 
 Encoded = Sequence[np.ndarray]  # a batch of encoded images, each 1-D uint8
 
 
 class Stream:
-    """A pipeline at work on batches, the first of which it is made with; their number is how far it runs ahead.
+    """A running DALI pipeline: `put` adds a batch of encoded images, `take` returns the oldest one decoded.
 
-    `device` is "cpu" or "gpu", `device_id` None or the GPU's number, `hw_decoder_load` the share of a batch (0-1) that
-    the GPU's JPEG engine takes, if it has one: none by default, as on H100 it was reported to ignore the order of
-    streams (pytorch/torchcodec pull request 1634). DALI takes its first batches in one go, as many as
-    its queue is deep, and later ones singly; a batch must stay alive until its images have been taken.
+    DALI fills its prefetch queue at once, so the first batches are arguments of the constructor, and their number is
+    the depth of the queue. Arrays of a batch are not copied: they must stay alive until its images have been taken.
+
+    Args:
+        first: the first batches.
+        batch_size: the most images in a batch.
+        num_threads: threads that decode on the CPU.
+        device: "cpu" or "gpu".
+        device_id: the GPU's number, or None on the CPU.
+        hw_decoder_load: fraction of a batch, 0-1, for the GPU's JPEG engine, if it has one. By default none, as on
+            H100 it was reported to ignore the order of streams (pytorch/torchcodec pull request 1634).
     """
 
     def __init__(
@@ -29,8 +36,9 @@ class Stream:
         device_id: int | None,
         hw_decoder_load: float = 0.0,
     ) -> None:
-        self._order = {} if device == "cpu" else {"stream": -1}  # they are synchronized with the host already
-        self._pipeline = decoded_images(
+        # On a GPU images are complete when taken: -1 requests no further synchronisation.
+        self._dlpack_options = {} if device == "cpu" else {"stream": -1}
+        self._pipeline = decode_pipeline(
             device=device,
             hw_decoder_load=hw_decoder_load,
             batch_size=batch_size,
@@ -44,23 +52,23 @@ class Stream:
         self._pipeline.schedule_run()
 
     def put(self, encoded: Encoded) -> None:
-        """Adds a batch behind those under way."""
+        """Schedules a batch after those in flight."""
         self._pipeline.feed_input("encoded", encoded)
         self._pipeline.schedule_run()
 
     def take(self) -> list[Any]:
-        """The images of the oldest batch under way, each a DLPack capsule, which hands them on without a copy.
+        """The images (H, W, 3) uint8 of the oldest batch in flight, as DLPack capsules, without a copy.
 
-        They stay valid as long as somebody holds them (a promise of the dynamic executor alone). Raises RuntimeError
-        if an image of the batch does not decode; the stream is then of no further use.
+        Images stay valid as long as they are referenced, which only DALI's dynamic executor guarantees. Raises
+        RuntimeError if an image of the batch does not decode; the stream is then unusable.
         """
         (images,) = self._pipeline.share_outputs()
         self._pipeline.release_outputs()
-        return [image.__dlpack__(**self._order) for image in images]
+        return [image.__dlpack__(**self._dlpack_options) for image in images]
 
 
 def undecodable(encoded: Encoded, *, device: str, device_id: int | None) -> list[int]:
-    """The positions of the encoded images that do not decode, each tried in a pipeline of its own."""
+    """Positions of the encoded images that do not decode. Tries each in a pipeline of its own."""
     culprits = []
     for position, image in enumerate(encoded):
         try:
