@@ -1,13 +1,22 @@
-"""From decoded images to what a model takes, in one pass: on a GPU by Triton, on a CPU by numba."""
+"""Kernels that turn decoded images into a model's input in one pass, for CPUs (numba) and NVIDIA GPUs (Triton).
+
+This module chooses the kernel by the images' device, and checks shapes and types. In reading order:
+
+    reference.py    the specification, in plain torch and float64; tests compare the kernels with it
+    warp_cpu.py     the warp on a CPU
+    warp_triton.py  the warp on a GPU
+    shrink_cpu.py   shrinking large images on a CPU
+    memory.py       images packed into one block of memory, and copies to a device
+"""
 
 from collections.abc import Sequence
 
 import torch
 
 from fastpets.kernels import reference
-from fastpets.kernels.memory import Packed, moved
+from fastpets.kernels.memory import PackedImages, to_device
 
-__all__ = ["BORDERS", "DTYPES", "Packed", "moved", "shrink", "warp"]
+__all__ = ["BORDERS", "DTYPES", "PackedImages", "shrink", "to_device", "warp"]
 
 BORDERS = ("reflect", "border", "zeros")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.uint8)
@@ -22,14 +31,21 @@ def warp(
     out: torch.Tensor,
     borders: str = "reflect",
 ) -> torch.Tensor:
-    """Each image seen through its matrix, its values replaced by its table's; what that means, `reference` says.
+    """Warps each image by its matrix and looks the result up in its lookup tables (LUTs), as `reference` specifies.
 
-    B images (H, W, 3) uint8, contiguous, each of its own size, one by one or `Packed`; source_from_output (B, 3, 3)
-    float32; samples k (B,) int32, at least 1, for the mean of k x k, on a grid over the middle `spread` (B,) float32 of
-    each side of the output pixel; luts (B, 3, 256) and out (B, H, W, 3) of one type: float32, float16, bfloat16 or
-    uint8. The mean is rounded to the nearest 8-bit value, ties to even, then looked up. Images and out lie on one
-    device, the rest on the CPU. Returns out as (B, 3, H, W), in channels_last layout. Raises ValueError on other shapes
-    and types.
+    An output pixel is the mean of k x k bilinear samples of the image, rounded to the nearest 8-bit value (ties to
+    even), then looked up in its channel's LUT. Images and `out` lie on one device, all else on the CPU.
+
+    Args:
+        images: B of (H, W, 3) uint8, contiguous, each of its own size; a sequence of tensors or `PackedImages`.
+        source_from_output: (B, 3, 3) float32, homographies from output pixels to image pixels.
+        samples: (B,) int32, at least 1: k.
+        spread: (B,) float32, 0-1: side of the centred grid of samples, as a fraction of the output pixel's side.
+        luts: (B, 3, 256) of out's type.
+        out: (B, H, W, 3) float32, float16, bfloat16 or uint8, contiguous; overwritten.
+        borders: what lies beyond an image: "reflect", "border" or "zeros".
+
+    Returns `out` as (B, 3, H, W) in channels_last memory format. Raises ValueError for other shapes, types or borders.
     """
     _check(images, source_from_output, samples, spread, luts, out, borders)
     if out.device.type == "cpu":
@@ -44,9 +60,9 @@ def warp(
 
 
 def shrink(image: torch.Tensor, by_height: int, by_width: int) -> torch.Tensor:
-    """An image (H, W, 3) uint8 at (H // by_height, W // by_width): the rounded mean of each block of pixels.
+    """Shrinks an image (H, W, 3) uint8 to (H // by_height, W // by_width, 3): the rounded mean of each block of pixels.
 
-    What is left at the right and at the bottom, less than a block, is cut off. On the image's device.
+    Incomplete blocks at the right and at the bottom are cut off. Runs on the image's device.
     """
     if image.device.type == "cpu":
         from fastpets.kernels import shrink_cpu
@@ -65,7 +81,7 @@ def _check(
     borders: str,
 ) -> None:
     num_images = len(images)
-    for image in [] if isinstance(images, Packed) else images:
+    for image in [] if isinstance(images, PackedImages) else images:
         if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.is_contiguous():
             raise ValueError(f"an image: {_described(image)}, expected contiguous uint8 (H, W, 3)")
         if 0 in image.shape or image.numel() >= 2**31:

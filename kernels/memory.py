@@ -1,4 +1,4 @@
-"""Where a batch's images lie, and how what a GPU needs gets there."""
+"""Images packed into one block of memory, and copies to a device."""
 
 from collections.abc import Sequence
 from typing import Any, overload
@@ -7,11 +7,16 @@ import numpy as np
 import torch
 
 
-class Packed(Sequence[torch.Tensor]):
-    """B images (H, W, 3) uint8 of the sizes (B, 2), which begin at `starts` (B,) in one block of memory (bytes,).
+class PackedImages(Sequence[torch.Tensor]):
+    """A sequence of B images (H, W, 3) uint8 in one block of memory.
 
-    A view of one costs 3 us, and is made for who asks for it; the GPU's kernel wants no more than the places of all.
-    Raises ValueError for an image without pixels, or beyond the block.
+    Views are created on access, as each costs 3 us and the GPU kernel needs addresses only. Raises ValueError for an
+    image without pixels, or outside the block.
+
+    Args:
+        block: (num_bytes,) uint8.
+        starts: (B,) int64, the image's first byte in the block.
+        sizes: (B, 2), height and width.
     """
 
     def __init__(self, block: torch.Tensor, starts: np.ndarray, sizes: np.ndarray) -> None:
@@ -24,28 +29,30 @@ class Packed(Sequence[torch.Tensor]):
         return len(self.starts)
 
     @overload
-    def __getitem__(self, which: int) -> torch.Tensor: ...
+    def __getitem__(self, index: int) -> torch.Tensor: ...
     @overload
-    def __getitem__(self, which: slice) -> "Packed": ...
-    def __getitem__(self, which: Any) -> Any:
-        if isinstance(which, slice):
-            return Packed(self.block, self.starts[which], self.sizes[which])
-        height, width = self.sizes[which].tolist()
-        start = int(self.starts[which])
+    def __getitem__(self, index: slice) -> "PackedImages": ...
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return PackedImages(self.block, self.starts[index], self.sizes[index])
+        height, width = self.sizes[index].tolist()
+        start = int(self.starts[index])
         return self.block[start : start + 3 * height * width].view(height, width, 3)
 
 
-def places(images: Sequence[torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
-    """Addresses (B,) and sizes (B, 2), int64, of images that lie in memory without gaps."""
-    if isinstance(images, Packed):
+def addresses_and_sizes(images: Sequence[torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
+    """Addresses (B,) int64 and heights and widths (B, 2) of contiguous images."""
+    if isinstance(images, PackedImages):
         return images.block.data_ptr() + images.starts, images.sizes
     addresses = np.array([image.data_ptr() for image in images], np.int64)
     return addresses, np.array([length for image in images for length in image.shape]).reshape(-1, 3)[:, :2]
 
 
-def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The tensor on the device, without waiting for it. A copy from the CPU goes through pinned memory, which is let go
-    at once: torch hands it out again only when the stream has passed the copy."""
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copies a tensor to a device asynchronously, from the CPU through pinned memory.
+
+    The pinned memory is freed at once: torch's allocator reuses it only after the stream has completed the copy.
+    """
     if device.type == "cuda" and not tensor.is_cuda:
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
