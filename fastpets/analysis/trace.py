@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from fastpets.augment.transforms import NEUTRAL, draws
+from fastpets.augment.random_parameters import NEUTRAL, draw_parameters
 from fastpets.data import storage
 from fastpets.data.headers import PILLOW
 from fastpets.errors import FastpetsError, one_line
@@ -89,15 +89,14 @@ def drawn(train: Loader, i: int) -> Iterator[str]:
     """What of the augmentation item `i` undergoes in the first epoch, in words."""
     if train.augment is None:
         return
-    u, todo = draws(np.array([i]), train.augment, train.position.seed, 0, 0)
-    area = train.augment.min_scale + float(u["crop_scale"][0]) * (1 - train.augment.min_scale)
-    yield f"crop of {area:.0%} of the canvas"
+    parameters = draw_parameters(np.array([i]), train.augment, seed=train.position.seed, epoch=0)
+    yield f"crop of {parameters.crop_scale[0]:.0%} of the canvas"
     for name in ("flip", "invert"):
-        if todo[name][0]:
+        if getattr(parameters, name)[0]:
             yield name
-    for name, neutral in NEUTRAL.items():
-        if name in train.augment.changes and todo[name][0] != neutral:
-            yield f"{name} {todo[name][0]:.3g}"
+    for name in train.augment.ops:
+        if (value := getattr(parameters, name)[0]) != getattr(NEUTRAL, name)[0]:
+            yield f"{name} {value:.3g}"
 
 
 def outline(matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:

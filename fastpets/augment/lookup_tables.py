@@ -1,65 +1,70 @@
-"""What becomes of a single value: each function takes values (B, 256) on a scale from 0 to 1, or (1, 256) that are all
-samples', and an amount (B,) of its own for each sample, and gives values again. One after the other they make a
-image's table.
+"""Tone adjustments composed into one 256-entry lookup table per channel.
+
+A lookup table (LUT) maps every 8-bit value to an output value. Each adjustment takes LUTs (B, 256) float64, 0-1, or
+(1, 256) that all images share, and a parameter (B,), one for each image, and returns the adjusted LUTs. At the end
+`normalize` or `to_uint8` converts them to the output's type, (B, 3, 256).
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
+IDENTITY = np.arange(256)[None] / 255  # (1, 256)
 
-def brightness_and_contrast(values: np.ndarray, brightness: np.ndarray, contrast: np.ndarray) -> np.ndarray:
-    """fastai's: both act on a value's logit; brightness (0-1, neutral 0.5) adds its own, contrast multiplies.
 
-    The clamp of the logit moves 0 and 1 by 1e-7, here as there.
+def brightness_and_contrast(luts: np.ndarray, brightness: np.ndarray, contrast: np.ndarray) -> np.ndarray:
+    """Adjusts in logit space, as fastai does: sigmoid(contrast * (logit(value) + logit(brightness))).
+
+    Brightness lies between 0 and 1; 0.5 changes nothing. Contrast is a factor. The clamp of `logit` moves 0 and 1 by
+    1e-7, as in fastai.
     """
-    odds = np.multiply(-contrast[:, None], logit(values) + logit(brightness)[:, None])
-    np.exp(odds, out=odds)  # in place: new memory for a batch's values would take longer than what is done to them
+    odds = np.multiply(-contrast[:, None], logit(luts) + logit(brightness)[:, None])
+    np.exp(odds, out=odds)  # in place: allocating memory for a batch's LUTs takes longer than the arithmetic
     odds += 1
     return np.reciprocal(odds, out=odds)
 
 
 def logit(value: np.ndarray) -> np.ndarray:
-    """Log odds, of values kept 1e-7 away from 0 and 1 as in fastai."""
+    """Log odds of values clamped to [1e-7, 1 - 1e-7], as in fastai."""
     value = np.clip(value, 1e-7, 1 - 1e-7)
     return np.log(value / (1 - value))
 
 
-def gamma(values: np.ndarray, exponent: np.ndarray) -> np.ndarray:
-    """Raised to a power: below 1 brightens, above 1 darkens."""
-    return values ** exponent[:, None] if (exponent != 1).any() else values
+def gamma(luts: np.ndarray, exponent: np.ndarray) -> np.ndarray:
+    """Raises values to a power: an exponent below 1 brightens, one above 1 darkens."""
+    return luts ** exponent[:, None] if (exponent != 1).any() else luts
 
 
-def solarize(values: np.ndarray, threshold: np.ndarray) -> np.ndarray:
-    """The values from a threshold on turned into their negatives."""
+def solarize(luts: np.ndarray, threshold: np.ndarray) -> np.ndarray:
+    """Inverts values from a threshold on; inf changes nothing."""
     if (threshold == np.inf).all():
-        return values
-    return np.where(values >= threshold[:, None], 1 - values, values)
+        return luts
+    return np.where(luts >= threshold[:, None], 1 - luts, luts)
 
 
-def posterize(values: np.ndarray, bits: np.ndarray) -> np.ndarray:
-    """Without the lowest of their eight bits, `bits` (0-7) of them; as it is where that is none."""
+def posterize(luts: np.ndarray, bits: np.ndarray) -> np.ndarray:
+    """Rounds values to 8 bits and clears the lowest `bits` (0-7) of them; 0 leaves values as they are, unrounded."""
     if not bits.any():
-        return values
+        return luts
     step = 2 ** bits[:, None]
-    return np.where(step > 1, np.floor(np.round(255 * values) / step) * step / 255, values)
+    return np.where(step > 1, np.floor(np.round(255 * luts) / step) * step / 255, luts)
 
 
-def invert(values: np.ndarray, inverted: np.ndarray) -> np.ndarray:
-    """The negative where `inverted` is true."""
-    return np.where(inverted[:, None], 1 - values, values) if inverted.any() else values
+def invert(luts: np.ndarray, inverted: np.ndarray) -> np.ndarray:
+    """Inverts values of images for which `inverted` is true."""
+    return np.where(inverted[:, None], 1 - luts, luts) if inverted.any() else luts
 
 
-def normalized(values: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """As each of the model's three channels wants them: luts (B, 3, 256) float32."""
-    values = values.astype(np.float32)
-    luts = np.empty((3, *values.shape), np.float32)
-    for table, center, deviation in zip(luts, mean, std, strict=True):
-        np.subtract(values, np.float32(center), out=table)
-        table /= np.float32(deviation)
-    return luts.swapaxes(0, 1)
+def normalize(luts: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """(luts - mean) / std for each of three channels: (B, 3, 256) float32, computed in float32."""
+    luts = luts.astype(np.float32)
+    by_channel = np.empty((3, *luts.shape), np.float32)
+    for channel, channel_mean, channel_std in zip(by_channel, mean, std, strict=True):
+        np.subtract(luts, np.float32(channel_mean), out=channel)
+        channel /= np.float32(channel_std)
+    return by_channel.swapaxes(0, 1)
 
 
-def eight_bit(values: np.ndarray) -> np.ndarray:
-    """Rounded to 0-255 and equal for all channels: luts (B, 3, 256) uint8."""
-    return np.repeat(np.round(255 * values).astype(np.uint8)[:, None, :], 3, axis=1)
+def to_uint8(luts: np.ndarray) -> np.ndarray:
+    """Rounds values to 0-255, the same for three channels: (B, 3, 256) uint8."""
+    return np.repeat(np.round(255 * luts).astype(np.uint8)[:, None, :], 3, axis=1)

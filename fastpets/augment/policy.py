@@ -1,79 +1,113 @@
-"""Augmentation policies: which changes an image may undergo, how far and how often."""
+"""Augmentation policies: which random transforms training images undergo, how strong and how often."""
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import Literal
 
+from fastpets.errors import InvalidArgumentError
 from fastpets.utils.validation import check_range
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """What a training image may undergo, each sample by draws of its own; the defaults are fastai's.
+    """An augmentation policy. The defaults are those of fastai's `aug_transforms(min_scale=0.75)`.
 
-    Each change happens with probability `affine_p` (geometry) or `lighting_p` (values); with `one_of`, exactly one of
-    those whose amount is not zero happens, or none, all equally likely. `flip_p`, `invert_p` and the crop are apart.
-    Amounts are the largest ones; `mult` scales all but zoom, solarize and posterize.
+    Every image has random parameters of its own. Each operation is applied with probability `p_affine` (geometry) or
+    `p_lighting` (tones), independently of the others; with `one_of`, exactly one of the operations whose maximum is
+    not zero, or none, all equally likely. Flip, inversion and random crop are not counted among these operations.
+
+    Raises InvalidArgumentError for values out of range.
 
     Args:
-        rotate_deg: degrees either way.
-        zoom: factor, at least 1, about a random point.
-        warp: perspective, as the share of half a side by which a corner moves either way.
-        shear_deg: degrees by which upright or level lines lean either way.
-        translate: share of a side by which the image moves either way.
-        min_scale: smallest share of the canvas's area that the random crop keeps.
-        brightness, contrast: as fastai's max_lighting.
-        gamma: the exponent is 1 + gamma at most, 1 / (1 + gamma) at least.
-        solarize: values from 1 - solarize on, at most, become their negatives.
-        posterize: bits dropped.
+        p_flip: probability of a horizontal flip.
+        max_rotate: largest rotation, in degrees, either way.
+        max_zoom: largest zoom factor, at least 1, about a random point.
+        max_warp: largest perspective warp: how far a corner moves, as a fraction of half a side, either way.
+        max_shear: largest shear, in degrees, on either axis and either way.
+        max_translate: largest translation, as a fraction of a side, on either axis and either way.
+        p_affine: probability of rotation, zoom, warp, shear and translation, each.
+        min_scale: smallest area of the random crop, as a fraction of the canvas's area.
+        max_brightness, max_contrast: largest change, 0 to 1, as fastai's `max_lighting`.
+        max_gamma: the exponent lies between 1 / (1 + max_gamma) and 1 + max_gamma.
+        max_solarize: values (0-1) from a threshold on are inverted; the threshold is at least 1 - max_solarize.
+        max_posterize: largest number of bits, of 8, that are dropped.
+        p_invert: probability of inversion.
+        p_lighting: probability of brightness, contrast, gamma, solarize and posterize, each.
+        mult: factor of all maxima but those of zoom, solarize and posterize.
+        one_of: applies at most one operation to an image, as TrivialAugment does.
+        max_lighting: sets both max_brightness and max_contrast.
     """
 
-    flip_p: float = 0.5
-    rotate_deg: float = 10.0
-    zoom: float = 1.1
-    warp: float = 0.2
-    shear_deg: float = 0.0
-    translate: float = 0.0
-    affine_p: float = 0.75
+    p_flip: float = 0.5
+    max_rotate: float = 10.0
+    max_zoom: float = 1.1
+    max_warp: float = 0.2
+    max_shear: float = 0.0
+    max_translate: float = 0.0
+    p_affine: float = 0.75
     min_scale: float = 0.75
-    brightness: float = 0.2
-    contrast: float = 0.2
-    gamma: float = 0.0
-    solarize: float = 0.0
-    posterize: int = 0
-    invert_p: float = 0.0
-    lighting_p: float = 0.75
+    max_brightness: float = 0.2
+    max_contrast: float = 0.2
+    max_gamma: float = 0.0
+    max_solarize: float = 0.0
+    max_posterize: int = 0
+    p_invert: float = 0.0
+    p_lighting: float = 0.75
     mult: float = 1.0
     one_of: bool = False
+    max_lighting: InitVar[float | None] = None
 
-    def __post_init__(self) -> None:
-        for name in ("flip_p", "affine_p", "lighting_p", "invert_p", "solarize"):
+    def __post_init__(self, max_lighting: float | None) -> None:
+        if max_lighting is not None:
+            for name in ("max_brightness", "max_contrast"):
+                object.__setattr__(self, name, max_lighting)  # the dataclass is frozen
+        for name in ("p_flip", "p_affine", "p_lighting", "p_invert", "max_solarize"):
             check_range(f"Augment.{name}", getattr(self, name), 0, 1)
-        for name, low, most in (("zoom", 1, 10), ("min_scale", 0.01, 1), ("posterize", 0, 7), ("mult", 0, 10)):
-            check_range(f"Augment.{name}", getattr(self, name), low, most)
+        unscaled = {"max_zoom": (1, 10), "min_scale": (0.01, 1), "max_posterize": (0, 7), "mult": (0, 10)}
+        for name, (low, high) in unscaled.items():
+            check_range(f"Augment.{name}", getattr(self, name), low, high)
         # Beyond 0.35 the warp alone may put a corner of the canvas behind the perspective's horizon.
-        scaled = {"rotate_deg": 180.0, "warp": 0.35, "shear_deg": 80.0, "translate": 1.0, "gamma": 10.0}
-        for name, high in {**scaled, "brightness": 0.999, "contrast": 0.999}.items():
-            check_range(f"Augment.{name} * mult", getattr(self, name) * self.mult, 0, high)
+        scaled = {"max_rotate": 180.0, "max_warp": 0.35, "max_shear": 80.0, "max_translate": 1.0, "max_gamma": 10.0}
+        for name, most in {**scaled, "max_brightness": 0.999, "max_contrast": 0.999}.items():
+            check_range(f"Augment.{name} * mult", getattr(self, name) * self.mult, 0, most)
 
     @property
-    def changes(self) -> tuple[str, ...]:
-        """The changes whose amounts are not zero."""
-        sided = {"warp": self.warp, "shear": self.shear_deg, "translate": self.translate}
-        single = {"rotate": self.rotate_deg, "zoom": self.zoom - 1, "brightness": self.brightness,
-                  "contrast": self.contrast, "gamma": self.gamma, "solarize": self.solarize,
-                  "posterize": self.posterize}  # fmt: skip
-        names = [f"{name}_{axis}" for name, amount in sided.items() if amount for axis in "xy"]
-        return (*(name for name, amount in single.items() if amount), *names)
+    def ops(self) -> tuple[str, ...]:
+        """The operations whose maximum is not zero, by their names in `RandomParameters`.
+
+        With `one_of` an operation is chosen by its position here, so that the order must not change.
+        """
+        one_parameter = {"rotate": self.max_rotate, "zoom": self.max_zoom - 1, "brightness": self.max_brightness,
+                         "contrast": self.max_contrast, "gamma": self.max_gamma, "solarize": self.max_solarize,
+                         "posterize": self.max_posterize}  # fmt: skip
+        per_axis = {"warp": self.max_warp, "shear": self.max_shear, "translate": self.max_translate}
+        names = [f"{name}_{axis}" for name, most in per_axis.items() if most for axis in "xy"]
+        return (*(name for name, most in one_parameter.items() if most), *names)
 
 
-# `trivial-geometric` picks one change an image, at any strength, as TrivialAugment does (Müller and Hutter, ICCV
-# 2021, from whose wide space the ranges are), but from those alone that are a matrix or a table.
+# "trivial-geometric" applies one operation to an image, at any strength, as TrivialAugment does (Müller and Hutter,
+# ICCV 2021, whose wide ranges these are), but only operations that are a matrix or a lookup table.
 POLICIES = {
     "none": None,
     "fastai": Augment(),
     "trivial-geometric": Augment(
-        one_of=True, rotate_deg=135, shear_deg=44.7, translate=0.14, zoom=1, warp=0, brightness=0.99, contrast=0,
-        solarize=1, posterize=6,
+        one_of=True, max_rotate=135, max_shear=44.7, max_translate=0.14, max_zoom=1, max_warp=0, max_brightness=0.99,
+        max_contrast=0, max_solarize=1, max_posterize=6,
     ),
 }  # fmt: skip
 Policy = Literal["none", "fastai", "trivial-geometric"]
+
+
+def as_policy(augment: bool | str | Augment | None) -> Augment | None:
+    """The policy that a Loader's argument `augment` stands for; None for no augmentation.
+
+    True is the default policy, a string the name of one of POLICIES. Raises InvalidArgumentError for other values.
+    """
+    if isinstance(augment, bool):
+        return Augment() if augment else None
+    if isinstance(augment, str) and augment in POLICIES:
+        return POLICIES[augment]
+    if augment is None or isinstance(augment, Augment):
+        return augment
+    raise InvalidArgumentError(
+        f"augment: {augment!r}, expected an Augment, True, False or one of {', '.join(POLICIES)}"
+    )

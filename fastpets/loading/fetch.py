@@ -135,14 +135,8 @@ def transforms_of(loader: Loader, ids: np.ndarray, occurrences: int | np.ndarray
         ids,
         loader.headers.heights[ids],
         loader.headers.widths[ids],
-        size=loader.preprocessing.size,
+        loader.preprocessing,
         shrink_for=loader.shrink_for,
-        presize=loader.preprocessing.presize,
-        presize_method=loader.preprocessing.presize_method,
-        supersample=loader.preprocessing.supersample,
-        normalization=None
-        if loader.preprocessing.output == "uint8"
-        else (loader.preprocessing.mean, loader.preprocessing.std),
         augment=loader.augment,
         seed=loader.position.seed,
         epoch=epoch,

@@ -11,7 +11,7 @@ from PIL import Image
 
 from fastpets import kernels
 from fastpets.augment.geometry import shrunk_sizes
-from fastpets.augment.policy import Augment
+from fastpets.augment.policy import Augment, as_policy
 from fastpets.augment.preprocessing import IMAGENET_MEAN, IMAGENET_STD, MAX_PIXELS, Preprocessing
 from fastpets.data.headers import ImageHeaders, scan
 from fastpets.data.sources import as_dataset
@@ -125,7 +125,7 @@ class Loader:
         )
         settings.check_numbers(batch_size=batch_size)
         self.shrink_for = self.preprocessing.size
-        self.augment = settings.resolve_augment(augment)
+        self.augment = as_policy(augment)
         trains = self.augment is not None
         self.num_workers = num_workers or num_processors()
         self.device = settings.resolve_device(device)
@@ -216,7 +216,7 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         with Epoch(self, self.position.begin()) as epoch:  # begun with its first batch, as some call iter() to look
             for images, ids, delivered in epoch:
-                labels = kernels.moved(torch.from_numpy(self.dataset.labels[ids]), self.device)
+                labels = kernels.to_device(torch.from_numpy(self.dataset.labels[ids]), self.device)
                 if self.preprocessing.layout == "NHWC":
                     images = images.permute(0, 2, 3, 1)
                 if self.batch_transform is not None:

@@ -5,7 +5,6 @@ from typing import Any
 import torch
 import torch.distributed
 
-from fastpets.augment.policy import POLICIES, Augment
 from fastpets.errors import FastpetsError
 
 THREADS = "batches are made by threads of this process, on the device, ahead of their use; leave it out"
@@ -55,17 +54,6 @@ def resolve_ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
     if not 0 <= rank < world_size:
         raise FastpetsError(f"rank: {rank}, expected 0 to {world_size - 1}, below world_size")
     return rank, world_size
-
-
-def resolve_augment(augment: bool | str | Augment) -> Augment | None:
-    """What training images undergo, or None. Raises FastpetsError for a name that is no policy's."""
-    if isinstance(augment, str):
-        if augment not in POLICIES:
-            raise FastpetsError(
-                f"augment: {augment!r}, expected an Augment, True, False or one of {', '.join(POLICIES)}"
-            )
-        return POLICIES[augment]
-    return (Augment() if augment else None) if isinstance(augment, bool) else augment
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

@@ -221,7 +221,7 @@ def test_a_loader_of_nothing_is_refused(make_folder: Callable[..., Path]) -> Non
 
 def test_augment_takes_settings_of_its_own(make_folder: Callable[..., Path]) -> None:
     dataset = from_folder(make_folder(4))
-    still = Augment(flip_p=0, affine_p=0, lighting_p=0, min_scale=1)
+    still = Augment(p_flip=0, p_affine=0, p_lighting=0, min_scale=1)
     calm = Loader(dataset, size=SIZE, augment=still, shuffle=False, drop_last=False, batch_size=4)
     assert calm.sampler.shuffle is False
     assert Loader(dataset, augment=True).augment == Augment()
