@@ -83,9 +83,9 @@ def _check(
     num_images = len(images)
     for image in [] if isinstance(images, PackedImages) else images:
         if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.is_contiguous():
-            raise ValueError(f"an image: {_described(image)}, expected contiguous uint8 (H, W, 3)")
+            raise ValueError(f"images: {_described(image)}, expected contiguous uint8 (H, W, 3)")
         if 0 in image.shape or image.numel() >= 2**31:
-            raise ValueError(f"an image: {_described(image)}, expected 1 to 2**31 - 1 values")
+            raise ValueError(f"images: {_described(image)}, expected 1 to 2**31 - 1 values each")
     expected = {
         "source_from_output": (source_from_output, torch.float32, (num_images, 3, 3)),
         "samples": (samples, torch.int32, (num_images,)),

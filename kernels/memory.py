@@ -23,7 +23,8 @@ class PackedImages(Sequence[torch.Tensor]):
         self.block, self.starts, self.sizes = block, starts, sizes
         ends = starts + 3 * sizes.astype(np.int64).prod(axis=-1)
         if len(starts) and (sizes.min() < 1 or starts.min() < 0 or ends.max() > block.numel()):
-            raise ValueError(f"images at bytes {starts.min()} to {ends.max()} of a block of {block.numel()}")
+            found = f"images at bytes {starts.min()} to {ends.max()}, the smallest side {sizes.min()}"
+            raise ValueError(f"starts: {found}, expected images with pixels within {block.numel()} bytes")
 
     def __len__(self) -> int:
         return len(self.starts)

@@ -45,11 +45,11 @@ def warp(
     kernel = _kernel(borders)
     bits = BITS[out.element_size()]
     arguments = [each.numpy() for each in (source_from_output, samples, spread, luts.view(bits), out.view(bits))]
-    for image, matrix, k, share, lut, pixels in zip(images, *arguments, strict=True):
+    for image, matrix, k, grid, lut, pixels in zip(images, *arguments, strict=True):
         height, width = image.shape[:2]
         if height == 1 or width == 1:  # the kernel needs a pixel to the right and one below
             image = image.repeat(1 + (height == 1), 1 + (width == 1), 1)
-        kernel(image.numpy().reshape(-1), height, width, matrix, k, share, lut, pixels)
+        kernel(image.numpy().reshape(-1), height, width, matrix, k, grid, lut, pixels)
 
 
 @intrinsic

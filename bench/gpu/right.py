@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 from bench.gpu.part import Part
 
 TESTS = [
-    "tests/test_gpu.py",
-    "tests/test_gpu_training.py",
-    "tests/test_warp_triton.py",
+    "tests/loading/test_gpu.py",
+    "tests/training/test_gpu.py",
+    "tests/kernels/test_warp_triton.py",
 ]  # all that are marked, and no module that needs more
 
 
