@@ -1,4 +1,4 @@
-"""Where a batch's images lie, and how what a GPU needs gets there."""
+"""Images in memory: packed into one block, their addresses, and copies to a device."""
 
 from collections.abc import Sequence
 from typing import Any, overload
@@ -7,45 +7,57 @@ import numpy as np
 import torch
 
 
-class Packed(Sequence[torch.Tensor]):
-    """B images (H, W, 3) uint8 of the sizes (B, 2), which begin at `starts` (B,) in one block of memory (bytes,).
+class PackedImages(Sequence[torch.Tensor]):
+    """A sequence of B images (H, W, 3) uint8 that lie in one block of memory.
 
-    A view of one costs 3 us, and is made for who asks for it; the GPU's kernel wants no more than the places of all.
-    Raises ValueError for an image without pixels, or beyond the block.
+    A view of an image takes 3 us to make and is made only on indexing; the GPU kernel takes `addresses_and_sizes`.
+
+    Args:
+        block: (bytes,) uint8.
+        starts: (B,) int64, the byte of the block at which each image starts.
+        sizes: (B, 2), height and width of each image in pixels.
+
+    Raises ValueError if an image has no pixels or is not within the block.
     """
 
     def __init__(self, block: torch.Tensor, starts: np.ndarray, sizes: np.ndarray) -> None:
         self.block, self.starts, self.sizes = block, starts, sizes
         ends = starts + 3 * sizes.astype(np.int64).prod(axis=-1)
         if len(starts) and (sizes.min() < 1 or starts.min() < 0 or ends.max() > block.numel()):
-            raise ValueError(f"images at bytes {starts.min()} to {ends.max()} of a block of {block.numel()}")
+            raise ValueError(
+                f"images at bytes {starts.min()} to {ends.max()} with sides of at least {sizes.min()} px, "
+                f"expected sides of at least 1 px, within a block of {block.numel()} bytes"
+            )
 
     def __len__(self) -> int:
         return len(self.starts)
 
     @overload
-    def __getitem__(self, which: int) -> torch.Tensor: ...
+    def __getitem__(self, index: int) -> torch.Tensor: ...
     @overload
-    def __getitem__(self, which: slice) -> "Packed": ...
-    def __getitem__(self, which: Any) -> Any:
-        if isinstance(which, slice):
-            return Packed(self.block, self.starts[which], self.sizes[which])
-        height, width = self.sizes[which].tolist()
-        start = int(self.starts[which])
+    def __getitem__(self, index: slice) -> "PackedImages": ...
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return PackedImages(self.block, self.starts[index], self.sizes[index])
+        height, width = self.sizes[index].tolist()
+        start = int(self.starts[index])
         return self.block[start : start + 3 * height * width].view(height, width, 3)
 
 
-def places(images: Sequence[torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
-    """Addresses (B,) and sizes (B, 2), int64, of images that lie in memory without gaps."""
-    if isinstance(images, Packed):
+def addresses_and_sizes(images: Sequence[torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the addresses (B,) int64 and the sizes (B, 2), height and width, of contiguous images (H, W, 3)."""
+    if isinstance(images, PackedImages):
         return images.block.data_ptr() + images.starts, images.sizes
     addresses = np.array([image.data_ptr() for image in images], np.int64)
     return addresses, np.array([length for image in images for length in image.shape]).reshape(-1, 3)[:, :2]
 
 
-def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The tensor on the device, without waiting for it. A copy from the CPU goes through pinned memory, which is let go
-    at once: torch hands it out again only when the stream has passed the copy."""
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Returns the tensor on `device`, without waiting for the copy.
+
+    A copy from the CPU to a GPU is made from pinned memory, which is released on return: torch's allocator does not
+    reuse it before the stream has completed the copy.
+    """
     if device.type == "cuda" and not tensor.is_cuda:
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)

@@ -1,9 +1,9 @@
-"""The warp on a CPU, compiled by numba: sampling, averaging, rounding and the table look-up in one pass over an image.
+"""`warp` on a CPU, compiled by numba: sampling, averaging, rounding and table lookup in one pass over an image.
 
-An image at 224 px takes a thread 0.09 ms for its samples, as often as there are sub-samples, and 0.09 ms for the rest:
-look-ups, and writing float32 (EPYC, Zen 5, AVX-512). For that the loop over samples must vectorise, which it does as
-long as it is a straight line of code whose loads nothing can overlap with: borders are arithmetic, a tap is one 32-bit
-load, and sums lie on the stack. And nothing may wait for memory, which is why each row asks for that of a later one.
+For an image of 224 px a thread takes 0.09 ms for each of the k x k samples, and 0.09 ms for lookups and for writing
+float32 (EPYC, Zen 5, AVX-512). The loop over samples must vectorise for that. It does because it has no branches and
+its loads cannot alias its stores: borders are computed by arithmetic, a pixel is loaded as one 32-bit word, and sums
+are kept on the stack. Memory latency is hidden: each row prefetches the pixels of a later row.
 """
 
 import functools
@@ -17,13 +17,15 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-COLUMNS = 256  # output pixels that are summed on the stack before they are written
-# What is sampled so many rows later is asked for, by one pixel of so many. Slanted rows defeat the hardware's own
-# prefetching: an image that lay in memory, not in a cache, took 0.34 ms instead of 0.18.
+COLUMNS = 256  # output pixels whose sums are kept on the stack before they are written
+# While a row is computed, the samples of the row ROWS_AHEAD below are prefetched, for every COLUMNS_APART-th pixel.
+# The hardware prefetcher fails on slanted rows: without this, an image in memory and in no cache takes 0.34 ms, with it
+# 0.18 ms.
 ROWS_AHEAD, COLUMNS_APART = 4, 8
-# Bits are moved, never computed with, so that the types NumPy and numba lack (bfloat16, float16) come for nothing.
+# Lookup tables and outputs are copied as integers of their width, by bytes per element. No arithmetic is done on them,
+# so bfloat16 and float16, which NumPy or numba lack, need no support.
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
-# Division as IEEE has it, without Python's check; a product may be added without a rounding in between.
+# "numpy": IEEE division, without a check for zero. "contract": permits fused multiply-add.
 COMPILED = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
 f32, i32, u32 = np.float32, np.int32, np.uint32
@@ -39,20 +41,20 @@ def warp(
     out: torch.Tensor,
     borders: str,
 ) -> None:
-    """`kernels.warp` on a CPU, on the calling thread, without the interpreter's lock."""
+    """Implements `kernels.warp` on the calling thread, without holding the GIL."""
     kernel = _kernel(borders)
     bits = BITS[out.element_size()]
     arguments = [each.numpy() for each in (source_from_output, samples, spread, luts.view(bits), out.view(bits))]
-    for image, matrix, k, share, table, pixels in zip(images, *arguments, strict=True):
+    for image, matrix, k, share, lut, pixels in zip(images, *arguments, strict=True):
         height, width = image.shape[:2]
-        if height == 1 or width == 1:  # so that each pixel has one on its right and one below
+        if height == 1 or width == 1:  # the kernel needs a right and a lower neighbour
             image = image.repeat(1 + (height == 1), 1 + (width == 1), 1)
-        kernel(image.numpy().reshape(-1), height, width, matrix, k, share, table, pixels)
+        kernel(image.numpy().reshape(-1), height, width, matrix, k, share, lut, pixels)
 
 
 @intrinsic
 def _load(typing_context: Any, values: Any, index: Any, offset: Any) -> Any:
-    """Four bytes of a uint8 array from any index and an offset on, as an int32: numba would load them one by one."""
+    """Loads four bytes of a uint8 array, from index + offset on, as one int32; numba would emit four loads."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array = context.make_array(signature.args[0])(context, builder, arguments[0])
@@ -66,7 +68,7 @@ def _load(typing_context: Any, values: Any, index: Any, offset: Any) -> Any:
 
 @intrinsic
 def _prefetch(typing_context: Any, values: Any, index: Any) -> Any:
-    """Asks for the part of memory around an array's element at `index`, and waits for nothing."""
+    """Prefetches the cache line of an array's element `index`."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array = context.make_array(signature.args[0])(context, builder, arguments[0])
@@ -82,7 +84,7 @@ def _prefetch(typing_context: Any, values: Any, index: Any) -> Any:
 
 @intrinsic
 def _stack(typing_context: Any, dtype: Any) -> Any:
-    """COLUMNS numbers on the stack, which the compiler knows to overlap with nothing else."""
+    """Returns COLUMNS numbers of `dtype` on the stack, which the compiler knows not to alias other memory."""
     number = dtype.dtype
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -94,10 +96,14 @@ def _stack(typing_context: Any, dtype: Any) -> Any:
 
 
 @numba.njit(forceinline=True, **COMPILED)
-def _bilinear(p: Any, q: Any, s: Any, t: Any, byte: Any, x: Any, y: Any) -> Any:
-    """One channel between four pixels, of which the right ones (q, t) begin one byte later in their words."""
-    upper_left, upper_right = f32(i32((p >> byte) & i32(255))), f32(i32((q >> i32(byte + i32(8))) & i32(255)))
-    lower_left, lower_right = f32(i32((s >> byte) & i32(255))), f32(i32((t >> i32(byte + i32(8))) & i32(255)))
+def _bilinear(p: Any, q: Any, s: Any, t: Any, shift: Any, x: Any, y: Any) -> Any:
+    """Interpolates one channel between the pixels in the words p, q (upper left, right) and s, t (lower left, right).
+
+    `shift` is the channel's first bit in p and s; the right pixels start one byte later in their words. x and y are
+    the distances from the left and the upper pixels, 0-1.
+    """
+    upper_left, upper_right = f32(i32((p >> shift) & i32(255))), f32(i32((q >> i32(shift + i32(8))) & i32(255)))
+    lower_left, lower_right = f32(i32((s >> shift) & i32(255))), f32(i32((t >> i32(shift + i32(8))) & i32(255)))
     upper = upper_left + x * (upper_right - upper_left)
     lower = lower_left + x * (lower_right - lower_left)
     return upper + y * (lower - upper)
@@ -105,13 +111,13 @@ def _bilinear(p: Any, q: Any, s: Any, t: Any, byte: Any, x: Any, y: Any) -> Any:
 
 @functools.cache
 def _kernel(borders: str) -> Callable[..., None]:
-    """The kernel for one way to go on beyond the edges, compiled for each width of type at its first use (0.5 s)."""
+    """Returns the kernel for one kind of borders; numba compiles it for each output width on first use (0.5 s)."""
     reflect, zeros = borders == "reflect", borders == "zeros"
 
     @numba.njit(forceinline=True, **COMPILED)
     def inside(x: Any, length: Any) -> Any:
-        """A coordinate moved to where the image itself has the sample that its continuation would give: nowhere
-        beyond the outermost centres. Comparisons are such that NaN is moved there too."""
+        """Maps a coordinate to the one in the image with the same value, 0.5 to length - 0.5: from the first pixel
+        centre to the last. The comparisons are written such that NaN is mapped into this range, too."""
         if reflect:
             x = abs(x - TWO * length * np.rint(x * (HALF / length)))  # the triangle wave of period 2 * length
         x = x if x > HALF else HALF
@@ -119,12 +125,12 @@ def _kernel(borders: str) -> Callable[..., None]:
 
     @numba.njit(forceinline=True, **COMPILED)
     def coverage(x: Any, length: Any) -> Any:
-        """The share of a sample that lies on the image, where all beyond it is 0."""
+        """The weight, 0-1, of the image in a bilinear sample at x, where all beyond the image is 0."""
         share = min(min(x + HALF, length + HALF - x), ONE)
         return share if share > ZERO else ZERO
 
     @numba.njit(**COMPILED)
-    def kernel(image: Any, height: int, width: int, matrix: Any, k: int, spread: Any, table: Any, out: Any) -> None:
+    def kernel(image: Any, height: int, width: int, matrix: Any, k: int, spread: Any, lut: Any, out: Any) -> None:
         red, green, blue = _stack(f32), _stack(f32), _stack(f32)
         r, g, b = _stack(u32), _stack(u32), _stack(u32)
         h, w, row_bytes = f32(height), f32(width), i32(3 * max(width, 2))
@@ -156,7 +162,7 @@ def _kernel(borders: str) -> Callable[..., None]:
                         x, y = inside(x_free, w) - HALF, inside(y_free, h) - HALF
                         left, upper = min(np.floor(x), last_x), min(np.floor(y), last_y)
                         x, y = x - left, y - upper
-                        # A right pixel is loaded with the byte before it, so that nothing is read beyond the last one.
+                        # A right pixel is loaded from one byte before it, so that no read passes the image's end.
                         i = i32(i32(upper) * row_bytes + i32(left) * i32(3))
                         p, q = _load(image, i, 0), _load(image, i, 2)
                         s, t = _load(image, i, row_bytes), _load(image, i, row_bytes + 2)
@@ -172,8 +178,8 @@ def _kernel(borders: str) -> Callable[..., None]:
                     b[column] = i32(np.rint(blue[column]))
                 line = out[row, start : start + count]
                 for column in range(count):
-                    line[column, 0] = table[0, r[column]]
-                    line[column, 1] = table[1, g[column]]
-                    line[column, 2] = table[2, b[column]]
+                    line[column, 0] = lut[0, r[column]]
+                    line[column, 1] = lut[1, g[column]]
+                    line[column, 2] = lut[2, b[column]]
 
     return kernel

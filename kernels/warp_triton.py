@@ -1,4 +1,4 @@
-"""Warp and look-up on a GPU in one kernel: a whole batch of decoded images, each of its own size, in one launch."""
+"""`warp` on a GPU, in Triton: one launch for a whole batch of images, each of its own size."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -7,12 +7,15 @@ import torch
 import triton
 import triton.language as tl
 
-from fastpets.kernels.memory import moved, places
+from fastpets.kernels.memory import addresses_and_sizes, to_device
 
-# The kernel moves the luts' bits and never computes with them, so float16 and bfloat16 are one kernel.
+# Lookup tables and outputs are copied as integers of their width, by bytes per element. No arithmetic is done on them,
+# so float16 and bfloat16 share one compiled kernel.
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
-TILE = 16  # output pixels; warps of 16 x 2 lanes, as a rotated line of 32 meets more rows of the image
-# Added to a small float32 it rounds that to an integer, ties to even, which the sum's low bits then spell.
+# Side of a block's output tile in pixels. A warp computes 16 x 2 pixels, as 32 x 1 would, when rotated, read more rows
+# of the image.
+TILE = 16
+# Added to a small float32, this rounds it to an integer, ties to even; the integer is in the low bits of the sum.
 ROUND = tl.constexpr(1.5 * 2**23)
 
 
@@ -25,31 +28,29 @@ def warp(
     out: torch.Tensor,
     borders: str,
 ) -> None:
-    """Each image seen through its matrix, rounded to 8 bits and looked up in its luts, written into `out`.
+    """Implements `kernels.warp` on out's device, in the order of its current stream, without waiting.
 
-    images: B of (H, W, 3) uint8, contiguous, on out's device, below 2**31 bytes each; source_from_output (B, 3, 3)
-    float32, samples (B,) int32, k of at least 1, spread (B,) float32 and luts (B, 3, 256), each on the CPU or on that
-    device; out (B, height, width, 3); luts and out contiguous and of one type of 1, 2 or 4 bytes; borders "reflect",
-    "border" or "zeros". Checks none of this: a wrong shape reads foreign memory. Output pixel (i, j) is, in each
-    channel,
+    Arguments are those of `kernels.warp`, and luts and out may have any type of 1, 2 or 4 bytes. Each of
+    source_from_output, samples, spread and luts may be on the CPU or on out's device. Nothing is checked: a wrong shape
+    reads foreign memory. Output pixel (i, j) is, in each channel,
 
-        table[nearest 8-bit value of the mean over s, t < k of bilinear(image, M @ (i + at(s), j + at(t), 1))]
+        lut[nearest 8-bit value of the mean over s, t < k of bilinear(image, M @ (i + at(s), j + at(t), 1))]
 
-    where at(s) = 0.5 + spread * (s - (k - 1) / 2) / k and image pixel p covers [p, p + 1). It is written on out's
-    device, in the order of the current stream; the images must stay as they are until then. Whatever the matrix, NaN
-    included, nothing outside an image is read.
+    where at(s) = 0.5 + spread * (s - (k - 1) / 2) / k and image pixel p covers [p, p + 1). The images must stay
+    unchanged until the kernel has run. No matrix, not even of NaN, causes a read outside an image.
 
-    What 256 images of 224 px must move: 77 MB written in float16 (154 in float32), and each pixel of the region seen
-    once: 39 MB at 1:1, 108 MB from 375 px, 154 MB at 1:2. At 3 TB/s the sums, 116, 185 and 231 MB, take 39, 62 and
-    77 us. Compiled for an H100 the kernel runs about 90 instructions a pixel and 100 more a sub-sample, so issuing them
-    (132 SMs, 4 warps a cycle, 1.7 GHz) takes longer: 85 us for k = 1 and 220 us for k = 2. Derived, not measured.
+    Cost, derived and not measured: 256 images of 224 px write 77 MB in float16 (154 MB in float32) and read each source
+    pixel of the visible region once, 39 MB at 1:1, 108 MB from 375 px, 154 MB at 1:2. In float16 that is 116, 185 and
+    231 MB, which take 39, 62 and 77 us at 3 TB/s. Compiled for an H100, the kernel runs about 90 instructions per pixel
+    and 100 more per sample, and issuing these takes longer: 85 us for k = 1 and 220 us for k = 2 (132 SMs, 4 warps a
+    cycle, 1.7 GHz).
     """
     rows = describe(images, source_from_output, samples, spread, out.device)
-    launch(rows, moved(luts, out.device), out, borders)
+    launch(rows, to_device(luts, out.device), out, borders)
 
 
 def launch(rows: torch.Tensor, luts: torch.Tensor, out: torch.Tensor, borders: str) -> None:
-    """The kernel alone, on images that `describe` has written down: all of it lies on out's device."""
+    """Launches the kernel on the images that `describe` has described; rows and luts are on out's device."""
     batch_size, height, width, _ = out.shape
     bits = BITS[out.element_size()]
     grid = (triton.cdiv(width, TILE), triton.cdiv(height, TILE), batch_size)
@@ -70,23 +71,23 @@ def describe(
     spread: torch.Tensor,
     device: torch.device,
 ) -> torch.Tensor:
-    """A row of 64 bytes for each image, (B, 8) int64, on the device: one copy in place of four.
+    """Returns each image's arguments of the kernel as a row of 64 bytes, (B, 8) int64, on `device`.
 
-    As int64 its address is at 0; as int32 its height, width and k are at 2, 3 and 4; as float32 its matrix is at 5-13
-    and its spread at 14.
+    One tensor takes one copy to the device instead of four. A row has, as int64, the image's address at 0; as int32,
+    its height, width and k at 2, 3 and 4; as float32, its matrix at 5-13 and its spread at 14.
     """
-    addresses, sizes = map(torch.from_numpy, places(images))
+    addresses, sizes = map(torch.from_numpy, addresses_and_sizes(images))
     rows = torch.empty(len(images), 8, dtype=torch.int64)
     rows[:, 0] = addresses
     rows.view(torch.int32)[:, 2:4] = sizes
     _fill(rows, source_from_output, samples, spread)
-    rows = moved(rows, device)
+    rows = to_device(rows, device)
     _fill(rows, source_from_output, samples, spread)
     return rows
 
 
 def _fill(rows: torch.Tensor, source_from_output: torch.Tensor, samples: torch.Tensor, spread: torch.Tensor) -> None:
-    """Writes into the rows what lies on their own device."""
+    """Writes those of the tensors into the rows that are on the rows' device."""
     if samples.device == rows.device:
         rows.view(torch.int32)[:, 4] = samples
     if spread.device == rows.device:
@@ -95,7 +96,7 @@ def _fill(rows: torch.Tensor, source_from_output: torch.Tensor, samples: torch.T
         rows.view(torch.float32)[:, 5:14] = source_from_output.flatten(1)
 
 
-# No variants for sizes that are multiples of 16: they would compile anew for each kind of size and gain nothing.
+# Without do_not_specialize, Triton would compile again for sizes that are multiples of 16, and gain nothing.
 @triton.jit(do_not_specialize=["height", "width"])
 def _warp(
     rows: tl.tensor,
@@ -108,14 +109,14 @@ def _warp(
     borders: tl.constexpr,
     TILE: tl.constexpr,
 ) -> None:
-    """A tile of one image's output, two pixels a lane.
+    """Computes a tile of one image's output, two pixels per lane.
 
-    A lane computes whole pixels, since a point's taps and weights serve three channels: a lane for each value would
-    write in one piece what now takes three stores, but run 190 instructions a sub-sample instead of 100. Lanes beyond
-    the output's edge compute too, from points that are inside like all others, and only write nothing.
+    A lane computes all three channels of a pixel, which share taps and weights. One channel per lane would need one
+    store instead of three, but 190 instructions per sample instead of 100. Lanes beyond the output's edge compute as
+    well, from clamped points like all others; only their stores are masked.
     """
     image = tl.program_id(2)
-    lane = tl.arange(0, TILE * TILE)  # in one dimension: of two, Triton lays a warp along the other one, down 16 rows
+    lane = tl.arange(0, TILE * TILE)  # one-dimensional: of two dimensions, Triton lays a warp down the 16 rows
     column = tl.program_id(0) * TILE + lane % TILE
     row = tl.program_id(1) * TILE + lane // TILE
     pixels = tl.load(rows + 8 * image).to(tl.pointer_type(tl.uint8))
@@ -126,7 +127,7 @@ def _warp(
     xu, xv, x1 = tl.load(matrix), tl.load(matrix + 1), tl.load(matrix + 2)
     yu, yv, y1 = tl.load(matrix + 3), tl.load(matrix + 4), tl.load(matrix + 5)
     wu, wv, w1 = tl.load(matrix + 6), tl.load(matrix + 7), tl.load(matrix + 8)
-    right = tl.where(source_width > 1, 3, 0)  # bytes to the second tap, which is the first again where there is none
+    right = tl.where(source_width > 1, 3, 0)  # bytes to the next tap; 0, the same one, if there is none
     below = tl.where(source_height > 1, 3 * source_width, 0)
     red = tl.full((TILE * TILE,), 0.0, tl.float32)
     green = tl.full((TILE * TILE,), 0.0, tl.float32)
@@ -135,7 +136,7 @@ def _warp(
     step = tl.load(floats + 16 * image + 14) * part
     first = 0.5 - 0.5 * step * (k - 1)
     t = 0
-    while t < k:  # Triton 3.6 interprets no range of a loaded number under NumPy 2.4
+    while t < k:  # not range(k): Triton 3.6's interpreter fails on a loaded bound under NumPy 2.4
         v = row + (first + t * step)
         s = 0
         while s < k:
@@ -153,19 +154,19 @@ def _warp(
             s += 1
         t += 1
     out += image.to(tl.int64) * height * width * 3 + 3 * (row * width + column)
-    table = luts + 768 * image
+    lut = luts + 768 * image
     inside = (row < height) & (column < width)
-    _look_up(red * (part * part), table, out, inside)
-    _look_up(green * (part * part), table + 256, out + 1, inside)
-    _look_up(blue * (part * part), table + 512, out + 2, inside)
+    _look_up(red * (part * part), lut, out, inside)
+    _look_up(green * (part * part), lut + 256, out + 1, inside)
+    _look_up(blue * (part * part), lut + 512, out + 2, inside)
 
 
 @triton.jit
 def _first_tap(x: tl.tensor, size: tl.tensor, borders: tl.constexpr) -> tl.tensor:
-    """Along one axis: the pixel p whose centre is the last before x, and how far x is past that centre, 0-1.
+    """Returns, for one axis, the last pixel p whose centre is not after x, and the distance of x from it, 0-1.
 
-    p and p + 1 lie in the image (p alone, where size is 1) for any x. On a GPU the float clamp turns even NaN into a
-    number, as the maximum of NaN and a number is the number; the integer clamp holds without that.
+    p and p + 1 are in the image (p alone if size is 1) for any x. On a GPU the float clamp maps NaN to a number, as the
+    maximum of NaN and a number is the number; the integer clamp does not depend on that.
     """
     if borders == "reflect":  # the triangle wave of period 2 * size
         periods = x * (0.5 / size) + ROUND - ROUND
@@ -177,7 +178,7 @@ def _first_tap(x: tl.tensor, size: tl.tensor, borders: tl.constexpr) -> tl.tenso
 
 @triton.jit
 def _coverage(x: tl.tensor, size: tl.tensor, borders: tl.constexpr) -> tl.tensor:
-    """Along one axis: the share of a pixel centred at x that the image covers, the rest being zeros."""
+    """Returns, for one axis, the weight, 0-1, of the image in a bilinear sample at x, where all beyond it is 0."""
     if borders == "zeros":
         return tl.minimum(tl.maximum(tl.minimum(x, size - x) + 0.5, 0.0), 1.0)
     else:
@@ -186,29 +187,29 @@ def _coverage(x: tl.tensor, size: tl.tensor, borders: tl.constexpr) -> tl.tensor
 
 @triton.jit
 def _bilinear(tap: tl.tensor, right: tl.tensor, below: tl.tensor, past_x: tl.tensor, past_y: tl.tensor) -> tl.tensor:
-    """The value between four bytes, 0-255."""
+    """Interpolates between the bytes at tap and its neighbours: 0-255."""
     upper = _linear(tap, right, past_x)
     return upper + past_y * (_linear(tap + below, right, past_x) - upper)
 
 
 @triton.jit
 def _linear(tap: tl.tensor, step: tl.tensor, past: tl.tensor) -> tl.tensor:
-    """The value between two bytes. Bytes, as taps are aligned to nothing, and GPUs load words from multiples only."""
+    """Interpolates between two bytes, each loaded by itself: taps are unaligned, and GPUs load aligned words only."""
     first = _byte(tap)
     return (first - 8388608.0) + past * (_byte(tap + step) - first)
 
 
 @triton.jit
 def _byte(tap: tl.tensor) -> tl.tensor:
-    """2**23 plus a byte, set into that float's bits.
+    """Loads a byte as the float 2**23 + byte, by writing it into the float's low bits.
 
-    Converting would take as long as all the rest: 12 a sub-sample, on the unit of the special functions.
+    A sample needs 12 bytes. Converting them takes as long as all else, as it runs on the special function unit.
     """
     return (tl.load(tap).to(tl.int32) | 0x4B000000).to(tl.float32, bitcast=True)
 
 
 @triton.jit
-def _look_up(value: tl.tensor, table: tl.tensor, out: tl.tensor, inside: tl.tensor) -> None:
-    """The table's entry for the nearest integer; the mask keeps whatever comes within the table."""
+def _look_up(value: tl.tensor, lut: tl.tensor, out: tl.tensor, inside: tl.tensor) -> None:
+    """Stores the table's entry for the nearest integer; & 255 keeps any index within the table."""
     index = (value + ROUND).to(tl.int32, bitcast=True) & 255
-    tl.store(out, tl.load(table + index), mask=inside)
+    tl.store(out, tl.load(lut + index), mask=inside)

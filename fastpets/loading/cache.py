@@ -35,21 +35,21 @@ class Cache:
         self.filled = np.zeros(len(sizes), bool)
         _caches.add(self)
 
-    def images(self, ids: np.ndarray, device: torch.device) -> kernels.Packed:
+    def images(self, ids: np.ndarray, device: torch.device) -> kernels.PackedImages:
         """The pixels (H, W, 3) uint8 of images (B,) that are filled, on `device`."""
-        here = kernels.Packed(self.block, self.starts[ids], self.sizes[ids])
+        here = kernels.PackedImages(self.block, self.starts[ids], self.sizes[ids])
         if self.device == device or not len(ids):
             return here
         ends = np.cumsum(num_bytes(here.sizes))
         packed = torch.empty(int(ends[-1]), dtype=torch.uint8, pin_memory=True)
         torch.cat([image.flatten() for image in here], out=packed)
-        return kernels.Packed(kernels.moved(packed, device), ends - num_bytes(here.sizes), here.sizes)
+        return kernels.PackedImages(kernels.to_device(packed, device), ends - num_bytes(here.sizes), here.sizes)
 
     def put(self, ids: Sequence[int], images: Sequence[torch.Tensor]) -> None:
         """Keeps decoded images that are not here yet, as far as there is room."""
         for i, image in zip(ids, images, strict=True):
             if i < self.num_kept and not self.filled[i]:
-                (view,) = kernels.Packed(self.block, self.starts[[i]], self.sizes[[i]])
+                (view,) = kernels.PackedImages(self.block, self.starts[[i]], self.sizes[[i]])
                 if view.device.type == image.device.type == "cpu":
                     np.copyto(view.numpy(), image.numpy())  # torch would wake its own threads for each
                 else:

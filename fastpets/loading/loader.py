@@ -216,7 +216,7 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         with Epoch(self, self.position.begin()) as epoch:  # begun with its first batch, as some call iter() to look
             for images, ids, delivered in epoch:
-                labels = kernels.moved(torch.from_numpy(self.dataset.labels[ids]), self.device)
+                labels = kernels.to_device(torch.from_numpy(self.dataset.labels[ids]), self.device)
                 if self.preprocessing.layout == "NHWC":
                     images = images.permute(0, 2, 3, 1)
                 if self.batch_transform is not None:

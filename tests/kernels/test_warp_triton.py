@@ -1,4 +1,4 @@
-"""The GPU kernel: its pixels against the reference, in Triton's interpreter or on a GPU; and its machine code."""
+"""The GPU kernel equals the reference, in Triton's interpreter and on a GPU, and compiles to efficient machine code."""
 
 import importlib.util
 import re
@@ -21,12 +21,12 @@ from tests.devices import GPU
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 UNIT = 2**-24  # the largest relative error of rounding to float32
-SIZE = (19, 23)  # of the output: two tiles by two, none of them whole
+SIZE = (19, 23)  # of the output: 2 x 2 tiles, three of them incomplete
 
 
 @pytest.fixture(scope="module")
 def interpreted() -> ModuleType:
-    """The kernel's module a second time, for Triton's interpreter: who runs a kernel is settled as its file is read."""
+    """A second copy of the kernel's module, for Triton's interpreter: Triton reads TRITON_INTERPRET on import."""
     spec = importlib.util.spec_from_file_location("warp_interpreted", warp_triton.__file__)
     assert spec is not None
     assert spec.loader is not None
@@ -39,7 +39,7 @@ def interpreted() -> ModuleType:
 
 @pytest.fixture(params=["interpreter", pytest.param("cuda", marks=GPU)])
 def warp(request: pytest.FixtureRequest, interpreted: ModuleType) -> Callable[..., torch.Tensor]:
-    """From images, matrices, factors, luts, an output size and borders, all on the CPU, to the batch."""
+    """Runs the kernel on arguments on the CPU, checks that it writes nothing around its output, and returns that."""
     module, device = (interpreted, "cpu") if request.param == "interpreter" else (warp_triton, "cuda")
 
     def run(images, matrices, factors, luts, size, borders):
@@ -61,7 +61,7 @@ def random_images(sizes: list[tuple[int, int]], generator: torch.Generator) -> l
 
 
 def strong_matrices(sizes: list[tuple[int, int]], size: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
-    """Homographies that show an image turned, skewed, up to 3 times as wide as it is, and some from behind."""
+    """Homographies (B, 3, 3) with rotation, shear, a field of view of up to 3 times the image, and w <= 0 in places."""
     matrices = []
     for height, width in sizes:
         middle = torch.eye(3, dtype=torch.float64)
@@ -76,12 +76,12 @@ def strong_matrices(sizes: list[tuple[int, int]], size: tuple[int, int], generat
 
 
 def permutations(batch_size: int, dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
-    """Tables (B, 3, 256) in which each whole number from 0 to 255 stands once, so that an output tells its index."""
+    """Lookup tables (B, 3, 256) that are permutations of 0-255, so that each output identifies its index."""
     return torch.rand(batch_size, 3, 256, generator=generator).argsort(-1).to(dtype)
 
 
 def indices(out: torch.Tensor, luts: torch.Tensor) -> torch.Tensor:
-    """Where in its table each output stands, to the bit."""
+    """Returns the index of each output in its lookup table; the outputs are exact entries."""
     whole = out.to(torch.uint8)
     assert torch.equal(whole.to(out.dtype), out)
     return reference.look_up(whole, luts.float().argsort(-1))
@@ -90,15 +90,17 @@ def indices(out: torch.Tensor, luts: torch.Tensor) -> torch.Tensor:
 def largest_error(
     images: list[torch.Tensor], matrices: torch.Tensor, factors: torch.Tensor, size: tuple[int, int]
 ) -> torch.Tensor:
-    """How far float32 may take each output's mean from the exact one, (B, *size, 1); infinite behind the horizon.
+    """Bounds the float32 error of each output's mean: (B, *size, 1); infinite where w <= 0.
 
-    Each of u and v is off by at most UNIT * (itself + 5): what is added to a whole number is below 1 and takes five
-    roundings, the sum one. So
-    a row of the matrix, two products and two sums, is off by 4 * UNIT times the sum of its absolute terms, with u + 2
-    and v + 2 for u and v; its quotient by the relative errors of both and 6 UNIT for the reciprocal and the product;
-    folding and clamping add 4 UNIT of the side. The value changes by at most 255 a pixel in x and in y: the coverage
-    changes only where the bilinear value no longer does. Three linear steps, the coverage, the sum of k * k and the
-    division add less than k * k + 24 UNIT.
+    - u and v have an error of at most UNIT * (value + 5): the offset within the pixel is below 1 and takes five
+      roundings, its sum with the whole number one.
+    - A row of the matrix takes two products and two sums: 4 UNIT times the sum of its absolute terms, with u + 2 and
+      v + 2 for u and v.
+    - A quotient has the relative errors of both, and 6 UNIT for the reciprocal and the product.
+    - Reflecting and clamping add 4 UNIT of the side.
+    - The value changes by at most 255 a pixel in x and in y: the coverage changes only where the bilinear value is
+      constant.
+    - Three linear steps, the coverage, the sum of k * k and the division add less than k * k + 24 UNIT.
     """
     errors = []
     samples = factors.tolist(), spreads(len(images)).double()
@@ -123,7 +125,7 @@ def largest_error(
     ids=str,
 )
 @pytest.mark.parametrize("sizes", [[(37, 53)], [(1, 1), (2000, 30), (5, 2)], [(53, 37), (1, 7), (7, 1)]], ids=str)
-def test_an_output_is_its_tables_entry_for_the_exact_value_or_for_the_next_where_float32_cannot_tell(
+def test_outputs_are_lookup_table_entries_of_the_exact_value_within_the_float32_error(
     warp: Callable[..., torch.Tensor], sizes: list[tuple[int, int]], dtype: torch.dtype, borders: str
 ) -> None:
     generator = torch.Generator().manual_seed(len(sizes))
@@ -133,7 +135,7 @@ def test_an_output_is_its_tables_entry_for_the_exact_value_or_for_the_next_where
     found = indices(warp(images, matrices, factors, luts, SIZE, borders), luts)
     exact = reference.warp(images, matrices, factors, spreads(len(sizes)), SIZE, borders)
     error = largest_error(images, matrices, factors, SIZE)
-    certain = (error < 1).expand(exact.shape)  # then both roundings below lie at most a step from the exact one
+    certain = (error < 1).expand(exact.shape)  # both bounds below are then at most one step from the exact value
     assert certain.double().mean() > 0.8
     assert error.median() < 0.05
     fits = ((exact - error).round() <= found) & (found <= (exact + error).round())
@@ -152,7 +154,7 @@ def test_a_shift_by_whole_pixels_equals_a_slice_bit_for_bit(warp: Callable[..., 
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The lowest and highest addresses of the bytes that kernels load in the interpreter, from now on."""
+    """Collects the lowest and highest address of each load of bytes in the interpreter during the test."""
     addresses: list[int] = []
     load = interpreter._interpreter.load
 
@@ -168,12 +170,12 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 7), (7, 1), (5, 2), (37, 53)])
 @pytest.mark.parametrize("borders", ["reflect", "border", "zeros"])
-def test_nothing_around_a_image_is_read_or_shown_whatever_the_matrix(
+def test_nothing_outside_an_image_is_read_for_any_matrix(
     warp: Callable[..., torch.Tensor], loaded: list[int], height: int, width: int, borders: str
 ) -> None:
     memory = torch.full((2 * 3 * height * width + 1001,), 255, dtype=torch.uint8)
     image = memory[501 : 501 + 3 * height * width].view(height, width, 3).fill_(90)  # at an odd address
-    matrices = torch.zeros(7, 3, 3)  # the first makes 0 / 0 of each point
+    matrices = torch.zeros(7, 3, 3)  # the first gives 0 / 0 at each point
     matrices[1:3] = torch.tensor([torch.nan, torch.inf])[:, None, None]
     matrices[3:] = strong_matrices([(height, width)] * 4, SIZE, torch.Generator().manual_seed(1))
     matrices[4, :2] *= 1e30
@@ -182,8 +184,8 @@ def test_nothing_around_a_image_is_read_or_shown_whatever_the_matrix(
     factors = torch.tensor([1, 2, 1, 1, 2, 1, 1], dtype=torch.int32)
     luts = torch.arange(256).expand(7, 3, 256).half()
     out = warp([image] * 7, matrices, factors, luts, SIZE, borders)
-    shown = out[3:]  # older interpreters carry NaN through minimum and maximum, which a GPU does not
-    assert (shown <= 90).all() if borders == "zeros" else (shown == 90).all()
+    finite = out[3:]  # older interpreters propagate NaN through minimum and maximum, a GPU does not
+    assert (finite <= 90).all() if borders == "zeros" else (finite == 90).all()
     first = image.data_ptr()
     assert all(first <= address < first + image.numel() for address in loaded)
 
@@ -208,28 +210,28 @@ def test_the_error_on_a_gpu_is_at_most_twice_that_of_grid_sample_in_float32(bord
         grid = torch.stack([2 * x / (w * image.shape[1]) - 1, 2 * y / (w * image.shape[0]) - 1], dim=-1)
         planes, mode = image.permute(2, 0, 1).float(), reference.PADDING_MODES[borders]
         plain = grid_sample(planes[None], grid[None], padding_mode=mode, align_corners=False)[0].permute(1, 2, 0).cpu()
-        visible = (w > 0.05).cpu()  # nearer the horizon either error is without bound
+        visible = (w > 0.05).cpu()  # as w approaches 0, both errors grow without bound
         beyond_rounding = ((pixels - value).abs() - 0.5)[visible].clamp(min=0)
         assert beyond_rounding.max() <= 2 * (plain - value).abs()[visible].max()
 
 
 @pytest.fixture
 def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[str, dict[str, int]]]:
-    """Compiles the kernel: its layouts, and what a thread takes: registers (REG), bytes of stack and local memory."""
+    """Compiles the kernel; returns its layouts and a thread's registers (REG), bytes of STACK and of LOCAL memory."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
 
     def compile(borders: str, pointer: str, capability: int, **options: int) -> tuple[str, dict[str, int]]:
         pointers = {"rows": "*i64", "integers": "*i32", "floats": "*fp32", "luts": pointer, "out": pointer}
         constants = {"borders": borders, "TILE": warp_triton.TILE}
         signature = pointers | {"height": "i32", "width": "i32"} | dict.fromkeys(constants, "constexpr")
-        aligned = {(place,): [["tt.divisibility", 16]] for place in range(len(pointers))}
+        aligned = {(i,): [["tt.divisibility", 16]] for i in range(len(pointers))}
         source = ASTSource(warp_triton._warp, signature, constants, aligned)
         asm = triton.compile(source, GPUTarget("cuda", capability, 32), {"num_warps": 4, **options}).asm
         cubin = tmp_path / "kernel.cubin"
         cubin.write_bytes(asm["cubin"])
         command = [CUOBJDUMP, "--dump-resource-usage", cubin]
-        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        used = {name: int(count) for name, count in re.findall(r"(REG|STACK|LOCAL):(\d+)", shown)}
+        usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        used = {name: int(count) for name, count in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
         return " ".join(re.findall(r"blocked<.*>", asm["ttgir"])), used
 
     return compile
@@ -238,15 +240,16 @@ def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., t
 @pytest.mark.parametrize("capability", [80, 90, 100])
 @pytest.mark.parametrize("pointer", ["*u8", "*i16", "*i32"])
 @pytest.mark.parametrize("borders", ["reflect", "border", "zeros"])
-def test_a_warp_takes_adjacent_pixels_no_register_spills_and_five_blocks_fit_a_multiprocessor(
+def test_warps_take_adjacent_pixels_no_register_spills_and_five_blocks_fit_a_multiprocessor(
     compiled: Callable[..., tuple[str, dict[str, int]]], borders: str, pointer: str, capability: int
 ) -> None:
     layouts, used = compiled(borders, pointer, capability)
     assert layouts == "blocked<{sizePerThread = [1], threadsPerWarp = [32], warpsPerCTA = [4], order = [0]}>"
     assert (used["STACK"], used["LOCAL"]) == (0, 0)
-    # 65,536 registers over blocks of 128 threads: 96 let 5 blocks be resident, 20 warps with 24 loads under way each.
+    # With 96 registers per thread, 5 blocks of 128 threads fit into 65,536 registers: 20 warps with 24 loads in flight
+    # each.
     assert 32 <= used["REG"] <= 96
 
 
-def test_registers_that_spill_are_seen(compiled: Callable[..., tuple[str, dict[str, int]]]) -> None:
+def test_register_spills_are_detected(compiled: Callable[..., tuple[str, dict[str, int]]]) -> None:
     assert compiled("reflect", "*i16", 90, maxnreg=24)[1]["STACK"] > 0
