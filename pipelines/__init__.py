@@ -1,6 +1,12 @@
-"""DALI: the graph that decodes batches of encoded images, and the stream that keeps it busy.
+"""DALI pipelines: parse encoded images, then decode them in batches. Nothing here is random.
 
-Pure functions of what they are fed: nothing random happens here. One of the two DALI wheels is needed, by CUDA version.
+In reading order:
+
+    parse.py    reads an image's size from its header; refuses bytes that crash the decoder
+    graphs.py   the DALI graph that decodes a batch
+    stream.py   a running pipeline: batches go in ahead of time and come out decoded, in order
+
+Importing this package needs one of the two DALI wheels, chosen by CUDA version.
 """
 
 try:
@@ -8,9 +14,8 @@ try:
     import nvidia.nvimgcodec  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        "fastpets needs NVIDIA DALI, whose wheels are one for each CUDA version: "
-        "pip install 'fastpets[cuda13]', or 'fastpets[cuda12]' where the driver is for CUDA 12; not both. "
-        "Either also works without a GPU"
+        "fastpets needs NVIDIA DALI, which has one wheel per CUDA version. In a clone, run pip install '.[cuda13]', or "
+        "pip install '.[cuda12]' if the driver is for CUDA 12; not both. Either also works without a GPU"
     ) from error
 
 from fastpets.pipelines.graphs import decoded_images

@@ -1,4 +1,4 @@
-"""The DALI graph, on one screen. Its input is an external source, fed by name."""
+"""The DALI graph that decodes images. Its input is an external source, fed by the name "encoded"."""
 
 from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.data_node import DataNode
@@ -6,9 +6,10 @@ from nvidia.dali.data_node import DataNode
 
 @pipeline_def(exec_dynamic=True)
 def decoded_images(*, device: str, hw_decoder_load: float = 0.0) -> DataNode:
-    """encoded (ragged) uint8 -> upright images (H, W, 3) uint8, ragged. `device` is "cpu" or "gpu".
+    """Decodes a batch of encoded images, 1-D uint8, to upright RGB images (H, W, 3) uint8, each of its own size.
 
-    Exact chroma upsampling is what decoding rests on that equals Pillow's and the CPU's.
+    `device`, "cpu" or "gpu", is where images are decoded and returned. `jpeg_fancy_upsampling` interpolates chroma as
+    Pillow does; without it, pixels would equal neither Pillow's nor, on a GPU, the CPU's.
     """
     encoded = fn.external_source(name="encoded", ndim=1, dtype=types.UINT8, no_copy=True)
     return fn.decoders.image(

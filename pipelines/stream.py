@@ -1,4 +1,4 @@
-"""Batches through one DALI pipeline: decoded ahead of their consumption, delivered in order."""
+"""A running DALI pipeline that decodes batches ahead of their use and returns them in order."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,12 +11,20 @@ Encoded = Sequence[np.ndarray]  # a batch of encoded images, each 1-D uint8
 
 
 class Stream:
-    """A pipeline at work on batches, the first of which it is made with; their number is how far it runs ahead.
+    """A queue of batches in decoding: `put` adds an encoded batch, `take` returns the images of the oldest one.
 
-    `device` is "cpu" or "gpu", `device_id` None or the GPU's number, `hw_decoder_load` the share of a batch (0-1) that
-    the GPU's JPEG engine takes, if it has one: none by default, as on H100 it was reported to ignore the order of
-    streams (pytorch/torchcodec pull request 1634). DALI takes its first batches in one go, as many as
-    its queue is deep, and later ones singly; a batch must stay alive until its images have been taken.
+    The arrays of a batch must stay alive until its images are taken.
+
+    Args:
+        first: the first batches. Their number is the pipeline's prefetch depth: DALI takes that many at once before the
+            first result, and one by one afterwards.
+        batch_size: the most images in a batch.
+        num_threads: DALI's threads, which share a batch's images.
+        device: "cpu" or "gpu", where images are decoded and returned.
+        device_id: the GPU's index, or None without one.
+        hw_decoder_load: the share of a batch, 0-1, that a GPU's hardware JPEG decoder takes, if there is one. It is 0
+            by default, as on H100 that decoder was reported to ignore stream order (pytorch/torchcodec pull request
+            1634).
     """
 
     def __init__(
@@ -29,7 +37,8 @@ class Stream:
         device_id: int | None,
         hw_decoder_load: float = 0.0,
     ) -> None:
-        self._order = {} if device == "cpu" else {"stream": -1}  # they are synchronized with the host already
+        # stream=-1 asks DLPack for no synchronization: take() has waited for the images already.
+        self._order = {} if device == "cpu" else {"stream": -1}
         self._pipeline = decoded_images(
             device=device,
             hw_decoder_load=hw_decoder_load,
@@ -44,15 +53,15 @@ class Stream:
         self._pipeline.schedule_run()
 
     def put(self, encoded: Encoded) -> None:
-        """Adds a batch behind those under way."""
+        """Adds a batch to the queue and starts to decode it."""
         self._pipeline.feed_input("encoded", encoded)
         self._pipeline.schedule_run()
 
     def take(self) -> list[Any]:
-        """The images of the oldest batch under way, each a DLPack capsule, which hands them on without a copy.
+        """Waits for the oldest batch and returns its images as DLPack capsules, without a copy.
 
-        They stay valid as long as somebody holds them (a promise of the dynamic executor alone). Raises RuntimeError
-        if an image of the batch does not decode; the stream is then of no further use.
+        An image stays valid while a tensor made from its capsule exists, which only the dynamic executor guarantees.
+        Raises RuntimeError if an image of the batch cannot be decoded; the stream must not be used after that.
         """
         (images,) = self._pipeline.share_outputs()
         self._pipeline.release_outputs()
@@ -60,11 +69,11 @@ class Stream:
 
 
 def undecodable(encoded: Encoded, *, device: str, device_id: int | None) -> list[int]:
-    """The positions of the encoded images that do not decode, each tried in a pipeline of its own."""
-    culprits = []
+    """Returns the batch positions of the images that cannot be decoded, by decoding each in a pipeline of its own."""
+    positions = []
     for position, image in enumerate(encoded):
         try:
             Stream([[image]], batch_size=1, num_threads=1, device=device, device_id=device_id).take()
         except RuntimeError:
-            culprits.append(position)
-    return culprits
+            positions.append(position)
+    return positions

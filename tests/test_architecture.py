@@ -90,8 +90,8 @@ def test_an_import_without_dali_says_what_to_install() -> None:
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     last = child.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError: fastpets needs NVIDIA DALI")
-    assert "'fastpets[cuda13]'" in last
-    assert "'fastpets[cuda12]'" in last
+    assert "pip install '.[cuda13]'" in last
+    assert "pip install '.[cuda12]'" in last
 
 
 def test_data_outside_the_repository_is_found_by_environment_variables_alone() -> None:
