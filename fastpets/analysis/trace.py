@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from fastpets.augment.transforms import NEUTRAL, draws
+from fastpets.augment.transforms import IDENTITY, draws
 from fastpets.data import storage
 from fastpets.data.headers import PILLOW
 from fastpets.errors import FastpetsError, one_line
@@ -95,7 +95,7 @@ def drawn(train: Loader, i: int) -> Iterator[str]:
     for name in ("flip", "invert"):
         if todo[name][0]:
             yield name
-    for name, neutral in NEUTRAL.items():
+    for name, neutral in IDENTITY.items():
         if name in train.augment.changes and todo[name][0] != neutral:
             yield f"{name} {todo[name][0]:.3g}"
 
