@@ -94,11 +94,9 @@ def test_private_names_are_used_only_in_the_package_that_defines_them() -> None:
         defined[package_of(path)] |= private_names(tree)
     found: dict[str, set[str]] = {}
     for path, tree in trees.items():
-        package, attributes = (
-            package_of(path),
-            {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)},
-        )
-        outside = {name for name in attributes if is_private(name)} - defined[package]
+        package = package_of(path)
+        names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        outside = {name for name in names if is_private(name)} - defined[package]
         for module, name in imports(tree):
             if any(map(is_private, [*module.split("."), name])) and not f"{module}.".startswith(f"fastpets.{package}."):
                 outside.add(f"{module}.{name}")

@@ -54,9 +54,8 @@ def dist(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
     """A source distribution, by the suffix ".gz", and a wheel, ".whl", both built from the archive."""
     folder = tmp_path_factory.mktemp("dist")
     for kind in ("sdist", "wheel"):
-        run(
-            [sys.executable, "-c", f"from setuptools import build_meta; build_meta.build_{kind}({str(folder)!r})"], tree
-        )
+        code = f"from setuptools import build_meta; build_meta.build_{kind}({str(folder)!r})"
+        run([sys.executable, "-c", code], tree)
     return {file.suffix: file for file in folder.iterdir()}
 
 
@@ -87,9 +86,8 @@ def test_the_wheel_has_every_module_and_nothing_but_fastpets(dist: dict[str, Pat
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "fastpets").rglob("*.py")}
     for folder in ("kernels", "pipelines"):  # rglob does not enter links
         modules |= {f"fastpets/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / folder).rglob("*.py")}
-    assert {name for name in names if ".dist-info/" not in name} == modules | {
-        f"fastpets/{name}" for name in DATA_FILES
-    }
+    files = modules | {f"fastpets/{name}" for name in DATA_FILES}
+    assert {name for name in names if ".dist-info/" not in name} == files
     assert {name.split("/")[0] for name in names} == {"fastpets", f"fastpets-{fastpets.__version__}.dist-info"}
 
 
