@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fastpets.command import run_command
 from fastpets.errors import FastpetsError
 from fastpets.runs.config import TrainConfig
-from fastpets.utils.console import track
+from fastpets.utils.progress import track
 
 if TYPE_CHECKING:
     import torch

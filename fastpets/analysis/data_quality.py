@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastpets.utils.console import track
+from fastpets.utils.progress import track
 from fastpets.utils.figures import visible
 
 if TYPE_CHECKING:

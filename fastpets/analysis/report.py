@@ -18,7 +18,7 @@ from PIL import Image
 from fastpets.analysis.interpretation import Interpretation
 from fastpets.runs.config import TrainConfig
 from fastpets.utils.figures import visible
-from fastpets.utils.writing import write_whole
+from fastpets.utils.atomic import write_atomically
 
 MOST_IMAGES = 200  # of mistakes, the worst first: some 6 kB each
 MOST_POINTS = 1000  # of a curve
@@ -41,7 +41,7 @@ def write_report(run: Path, interpretation: Interpretation, arguments: dict[str,
         bad_files=_rows(run / "bad_files.csv"),
     )
     path = run / "report.html"
-    write_whole(path, lambda staging: staging.write_text(page, encoding="utf-8"))
+    write_atomically(path, lambda staging: staging.write_text(page, encoding="utf-8"))
     return path
 
 

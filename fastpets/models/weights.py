@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fastpets.errors import FastpetsError
-from fastpets.utils.writing import write_whole
+from fastpets.utils.atomic import write_atomically
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -16,7 +16,7 @@ def save_weights(model: nn.Module, path: Path) -> None:
     state = {
         name: torch.empty(value.shape, dtype=value.dtype).copy_(value) for name, value in model.state_dict().items()
     }
-    write_whole(path, lambda staging: save_file(state, staging))
+    write_atomically(path, lambda staging: save_file(state, staging))
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from fastpets.errors import FastpetsError
-from fastpets.utils.writing import write_whole
+from fastpets.utils.atomic import write_atomically
 
 KEPT = 2
 FORMAT = "fastpets checkpoint 1"
@@ -25,7 +25,7 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
     tree = _without_tensors(state, "state", tensors)
     path = folder / f"checkpoint-{step:08}.safetensors"
     metadata = {"format": FORMAT, "tree": json.dumps(tree)}
-    write_whole(path, lambda staging: save_file(tensors, staging, metadata))
+    write_atomically(path, lambda staging: save_file(tensors, staging, metadata))
     for old in checkpoints(folder)[:-KEPT]:
         old.unlink()
     return path

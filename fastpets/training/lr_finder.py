@@ -16,7 +16,7 @@ from fastpets.errors import FastpetsError
 from fastpets.loading.batch import Batch
 from fastpets.training import distributed
 from fastpets.training.recorder import SMOOTHING
-from fastpets.utils.console import track
+from fastpets.utils.progress import track
 
 if TYPE_CHECKING:
     from fastpets.training.learner import Learner

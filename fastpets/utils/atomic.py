@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Has a file written beside its place and moves it in when it is whole; else what was there stays."""
     staging = path.with_name(f".{path.name}.part")
     try:
