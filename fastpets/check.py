@@ -17,7 +17,7 @@ from tyro.conf import Positional, arg
 from fastpets.augment.preprocessing import MAX_PIXELS
 from fastpets.command import run_command
 from fastpets.errors import FastpetsError, one_line
-from fastpets.utils.console import track
+from fastpets.utils.progress import track
 
 if TYPE_CHECKING:
     from fastpets.data.dataset import ImageDataset
@@ -111,10 +111,10 @@ def decode_all(dataset: ImageDataset, config: CheckConfig) -> tuple[int, dict[st
 def save(path: Path, problems: dict[str, str]) -> None:
     """Writes the list, whole or not at all, and says where it is."""
     from fastpets.runs.folder import write_bad_files
-    from fastpets.utils.writing import write_whole
+    from fastpets.utils.atomic import write_atomically
 
     try:
-        write_whole(path, lambda staging: write_bad_files(staging, problems))
+        write_atomically(path, lambda staging: write_bad_files(staging, problems))
     except OSError as error:
         raise FastpetsError(f"--out {path}: {error.strerror}, expected a file in a folder that is there") from None
     print(f"{path} lists the bad files" if problems else f"{path} has no line, since no file is bad")

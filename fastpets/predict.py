@@ -18,7 +18,7 @@ from tyro.conf import Positional, arg
 from fastpets.augment.preprocessing import MAX_PIXELS
 from fastpets.command import run_command
 from fastpets.errors import FastpetsError, one_line
-from fastpets.utils.console import track
+from fastpets.utils.progress import track
 from fastpets.utils.validation import check_range
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from fastpets.augment.preprocessing import MAX_PIXELS
 from fastpets.data import storage
 from fastpets.data.dataset import ImageDataset
-from fastpets.utils.console import track
+from fastpets.utils.progress import track
 from fastpets.utils.system import cache_dir
 
 VERSION = 2  # goes into the name of the cached file: raise it when a fact or its meaning changes

@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path, PurePosixPath
 
 from fastpets.errors import FastpetsError
-from fastpets.utils.console import track
+from fastpets.utils.progress import track
 from fastpets.utils.system import cache_dir
 
 URL = "https://www.robots.ox.ac.uk/~vgg/data/pets/data/images.tar.gz"

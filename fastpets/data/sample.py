@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fastpets.utils.console import track
+from fastpets.utils.progress import track
 from fastpets.utils.system import cache_dir, num_processors
 
 VERSION = 1
