@@ -9,7 +9,7 @@ try:
 except ImportError as error:
     raise ImportError(
         "fastpets needs NVIDIA DALI, whose wheels are one for each CUDA version: "
-        "pip install 'fastpets[cuda13]', or 'fastpets[cuda12]' where the driver is for CUDA 12; not both. "
+        "from a clone, pip install '.[cuda13]', or '.[cuda12]' where the driver is for CUDA 12; not both. "
         "Either also works without a GPU"
     ) from error
 
