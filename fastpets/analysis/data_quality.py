@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastpets.loading.display import to_pixels
 from fastpets.utils.progress import track
-from fastpets.utils.figures import visible
 
 if TYPE_CHECKING:
     from fastpets.loading.loader import Loader
@@ -68,7 +68,7 @@ def fingerprints(loader: Loader) -> tuple[np.ndarray, np.ndarray]:
     )  # fmt: skip
     found, ids = [np.zeros((0, 2), np.uint64)], [np.zeros(0, np.int64)]
     for batch in track(small, "comparing images", len(small)):
-        grey = visible(small, batch.images).astype(np.int32).sum(-1)
+        grey = to_pixels(batch.images, small.preprocessing).astype(np.int32).sum(-1)
         right = grey[:, :8, 1:] > grey[:, :8, :-1]
         below = grey[:, 1:, :8] > grey[:, :-1, :8]
         flat = np.stack([right.reshape(len(grey), 64), below.reshape(len(grey), 64)], axis=1)

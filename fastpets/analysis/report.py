@@ -16,8 +16,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from fastpets.analysis.interpretation import Interpretation
+from fastpets.loading.display import to_pixels
 from fastpets.runs.config import TrainConfig
-from fastpets.utils.figures import visible
 from fastpets.utils.atomic import write_atomically
 
 MOST_IMAGES = 200  # of mistakes, the worst first: some 6 kB each
@@ -111,7 +111,7 @@ def _thumbnails(interpretation: Interpretation, count: int) -> list[str]:
     chosen = loader.like(loader.dataset.select(ids), shuffle=False, on_bad_file="replace")
     addresses = []
     for batch in chosen:
-        for pixels in visible(chosen, batch.images):
+        for pixels in to_pixels(batch.images, chosen.preprocessing):
             image, file = Image.fromarray(pixels), io.BytesIO()
             image.thumbnail((SIDE, SIDE))
             image.save(file, "JPEG", quality=80)

@@ -14,9 +14,9 @@ from fastpets.augment.transforms import NEUTRAL, draws
 from fastpets.data import storage
 from fastpets.data.headers import PILLOW
 from fastpets.errors import FastpetsError, one_line
+from fastpets.loading.display import to_pixels
 from fastpets.loading.fetch import transforms_of
 from fastpets.loading.reading import UnusableImage, pillow_rgb, read_encoded
-from fastpets.utils.figures import visible
 
 if TYPE_CHECKING:
     from fastpets.loading.loader import Loader
@@ -63,7 +63,13 @@ def follow(config: SummaryConfig, train: Loader) -> None:
     layout = "channels_last" if images.stride(1) == 1 else "NCHW"
     print(f"  batch    images {tuple(images.shape)} {str(images.dtype)[6:]}, {layout}; labels ({len(images)},) int64")
     if config.out is not None:
-        draw(config.out, Image.fromarray(np.asarray(pillow_rgb(encoded))), shrunk, corners, visible(one, images)[0])
+        draw(
+            config.out,
+            Image.fromarray(np.asarray(pillow_rgb(encoded))),
+            shrunk,
+            corners,
+            to_pixels(images, one.preprocessing)[0],
+        )
         print(f"  {config.out} shows the crop and the sample")
 
 

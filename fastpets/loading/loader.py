@@ -20,11 +20,11 @@ from fastpets.loading import settings
 from fastpets.loading.batch import Batch
 from fastpets.loading.buffers import Buffers
 from fastpets.loading.cache import make_cache
+from fastpets.loading.display import batch_grid
 from fastpets.loading.epoch import Epoch
 from fastpets.loading.position import Position, resolve_sampler
 from fastpets.pipelines import Stream
 from fastpets.utils import validation
-from fastpets.utils.figures import batch_grid
 from fastpets.utils.system import num_processors
 from fastpets.utils.validation import CacheWhere, LabelFrom, OnBadFile, check_choice
 

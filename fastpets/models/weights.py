@@ -1,4 +1,4 @@
-"""A model's weights in a safetensors file."""
+"""A whole model's weights in a safetensors file."""
 
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from fastpets.utils.atomic import write_atomically
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Writes all parameters and buffers, whole or not at all."""
+    """Writes all parameters and buffers atomically."""
+    # safetensors takes contiguous tensors that share no memory.
     state = {
         name: torch.empty(value.shape, dtype=value.dtype).copy_(value) for name, value in model.state_dict().items()
     }
@@ -20,7 +21,7 @@ def save_weights(model: nn.Module, path: Path) -> None:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Reads them into a model of the same kind. Raises FastpetsError if the file is no such one."""
+    """Loads all parameters and buffers. Raises FastpetsError for another model's weights or an unreadable file."""
     try:
         model.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:

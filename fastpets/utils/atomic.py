@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic file writes."""
 
 import contextlib
 import os
@@ -8,14 +8,17 @@ from typing import Any
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Has a file written beside its place and moves it in when it is whole; else what was there stays."""
+    """Calls `write` with a temporary path in the same folder, then renames that file to `path`.
+
+    If `write` raises or the process is killed, an earlier file at `path` stays as it was.
+    """
     staging = path.with_name(f".{path.name}.part")
     try:
         staging.touch()
-        mode = staging.stat().st_mode  # as this user's files are; some writers let nobody else read theirs
+        mode = staging.stat().st_mode  # by the user's umask; some writers create files that only the owner can read
         write(staging)
         os.chmod(staging, mode)
         os.replace(staging, path)
     finally:
         with contextlib.suppress(OSError):
-            staging.unlink()  # it is there still if writing was interrupted
+            staging.unlink()  # exists only if writing failed

@@ -28,10 +28,7 @@ FLAGS = (
     "compile seed weight_decay bn label_smoothing class_weights mix ema clip_norm metrics tta tensorboard threads "
     "device out resume"
 )
-LEFT = (
-    "checkpoint-{}.safetensors checkpoint-{}.safetensors config.json metrics.csv model.json model.safetensors "
-    "report.html steps.csv"
-)
+LEFT = "checkpoint-{}.pt checkpoint-{}.pt config.json metrics.csv model.json model.safetensors report.html steps.csv"
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -54,7 +54,9 @@ def dist(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
     """A source distribution, by the suffix ".gz", and a wheel, ".whl", both built from the archive."""
     folder = tmp_path_factory.mktemp("dist")
     for kind in ("sdist", "wheel"):
-        run([sys.executable, "-c", f"from setuptools import build_meta; build_meta.build_{kind}({str(folder)!r})"], tree)
+        run(
+            [sys.executable, "-c", f"from setuptools import build_meta; build_meta.build_{kind}({str(folder)!r})"], tree
+        )
     return {file.suffix: file for file in folder.iterdir()}
 
 
@@ -69,9 +71,7 @@ def test_an_installed_package_decodes_an_image(source: str, request: pytest.Fixt
 
 
 @pytest.mark.parametrize("source", ["clone", "archive"])
-def test_an_editable_install_uses_the_real_folders(
-    source: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
+def test_an_editable_install_uses_the_real_folders(source: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     root = ROOT if source == "clone" else request.getfixturevalue("tree")
     python, _ = environment(tmp_path, ["--editable", str(root)])
     assert_works(python, tmp_path, [root / "fastpets", root / "kernels", root / "pipelines"])
@@ -87,7 +87,9 @@ def test_the_wheel_has_every_module_and_nothing_but_fastpets(dist: dict[str, Pat
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "fastpets").rglob("*.py")}
     for folder in ("kernels", "pipelines"):  # rglob does not enter links
         modules |= {f"fastpets/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / folder).rglob("*.py")}
-    assert {name for name in names if ".dist-info/" not in name} == modules | {f"fastpets/{name}" for name in DATA_FILES}
+    assert {name for name in names if ".dist-info/" not in name} == modules | {
+        f"fastpets/{name}" for name in DATA_FILES
+    }
     assert {name.split("/")[0] for name in names} == {"fastpets", f"fastpets-{fastpets.__version__}.dist-info"}
 
 
