@@ -5,7 +5,7 @@ from .data.dataset import ImageDataset
 from .errors import BadFileError, FastpetsError, InvalidArgumentError
 from .loading.batch import Batch
 from .loading.loader import Loader
-from .loading.opening import loaders
+from .loading.loader import loaders
 from .models.classifier import create_model
 from .runs.saved_model import SavedModel, load_run
 from .training.learner import Learner
