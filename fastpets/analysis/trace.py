@@ -42,7 +42,9 @@ def follow(config: SummaryConfig, train: Loader) -> None:
         encoded = storage.read(path)
         read_encoded(path, kind, height, width)
     print(f"  file     {one_line(path)}, {len(encoded):,} bytes")
-    print(f"  label    {one_line(how_labelled(config, path))}: {one_line(train.classes[label])!r}, number {label}")
+    print(
+        f"  label    {one_line(how_labelled(config, train, path))}: {one_line(train.classes[label])!r}, number {label}"
+    )
     print(f"  decoded  by {'Pillow' if kind == PILLOW else 'DALI'}, upright, {width} x {height} px, 8-bit RGB")
     todo = transforms_of(train, np.array([i]), 0, 0)
     shrunk = (height // int(todo.shrink[0, 0]), width // int(todo.shrink[0, 1]))
@@ -76,11 +78,14 @@ def picked(part: str | None, train: Loader) -> int:
     return found
 
 
-def how_labelled(config: SummaryConfig, path: str) -> str:
+def how_labelled(config: SummaryConfig, train: Loader, path: str) -> str:
     """What an image's label was taken from."""
-    if config.labels is not None or str(config.data).endswith(".csv"):
+    label_from = train.dataset.label_from
+    if label_from == "table":
         return f"column label of {config.labels or config.data}"
-    if config.label_from == "folder":
+    if label_from == "shard":
+        return "the .cls file beside it in the shard"
+    if label_from == "folder":
         return f"its folder {Path(path).parent.name!r}"
     return f"pattern {config.label_pattern} on {storage.name_of(path)!r}"
 
