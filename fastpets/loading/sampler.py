@@ -303,7 +303,7 @@ def make_sampler(
     usable: np.ndarray,
     *,
     trains: bool,
-    batch_size: int,
+    batch_size: int = 64,
     shuffle: bool | None = None,
     sampler: Iterable[int] | str | None = None,
     drop_last: bool | None = None,
