@@ -51,9 +51,9 @@ class Scene(NamedTuple):
 
 def scenes(paths: Sequence[str]) -> list[Scene]:
     """The images with the chapter's draws, their crops moved to whole pixels of the canvas."""
-    numbers = philox.uniforms(philox.AUGMENT, 0, 0, np.arange(len(paths)), 0, len(transforms.DRAWS))
-    u = dict(zip(transforms.DRAWS, numbers.T, strict=True))
-    todo = transforms.amounts(u, Augment())
+    numbers = philox.uniforms(philox.AUGMENT, 0, 0, np.arange(len(paths)), 0, len(transforms.STREAM))
+    u = dict(zip(transforms.STREAM, numbers.T, strict=True))
+    todo = transforms.parameters_from_uniforms(u, Augment())
     side = np.round(CANVAS * np.sqrt(0.75 + 0.25 * u["crop_scale"]))
     left, top = np.round(u["crop_x"] * (CANVAS - side)), np.round(u["crop_y"] * (CANVAS - side))
     half = CANVAS / 2

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from fastpets.augment.preprocessing import Preprocessing
 from fastpets.loading.batch import Batch
 from fastpets.models.classifier import Classifier
 from fastpets.training.input_timer import InputTimer
@@ -25,7 +26,7 @@ CPU = torch.device("cpu")
 class InMemory:
     """The loader's part that a learner sees, with batches that cost nothing."""
 
-    output, mean, std, device, size, batch_size = "float", (0.5,) * 3, (0.5,) * 3, CPU, (4, 4), 2
+    preprocessing, device, batch_size = Preprocessing(size=(4, 4)), CPU, 2
     classes = ("a", "b")
 
     def __init__(self) -> None:

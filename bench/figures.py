@@ -16,7 +16,7 @@ import fastpets
 from fastpets import kernels
 from fastpets.augment import geometry
 from fastpets.data.sample import sample_folder
-from fastpets.utils.figures import grid
+from fastpets.utils.figures import image_grid
 
 SIDE = 224
 
@@ -47,7 +47,7 @@ def interpolation(image: Image.Image) -> Image.Image:
     from_output = np.linalg.inv(to_canvas)
     for change in (changes[2], changes[0], changes[1]):
         step_by_step = warped(step_by_step, from_output @ change @ to_canvas)
-    return grid([at_once.numpy(), step_by_step.numpy()], ["one interpolation", "one after another"])
+    return image_grid([at_once.numpy(), step_by_step.numpy()], ["one interpolation", "one after another"])
 
 
 def main() -> None:

@@ -89,21 +89,21 @@ def draw(count: int, size: int, generator: np.random.Generator) -> tuple[np.ndar
     def maybe(probability: float, low: float, high: float, neutral: float) -> np.ndarray:
         return np.where(generator.random(count) < probability, generator.uniform(low, high, count), neutral)
 
-    x, y = (maybe(augment.affine_p, -augment.warp, augment.warp, 0) for _ in range(2))
+    x, y = (maybe(augment.p_affine, -augment.max_warp, augment.max_warp, 0) for _ in range(2))
     # Moves each corner (s, t) of the canvas to (s (1 - y t), t (1 - x s)): it is then seen from one side.
     seen_from_canvas = _matrices([[1 - y * y, -x * y, x], [-x * y, 1 - x * x, y], [x, y, 1]])
-    angle = np.deg2rad(maybe(augment.affine_p, -augment.rotate_deg, augment.rotate_deg, 0))
-    mirror = np.where(generator.random(count) < augment.flip_p, -1, 1)
+    angle = np.deg2rad(maybe(augment.p_affine, -augment.max_rotate, augment.max_rotate, 0))
+    mirror = np.where(generator.random(count) < augment.p_flip, -1, 1)
     cos, sin = np.cos(angle), np.sin(angle)
     turn = _matrices([[mirror * cos, mirror * sin, 0], [-sin, cos, 0], [0, 0, 1]])
-    zoomed = _part(1 / maybe(augment.affine_p, 1, augment.zoom, 1), generator)
+    zoomed = _part(1 / maybe(augment.p_affine, 1, augment.max_zoom, 1), generator)
     cropped = _part(np.sqrt(generator.uniform(augment.min_scale, 1, count)), generator)
     crop_from_output = np.array([[2 / size, 0, 1 / size - 1], [0, 2 / size, 1 / size - 1], [0, 0, 1]])
     canvas_from_output = np.linalg.inv(seen_from_canvas) @ turn @ zoomed @ cropped @ crop_from_output
 
-    brightness = maybe(augment.lighting_p, 0.5 - augment.brightness / 2, 0.5 + augment.brightness / 2, 0.5)
-    most = -np.log(1 - augment.contrast)
-    contrast = np.exp(maybe(augment.lighting_p, -most, most, 0))
+    brightness = maybe(augment.p_lighting, 0.5 - augment.max_brightness / 2, 0.5 + augment.max_brightness / 2, 0.5)
+    most = -np.log(1 - augment.max_contrast)
+    contrast = np.exp(maybe(augment.p_lighting, -most, most, 0))
     values = np.clip(np.arange(256) / 255, 1e-7, 1 - 1e-7)
     logits = np.log(values / (1 - values)) + np.log(brightness / (1 - brightness))[:, None]
     lit = 1 / (1 + np.exp(-contrast[:, None] * logits))

@@ -66,10 +66,10 @@ def torchvision(
     transform = v2.Compose(
         [
             v2.RandomResizedCrop(size, scale=(augment.min_scale, 1), ratio=(1, 1), interpolation=bilinear),
-            v2.RandomHorizontalFlip(augment.flip_p),
-            v2.RandomApply([v2.RandomRotation(augment.rotate_deg, interpolation=bilinear)], p=augment.affine_p),
-            v2.RandomPerspective(augment.warp, p=augment.affine_p, interpolation=bilinear),
-            v2.RandomApply([v2.ColorJitter(augment.brightness, augment.contrast)], p=augment.lighting_p),
+            v2.RandomHorizontalFlip(augment.p_flip),
+            v2.RandomApply([v2.RandomRotation(augment.max_rotate, interpolation=bilinear)], p=augment.p_affine),
+            v2.RandomPerspective(augment.max_warp, p=augment.p_affine, interpolation=bilinear),
+            v2.RandomApply([v2.ColorJitter(augment.max_brightness, augment.max_contrast)], p=augment.p_lighting),
             v2.ToImage(),
             v2.ToDtype(torch.float32, scale=True),
             v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
@@ -197,20 +197,20 @@ def _dali_graph(paths: list[str], labels: list[int], size: int) -> tuple[Any, An
     encoded, label = fn.readers.file(files=paths, labels=labels, random_shuffle=True, pad_last_batch=True, name="files")
     crops = fn.decoders.image_random_crop(encoded, random_area=[augment.min_scale, 1], random_aspect_ratio=[1, 1])
     height_width = crops.shape(dtype=types.FLOAT)[:2]
-    angle_deg = fn.random.uniform(range=[-augment.rotate_deg, augment.rotate_deg])
+    angle_deg = fn.random.uniform(range=[-augment.max_rotate, augment.max_rotate])
     turn = fn.transforms.rotation(angle=angle_deg, center=[size / 2, size / 2])
     resize = fn.transforms.scale(scale=fn.stack(height_width[1], height_width[0]) / size)
     images = fn.warp_affine(crops, matrix=fn.transforms.combine(turn, resize), size=[size, size])
     images = fn.brightness_contrast(
         images,
-        brightness=fn.random.uniform(range=[1 - augment.brightness, 1 + augment.brightness]),
-        contrast=fn.random.uniform(range=[1 - augment.contrast, 1 + augment.contrast]),
+        brightness=fn.random.uniform(range=[1 - augment.max_brightness, 1 + augment.max_brightness]),
+        contrast=fn.random.uniform(range=[1 - augment.max_contrast, 1 + augment.max_contrast]),
     )
     images = fn.crop_mirror_normalize(
         images,
         dtype=types.FLOAT,
         output_layout="CHW",
-        mirror=fn.random.coin_flip(probability=augment.flip_p),
+        mirror=fn.random.coin_flip(probability=augment.p_flip),
         mean=[255 * value for value in IMAGENET_MEAN],
         std=[255 * value for value in IMAGENET_STD],
     )

@@ -7,18 +7,19 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import chain, cycle, islice, repeat
 from typing import TYPE_CHECKING, Any
 
 from fastpets.command import run_command
 from fastpets.errors import FastpetsError
 from fastpets.runs.config import TrainConfig
-from fastpets.utils.console import track
+from fastpets.utils.progress import track
 
 if TYPE_CHECKING:
     import torch
 
     from fastpets.loading.batch import Batch
+    from fastpets.loading.loader import Loader
 
 WARM_UP = 3  # steps before the clock starts: algorithms are chosen and memory is taken in the first ones
 
@@ -42,6 +43,26 @@ class CeilingConfig(TrainConfig):
                 raise FastpetsError(f"--{name}: {value}, expected a positive number")
 
 
+class Replay:
+    """The first batches of a loader's next epoch, repeated, in memory; as many batches per epoch as the loader has.
+
+    All other attributes are the loader's.
+    """
+
+    def __init__(self, loader: Loader, num_batches: int) -> None:
+        self.loader = loader
+        self.batches = list(islice(loader, num_batches))
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return islice(cycle(self.batches), len(self.loader))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line: 0 when measured, 1 if it cannot be done (one line says why), 130 after Ctrl-C."""
     return run_command("ceiling", CeilingConfig, ceiling, arguments)
@@ -50,7 +71,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def ceiling(config: CeilingConfig) -> int:
     """Measures loading alone, training on kept batches and training on loaded ones, and prints a line for each."""
     from fastpets.runs.build import make_learner
-    from fastpets.training.replay import Replay
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; what went wrong, we say
     learner = make_learner(config)

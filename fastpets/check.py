@@ -17,7 +17,7 @@ from tyro.conf import Positional, arg
 from fastpets.augment.preprocessing import MAX_PIXELS
 from fastpets.command import run_command
 from fastpets.errors import FastpetsError, one_line
-from fastpets.utils.console import track
+from fastpets.utils.progress import track
 
 if TYPE_CHECKING:
     from fastpets.data.dataset import ImageDataset
@@ -86,11 +86,12 @@ def muted_decoders() -> Iterator[None]:
 
 def decode_all(dataset: ImageDataset, config: CheckConfig) -> tuple[int, dict[str, str]]:
     """How many images were delivered, and what is wrong with each of the others, by its path and sorted."""
-    from fastpets.data.headers import scan
     from fastpets.loading.loader import Loader
-    from fastpets.utils.system import num_processors
+    from fastpets.utils.system import default_num_workers
 
-    headers = scan(dataset, config.threads or num_processors(), config.max_pixels)
+    dataset = dataset.scanned(config.threads or default_num_workers())
+    assert dataset.headers is not None
+    headers = dataset.headers.limited(config.max_pixels)
     num_good, problems = 0, dict(headers.problems)
     if headers.usable.any():
         loader = Loader(
@@ -111,10 +112,10 @@ def decode_all(dataset: ImageDataset, config: CheckConfig) -> tuple[int, dict[st
 def save(path: Path, problems: dict[str, str]) -> None:
     """Writes the list, whole or not at all, and says where it is."""
     from fastpets.runs.folder import write_bad_files
-    from fastpets.utils.writing import write_whole
+    from fastpets.utils.atomic import write_atomically
 
     try:
-        write_whole(path, lambda staging: write_bad_files(staging, problems))
+        write_atomically(path, lambda staging: write_bad_files(staging, problems))
     except OSError as error:
         raise FastpetsError(f"--out {path}: {error.strerror}, expected a file in a folder that is there") from None
     print(f"{path} lists the bad files" if problems else f"{path} has no line, since no file is bad")

@@ -42,7 +42,7 @@ def export(config: ExportConfig) -> int:
     import torch
 
     from fastpets.runs.saved_model import load_run
-    from fastpets.utils.writing import write_whole
+    from fastpets.utils.atomic import write_atomically
 
     run = load_run(config.run, torch.device("cpu"))
     path = config.out or config.run / {"onnx": "model.onnx", "torch": "model.pt2"}[config.format]
@@ -53,9 +53,9 @@ def export(config: ExportConfig) -> int:
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         exported = torch.export.export(module, (pixels,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False)
         if config.format == "torch":
-            write_whole(path, lambda staging: save_torch(exported, staging, run.classes))
+            write_atomically(path, lambda staging: save_torch(exported, staging, run.classes))
         else:
-            write_whole(path, lambda staging: save_onnx(exported, staging, run.classes))
+            write_atomically(path, lambda staging: save_onnx(exported, staging, run.classes))
     height, width = run.seeing["size"]
     print(f"{path} takes uint8 pixels (B, 3, {height}, {width}) and gives logits (B, {len(run.classes)})")
     return 0

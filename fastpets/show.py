@@ -45,20 +45,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def show(config: ShowConfig) -> int:
     """Writes the two files, and says where they are."""
     from fastpets.data.storage import name_of
+    from fastpets.loading.display import to_pixels
     from fastpets.runs.build import build_datasets, build_loaders
-    from fastpets.utils.figures import batch_grid, grid, shortened, visible
+    from fastpets.utils.figures import image_grid, shorten
 
     folder = config.out or Path()
     if not folder.is_dir():
         raise FastpetsError(f"--out {folder}: no such folder, expected one for the files")
     dataset, _ = build_datasets(config)
     train, _ = build_loaders(config, dataset, dataset, device="cpu")
-    batch_grid(train, config.images).save(folder / "batch.png")
+    train.show_batch(config.images).save(folder / "batch.png")
     first = int(train.peek().ids[0])
     draws = train.like(dataset, sampler=[first] * NUM_DRAWS, batch_size=NUM_DRAWS, drop_last=False)
-    name = shortened(name_of(dataset.paths[first]), 60)
+    name = shorten(name_of(dataset.paths[first]), 60)
     titles = [""] * NUM_DRAWS
-    grid(visible(draws, draws.peek().images), titles, f"{name}: {NUM_DRAWS} draws").save(folder / "draws.png")
+    pixels = to_pixels(draws.peek().images, draws.preprocessing)
+    image_grid(pixels, titles, f"{name}: {NUM_DRAWS} draws").save(folder / "draws.png")
     print(f"{folder / 'batch.png'} and {folder / 'draws.png'} show what training gets, {len(dataset)} images in all")
     return 0
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fastpets.command import run_command
 from fastpets.errors import FastpetsError
 from fastpets.runs.config import TrainConfig, read_config
-from fastpets.utils.console import EpochTable
+from fastpets.training.history import print_epoch
 
 if TYPE_CHECKING:
     from fastpets.loading.loader import Loader
@@ -102,7 +102,7 @@ def open_run(config: TrainConfig, learner: Learner, *, goes_on: bool) -> RunFold
         return None
     name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{config.arch.replace('/', '-')}"
     run = RunFolder(config.out or Path("runs", name), goes_on=goes_on)
-    resolved = {"device": learner.device, "threads": num_threads(config), "amp_dtype": learner.options.amp_dtype}
+    resolved = {"device": learner.device, "threads": num_threads(config), "amp_dtype": learner.train_step.amp_dtype}
     run.save_config(dataclasses.asdict(config), resolved | {"processes": distributed.world_size()})
     learner.on_epoch_end = keeper(learner, config, run)
     return run
@@ -113,7 +113,7 @@ def keeper(learner: Learner, config: TrainConfig, run: RunFolder) -> Callable[[E
     from fastpets.runs import hints
     from fastpets.training import checkpoints
 
-    table, description = EpochTable(), model_description(config, learner.train)
+    description = model_description(config, learner.train)
     log, advised = None, False
     if config.tensorboard:
         from fastpets.runs.trackers import TensorBoard
@@ -122,7 +122,7 @@ def keeper(learner: Learner, config: TrainConfig, run: RunFolder) -> Callable[[E
 
     def on_epoch_end(result: EpochResult) -> None:
         nonlocal advised
-        table(result)
+        print_epoch(result)
         done, cached = len(learner.history), learner.train.cache is not None
         if not advised and (line := hints.input_waits(result.input_share, done, cached)):
             print(f"       {line}")
@@ -144,7 +144,7 @@ def model_description(config: TrainConfig, loader: Loader) -> dict[str, Any]:
     return {
         "arch": config.arch,
         "classes": list(loader.classes),
-        "size": config.sizes[1],
+        "size": config.final_size,
         "presize": config.presize,
         "presize_method": config.presize_method,
         "borders": config.borders,
@@ -156,7 +156,10 @@ def model_description(config: TrainConfig, loader: Loader) -> dict[str, Any]:
 
 def _describe(train_loader: Loader, valid_loader: Loader) -> None:
     """Says what was found before it is trained on."""
-    dataset, counts = train_loader.dataset, [int(loader.usable.sum()) for loader in (train_loader, valid_loader)]
+    dataset, counts = (
+        train_loader.dataset,
+        [int(loader.headers.usable.sum()) for loader in (train_loader, valid_loader)],
+    )
     print(f"{counts[0]} images to train on, {counts[1]} to validate, {len(dataset.classes)} classes")
     if dataset.left_out:
         names = [Path(path).name for path in dataset.left_out[:5]] + ["..."] * (len(dataset.left_out) > 5)
@@ -196,7 +199,7 @@ def _conclude(learner: Learner, config: TrainConfig) -> None:
         probabilities, labels = tta(learner, config.tta)
         error_rate = (probabilities.argmax(1) != labels).float().mean().item()
         print(f"error rate with test-time augmentation ({config.tta}): {error_rate:.6f}")
-    if line := hints.best_epoch(learner.history, int(learner.valid.usable.sum())):
+    if line := hints.best_epoch(learner.history, int(learner.valid.headers.usable.sum())):
         print(line)
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from fastpets.loading.settings import resolve_device
-from fastpets.utils.writing import write_whole
+from fastpets.utils.atomic import write_atomically
+from fastpets.utils.device import resolve_device
 
 
 class Part:
@@ -36,7 +36,7 @@ class Part:
         """Keeps figures, and prints them."""
         self.figures |= figures
         print(*(f"{name} {value}" for name, value in figures.items()), sep="\n")
-        write_whole(self.out / f"{self.name}.json", lambda file: Path(file).write_text(json.dumps(self.figures)))
+        write_atomically(self.out / f"{self.name}.json", lambda file: Path(file).write_text(json.dumps(self.figures)))
 
     def has_time_for(self, seconds: float) -> bool:
         """Whether something that takes so long would still come to its end."""

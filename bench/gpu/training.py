@@ -7,12 +7,11 @@ import torch
 
 from bench.gpu.part import Part, linked_images
 from fastpets import Learner, Loader
-from fastpets.ceiling import forever, images_per_sec
+from fastpets.ceiling import Replay, forever, images_per_sec
 from fastpets.data.sources import from_folder
 from fastpets.loading.batch import Batch
 from fastpets.models.classifier import create_model
 from fastpets.training.options import TrainingOptions
-from fastpets.training.replay import Replay
 
 # The network, whether it is compiled, whether cuDNN may try its algorithms; the most telling first.
 RUNS = [
@@ -55,7 +54,7 @@ def rates(arch: str, compiled: bool, loaders: dict[str, Loader], seconds: float)
     """Images a second that a network trains on, by where its batches come from, and seconds until it first did."""
     cached, uncached = loaders["device"], loaders["none"]
     model = create_model(arch, len(cached.classes), "none")
-    learner = Learner(cached, cached, model, TrainingOptions(amp_dtype=torch.bfloat16, compile=compiled))
+    learner = Learner(cached, cached, model, TrainingOptions(amp=True, amp_dtype="bfloat16", compile=compiled))
     learner.train_step.train_mode()
     started = time.perf_counter()
     kept = Replay(cached, KEPT)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
+from fastpets.analysis import plots
 from fastpets.errors import FastpetsError
-from fastpets.training import distributed, plots
+from fastpets.training import distributed
 
 if TYPE_CHECKING:
     from fastpets.loading.loader import Loader
@@ -55,10 +56,10 @@ class Interpretation:
     @classmethod
     def from_run(cls, run: str | Path, device: str = "auto") -> Interpretation:
         """Of a run folder: its data, split as in the run, and the model that it left. Raises FastpetsError."""
-        from fastpets.loading.settings import resolve_device
         from fastpets.runs.build import build_datasets
         from fastpets.runs.config import read_config
         from fastpets.runs.saved_model import load_run
+        from fastpets.utils.device import resolve_device
 
         folder = Path(run)
         trained = load_run(folder, resolve_device(device))
@@ -176,12 +177,13 @@ class Interpretation:
 
     def plot_top_losses(self, k: int = 9, file: str | Path | None = None) -> Any:
         """A grid of the images with the highest losses, with what they were taken for; a notebook shows it."""
-        from fastpets.utils.figures import grid, visible
+        from fastpets.loading.display import to_pixels
+        from fastpets.utils.figures import image_grid
 
         judgements, order = self.top_losses(k), self._by_loss()[:k]
         loader = self.loader.like(self.loader.dataset.select(self.ids[order]), batch_size=len(order), shuffle=False)
         titles = [f"{m.predicted} {m.probability:.2f}\nis {m.actual}\nloss {m.loss:.2f}" for m in judgements]
-        image = grid(visible(loader, next(iter(loader)).images), titles)
+        image = image_grid(to_pixels(next(iter(loader)).images, loader.preprocessing), titles)
         if file is not None:
             image.save(file)
         return image

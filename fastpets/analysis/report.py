@@ -16,9 +16,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from fastpets.analysis.interpretation import Interpretation
+from fastpets.loading.display import to_pixels
 from fastpets.runs.config import TrainConfig
-from fastpets.utils.figures import visible
-from fastpets.utils.writing import write_whole
+from fastpets.utils.atomic import write_atomically
 
 MOST_IMAGES = 200  # of mistakes, the worst first: some 6 kB each
 MOST_POINTS = 1000  # of a curve
@@ -41,7 +41,7 @@ def write_report(run: Path, interpretation: Interpretation, arguments: dict[str,
         bad_files=_rows(run / "bad_files.csv"),
     )
     path = run / "report.html"
-    write_whole(path, lambda staging: staging.write_text(page, encoding="utf-8"))
+    write_atomically(path, lambda staging: staging.write_text(page, encoding="utf-8"))
     return path
 
 
@@ -111,7 +111,7 @@ def _thumbnails(interpretation: Interpretation, count: int) -> list[str]:
     chosen = loader.like(loader.dataset.select(ids), shuffle=False, on_bad_file="replace")
     addresses = []
     for batch in chosen:
-        for pixels in visible(chosen, batch.images):
+        for pixels in to_pixels(batch.images, chosen.preprocessing):
             image, file = Image.fromarray(pixels), io.BytesIO()
             image.thumbnail((SIDE, SIDE))
             image.save(file, "JPEG", quality=80)

@@ -8,52 +8,54 @@ from typing import Any
 
 import torch
 
-from fastpets.data.dataset import NO_LABEL, ImageDataset
+from fastpets.data.dataset import ImageDataset
+from fastpets.data.splits import train_valid_datasets
 from fastpets.errors import FastpetsError
 from fastpets.loading.loader import Loader
-from fastpets.loading.opening import open_datasets
-from fastpets.loading.settings import resolve_device
 from fastpets.models.classifier import create_model
-from fastpets.runs.config import TrainConfig
+from fastpets.runs.config import TrainConfig, parse_size
 from fastpets.training import distributed
 from fastpets.training.learner import Learner
-from fastpets.training.mixing import make_mix
 from fastpets.training.options import TrainingOptions
 from fastpets.training.phases import Phase, fine_tune_phases, parse_rate, parse_schedule
-from fastpets.utils.system import cpu_has_bfloat16, keep_freed_memory, num_processors
+from fastpets.training.train_step import resolve_amp_dtype
+from fastpets.utils.device import resolve_device
+from fastpets.utils.system import keep_freed_memory, num_processors
 
 
 def make_learner(config: TrainConfig) -> Learner:
     """The learner of a run, its loaders and its model; torch is set to as many threads as are wanted."""
-    device = resolve_device(distributed.start(config.device))
+    local_device = distributed.local_device(config.device)
+    distributed.start(local_device)
+    device = resolve_device(local_device)
     torch.set_num_threads(num_threads(config))
     if device.type == "cpu":
         keep_freed_memory()
-    amp_dtype = autocast_dtype(device, config.amp_dtype) if config.amp else None
-    with distributed.first_alone():  # which may download
+    amp_dtype = resolve_amp_dtype(device, config.amp_dtype) if config.amp else None
+    with distributed.local_first():  # which may download
         train_dataset, valid_dataset = build_datasets(config)
         model = create_model(config.arch, len(train_dataset.classes), config.weights, seed=config.seed)
     # Autocast would convert the images to its type anyway, and half as many bytes travel.
     seen = {"mean": model.mean, "std": model.std, "dtype": amp_dtype or torch.float32}
     train, valid = build_loaders(config, train_dataset, valid_dataset, device=device, **seen)
-    return Learner(train, valid, model, build_options(config, train, amp_dtype))
+    return Learner(train, valid, model, build_options(config))
 
 
-def build_options(config: TrainConfig, train: Loader, amp_dtype: torch.dtype | None) -> TrainingOptions:
+def build_options(config: TrainConfig) -> TrainingOptions:
     """How the learner trains."""
-    smallest, largest = config.sizes
     return TrainingOptions(
-        amp_dtype=amp_dtype,
+        amp=config.amp,
+        amp_dtype=config.amp_dtype,
         weight_decay=config.weight_decay,
         bn=config.bn,
         label_smoothing=config.label_smoothing,
-        class_weights=class_weights(train) if config.class_weights else None,
-        mix=make_mix(config.mix, len(train.classes)),
+        class_weights=config.class_weights,
+        mix=config.mix,
         accumulate=config.accumulate,
         clip_norm=config.clip_norm,
-        ema_decay=config.ema,
+        ema=config.ema,
         metrics=config.metrics,
-        smallest_size=smallest if smallest != largest else None,
+        initial_size=None if config.initial_size is None else parse_size(config.initial_size),
         compile=config.compile,
         seed=config.seed,
     )
@@ -86,7 +88,7 @@ def build_loaders(
     """The loaders for training and validation, with what the model decides in `more`."""
     settings: dict[str, Any] = {
         "batch_size": config.batch_size,
-        "size": config.sizes[1],
+        "size": config.final_size,
         "presize": config.presize,
         "presize_method": config.presize_method,
         "borders": config.borders,
@@ -101,13 +103,6 @@ def build_loaders(
     sampler = "balanced" if config.balanced else None
     train = Loader(train_dataset, augment=config.augment, shuffle=True, sampler=sampler, drop_last=True, **settings)
     return train, Loader(valid_dataset, **settings)
-
-
-def class_weights(train: Loader) -> torch.Tensor:
-    """Weights (C,) float32 of the classes: 1 on average over the images, and the same for each class as a whole."""
-    labels = train.dataset.labels[train.usable]
-    counts = torch.bincount(torch.from_numpy(labels[labels != NO_LABEL]), minlength=len(train.classes))
-    return (len(labels) / ((counts > 0).sum() * counts.clamp(min=1))).float()
 
 
 def build_datasets(config: TrainConfig) -> tuple[ImageDataset, ImageDataset]:
@@ -125,7 +120,7 @@ def build_datasets(config: TrainConfig) -> tuple[ImageDataset, ImageDataset]:
         from fastpets.data.pets import pets_folder
 
         source = pets_folder()
-    train_dataset, valid_dataset = open_datasets(
+    train_dataset, valid_dataset = train_valid_datasets(
         source,
         label_from=config.label_from,
         label_pattern=config.label_pattern,
@@ -133,6 +128,7 @@ def build_datasets(config: TrainConfig) -> tuple[ImageDataset, ImageDataset]:
         split_seed=config.split_seed,
         on_bad_file=config.on_bad_file,
         max_pixels=config.max_pixels,
+        num_workers=num_threads(config),
     )
     if len(train_dataset.classes) < 2:
         raise FastpetsError(
@@ -145,17 +141,3 @@ def build_datasets(config: TrainConfig) -> tuple[ImageDataset, ImageDataset]:
 def num_threads(config: TrainConfig) -> int:
     """Threads that the configuration allows, by default the processors that this process may use."""
     return config.threads or num_processors()
-
-
-def autocast_dtype(device: torch.device, wanted: str) -> torch.dtype | None:
-    """The type for autocast: bfloat16 where the hardware has it, else float16 on a GPU and none on a CPU."""
-    if device.type == "cpu":
-        if wanted == "float16":
-            raise FastpetsError("--amp-dtype float16: a CPU trains in bfloat16 or not in mixed precision; leave it out")
-        if wanted == "bfloat16" or cpu_has_bfloat16():
-            return torch.bfloat16
-        print("--amp: this processor has no bfloat16 instructions and would be slower with it; training in float32")
-        return None
-    if wanted == "auto":
-        wanted = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
-    return {"bfloat16": torch.bfloat16, "float16": torch.float16}[wanted]

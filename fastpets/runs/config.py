@@ -4,7 +4,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from tyro.conf import arg
 
@@ -12,6 +12,7 @@ from fastpets.augment.policy import Policy
 from fastpets.augment.preprocessing import MAX_PIXELS
 from fastpets.data.sources import LABEL_PATTERN
 from fastpets.errors import FastpetsError
+from fastpets.training.options import LIMITS, AmpDtype, MetricName
 from fastpets.training.phases import parse_rate, parse_schedule
 from fastpets.utils.validation import (
     Borders,
@@ -24,8 +25,6 @@ from fastpets.utils.validation import (
     check_range,
 )
 
-MetricName = Literal["accuracy", "top5", "macro_f1", "recall"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -36,8 +35,9 @@ class TrainConfig:
 
     data: Annotated[str | None, arg(metavar="DIR")] = None
     """Folder of images (s3:// too), tar shards, a CSV, or `sample`, a small drawn set. Default: Oxford-IIIT Pet."""
-    label_from: LabelFrom = "name"
-    """Where a label stands: in the file's name, or in the name of the folder that holds it."""
+    label_from: LabelFrom = "auto"
+    """Where the labels are: in the file names, in the names of the folders that hold the images, or nowhere. `auto`
+    takes class folders if there are at least two, else file names."""
     label_pattern: str = LABEL_PATTERN
     """Regular expression on the file name; its first group is the label."""
     labels: Annotated[Path | None, arg(metavar="FILE.csv")] = None
@@ -55,8 +55,10 @@ class TrainConfig:
     """Any torchvision classification model, or timm/NAME."""
     weights: str = "default"
     """Pretrained weights: `default` (the library's best ImageNet ones), `none`, or a safetensors or pth file."""
-    size: Annotated[str, arg(metavar="PIXELS|HxW|FROM:TO")] = "224"
-    """What the model sees, in pixels: a square's side, HEIGHTxWIDTH, or 128:224 to grow from epoch to epoch."""
+    size: Annotated[str, arg(metavar="PIXELS|HxW")] = "224"
+    """Size of the images that the model sees, in pixels: a square's side, or HEIGHTxWIDTH."""
+    initial_size: Annotated[str | None, arg(metavar="PIXELS|HxW")] = None
+    """Size of training images in the first epoch, from which they grow to --size in the last. Default: --size."""
     augment: Policy = "fastai"
     """What training images undergo: `fastai`, the chapter's changes; `trivial-geometric`, one of many; or `none`."""
     presize: Annotated[int | None, arg(metavar="PIXELS")] = None
@@ -85,7 +87,7 @@ class TrainConfig:
     """Batches whose gradients make one step."""
     amp: bool = False
     """Automatic mixed precision."""
-    amp_dtype: Literal["auto", "float16", "bfloat16"] = "auto"
+    amp_dtype: AmpDtype = "auto"
     """Precision under --amp; auto is bfloat16 where the hardware has it."""
     compile: bool = False
     """Compile the model with torch.compile."""
@@ -123,8 +125,11 @@ class TrainConfig:
     """Go on with a run that was interrupted, by its settings, from its latest checkpoint or the one given."""
 
     def __post_init__(self) -> None:
-        for side in {side for size in self.sizes for side in size}:
-            check_range("--size", side, 8, 4096)
+        for side in set(self.final_size):
+            check_range("--size", side, *LIMITS["initial_size"])
+        if self.initial_size is not None:
+            for side in set(parse_size(self.initial_size, "initial-size")):
+                check_range("--initial-size", side, *LIMITS["initial_size"])
         for name, low, high in RANGES:
             if (value := getattr(self, name)) is not None:
                 check_range(f"--{name.replace('_', '-')}", value, low, high)
@@ -135,17 +140,16 @@ class TrainConfig:
             raise FastpetsError(f"--device: {self.device!r}, expected auto, cpu, cuda or cuda:N")
 
     @property
-    def sizes(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """(height, width) of the first epoch's images and of the last one's."""
-        first, colon, last = self.size.partition(":")
-        return parse_size(first), parse_size(last if colon else first)
+    def final_size(self) -> tuple[int, int]:
+        """(height, width) of the images that the model sees, but for those of `initial_size`."""
+        return parse_size(self.size)
 
 
 RANGES = (
-    *(("max_pixels", 1, 2**31), ("batch_size", 1, 65536), ("accumulate", 1, 65536), ("supersample", 1, 4)),
+    *((name, *limits) for name, limits in LIMITS.items() if name != "initial_size"),
+    *(("max_pixels", 1, 2**31), ("batch_size", 1, 65536), ("supersample", 1, 4), ("tta", 0, 1000)),
     *(("presize", 8, 8192), ("epochs", 0, 100_000), ("freeze_epochs", 0, 100_000), ("threads", 1, 1024)),
-    *(("seed", 0, 2**63 - 1), ("split_seed", 0, 2**63 - 1), ("weight_decay", 0, 10), ("label_smoothing", 0, 1)),
-    *(("ema", 0, 1), ("clip_norm", 1e-12, 1e12), ("tta", 0, 1000)),
+    ("split_seed", 0, 2**63 - 1),
 )
 
 
@@ -165,9 +169,9 @@ def from_json(text: str, **changes: Any) -> TrainConfig:
     return TrainConfig(**values | {"metrics": tuple(values["metrics"])})
 
 
-def parse_size(text: str) -> tuple[int, int]:
+def parse_size(text: str, flag: str = "size") -> tuple[int, int]:
     """(height, width) from "224" or "224x320". Raises FastpetsError."""
     if not re.fullmatch(r"\d+(x\d+)?", text.lower()):
-        raise FastpetsError(f"--size: {text!r}, expected a number of pixels, HEIGHTxWIDTH, or a range as 128:224")
+        raise FastpetsError(f"--{flag}: {text!r}, expected a number of pixels, or HEIGHTxWIDTH")
     sides = [int(side) for side in text.lower().split("x")]
     return sides[0], sides[-1]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastpets.errors import FastpetsError
 from fastpets.models.weights import save_weights
-from fastpets.utils.writing import write_whole
+from fastpets.utils.atomic import write_atomically
 
 if TYPE_CHECKING:
     from fastpets.models.classifier import Classifier
@@ -72,7 +72,7 @@ class RunFolder:
         self._write("model.json", lambda path: path.write_text(json.dumps(description, indent=2) + "\n"))
 
     def _write(self, name: str, write: Callable[[Path], Any]) -> None:
-        write_whole(self.path / name, write)
+        write_atomically(self.path / name, write)
 
 
 def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:

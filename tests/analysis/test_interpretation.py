@@ -10,10 +10,10 @@ from torch.nn.functional import cross_entropy
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
 import fastpets
+from fastpets.analysis import plots
 from fastpets.analysis.interpretation import Interpretation
 from fastpets.errors import FastpetsError
 from fastpets.models.classifier import create_model
-from fastpets.training import plots
 from fastpets.training.learner import Learner
 
 NAMES = ("a", "b", "c", "d")

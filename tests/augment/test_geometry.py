@@ -11,8 +11,7 @@ from PIL import Image, ImageOps
 from torchvision.transforms.functional import _get_inverse_affine_matrix
 
 from fastpets import kernels
-from fastpets.augment import geometry
-from fastpets.augment.transforms import transforms
+from fastpets.augment import geometry, transforms
 from fastpets.kernels import reference
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "fastai_transforms.json").read_text())["geometry"]

@@ -102,7 +102,7 @@ def test_normalized_values_are_torchvisions_for_each_channel() -> None:
 
 def test_eight_bit_tables_are_the_nearest_steps_in_every_channel() -> None:
     between = np.array([np.linspace(0, 1, 256), np.linspace(1, 0, 256) ** 2])
-    luts = lookup_tables.eight_bit(between)
+    luts = lookup_tables.quantized(between)
     assert luts.dtype == np.uint8
     assert luts.shape == (2, 3, 256)
     assert (luts[0] == np.arange(256)).all()

@@ -10,7 +10,7 @@ from PIL import Image
 
 import fastpets
 from fastpets import show
-from fastpets.utils import figures
+from fastpets.loading.display import to_pixels
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
@@ -20,7 +20,7 @@ def test_what_is_shown_is_what_the_model_gets_freed_of_the_normalisation(
     folder = make_folder(10)
     normalised = fastpets.Loader(folder, size=24, augment=True, layout=layout, drop_last=False)
     pixels = fastpets.Loader(folder, size=24, augment=True, output="uint8", drop_last=False)
-    shown, expected = (figures.visible(loader, loader.peek().images) for loader in (normalised, pixels))
+    shown, expected = (to_pixels(loader.peek().images, loader.preprocessing) for loader in (normalised, pixels))
     # The normalised values are the 8-bit ones before they are rounded, in which brightness leaves fractions.
     assert np.abs(shown.astype(int) - expected.astype(int)).max() <= 1
     assert shown.dtype == np.uint8

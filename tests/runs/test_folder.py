@@ -25,8 +25,8 @@ def test_what_a_run_leaves_can_be_read_by_whom_the_users_other_files_can(tmp_pat
     import torch
     from safetensors.torch import save_file
 
-    from fastpets.utils.writing import write_whole
+    from fastpets.utils.atomic import write_atomically
 
     (tmp_path / "other").touch()
-    write_whole(tmp_path / "weights", lambda path: save_file({"a": torch.zeros(3)}, path))
+    write_atomically(tmp_path / "weights", lambda path: save_file({"a": torch.zeros(3)}, path))
     assert (tmp_path / "weights").stat().st_mode == (tmp_path / "other").stat().st_mode
