@@ -80,11 +80,12 @@ def muted_decoders() -> Iterator[None]:
 
 def decode_all(dataset: ImageDataset, num_workers: int | None, max_pixels: int) -> tuple[int, dict[str, str]]:
     """Decodes every image. Returns the number of good ones, and what is wrong with each bad one by path, sorted."""
-    from fastpets.data.headers import scan
     from fastpets.loading.loader import Loader
-    from fastpets.utils.system import num_processors
+    from fastpets.utils.system import default_num_workers
 
-    headers = scan(dataset, num_workers or num_processors(), max_pixels)
+    dataset = dataset.scanned(num_workers or default_num_workers())
+    assert dataset.headers is not None
+    headers = dataset.headers.limited(max_pixels)
     num_good, problems = 0, dict(headers.problems)
     if headers.usable.any():
         loader = Loader(

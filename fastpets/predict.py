@@ -100,12 +100,12 @@ def probabilities(
     run: SavedModel, paths: list[str], batch_size: int, num_workers: int | None
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Probabilities (C,) by path, and what is wrong with each image that cannot be used, by path."""
-    from fastpets.data.headers import scan
     from fastpets.data.sources import as_dataset
-    from fastpets.utils.system import num_processors
+    from fastpets.utils.system import default_num_workers
 
-    dataset = as_dataset(paths, label_from="none")
-    headers = scan(dataset, num_workers or num_processors(), run.preprocessing.max_pixels)
+    dataset = as_dataset(paths, label_from="none").scanned(num_workers or default_num_workers())
+    assert dataset.headers is not None
+    headers = dataset.headers.limited(run.preprocessing.max_pixels)
     predicted: dict[str, torch.Tensor] = {}
     problems = dict(headers.problems)
     if headers.usable.any():

@@ -13,7 +13,7 @@ from fastpets import kernels
 from fastpets.augment.geometry import shrunk_sizes
 from fastpets.augment.policy import Augment
 from fastpets.augment.preprocessing import IMAGENET_MEAN, IMAGENET_STD, MAX_PIXELS, Preprocessing
-from fastpets.data.headers import ImageHeaders, scan
+from fastpets.data.headers import ImageHeaders
 from fastpets.data.sources import as_dataset
 from fastpets.errors import BadFileError, FastpetsError, describe_bad_files
 from fastpets.loading import settings
@@ -71,7 +71,8 @@ class Loader:
             else when its turn comes; "skip" it, with a warning; or "replace" it by another where a batch lacks it, too.
             `bad_files` maps each one met to its problem.
         max_pixels: of an image; a larger one is a bad file. Pillow's own limit holds as well.
-        label_from: where labels stand if `source` is a folder: in the file's "name", its "folder"'s, or in "none".
+        label_from: where labels stand if `source` is a folder: in the file's "name", its "folder"'s, or in "none";
+            "auto" takes class folders if there are at least two, else file names.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class Loader:
         cache: validation.CacheWhere = "none",
         on_bad_file: validation.OnBadFile = "raise",
         max_pixels: int = MAX_PIXELS,
-        label_from: validation.LabelFrom = "name",
+        label_from: validation.LabelFrom = "auto",
         **of_a_data_loader: Any,
     ) -> None:
         settings.refuse(of_a_data_loader)
@@ -153,7 +154,12 @@ class Loader:
 
     def _scanned(self) -> ImageHeaders:
         """The headers' facts. What they show to be no image is reported, and never delivered."""
-        headers = scan(self.dataset, self.num_workers, self.preprocessing.max_pixels)
+        self.dataset = self.dataset.scanned(self.num_workers)
+        assert self.dataset.headers is not None
+        headers = self.dataset.headers.limited(self.preprocessing.max_pixels)
+        decoders = headers.decoders.copy()
+        headers = replace(headers, decoders=decoders)
+        decoders.flags.writeable = True  # an epoch notes here what DALI does not decode
         self.usable = headers.usable.copy()
         if not self.usable.all():
             bad = np.flatnonzero(~self.usable).tolist()

@@ -10,9 +10,9 @@ import torch
 
 from fastpets.augment.preprocessing import Preprocessing
 from fastpets.data.dataset import ImageDataset
+from fastpets.data.splits import train_valid_datasets
 from fastpets.errors import FastpetsError
 from fastpets.loading.loader import Loader
-from fastpets.loading.opening import open_datasets
 from fastpets.loading.settings import resolve_device
 from fastpets.models.classifier import create_model
 from fastpets.runs.config import TrainConfig
@@ -53,7 +53,7 @@ def build_learner(config: TrainConfig, device: torch.device) -> Learner:
 
 def build_datasets(config: TrainConfig) -> tuple[ImageDataset, ImageDataset]:
     """The training and the validation data set. Raises FastpetsError for fewer than two classes."""
-    train_dataset, valid_dataset = open_datasets(
+    train_dataset, valid_dataset = train_valid_datasets(
         _source(config),
         label_from=config.label_from,
         label_pattern=config.label_pattern,
@@ -61,6 +61,7 @@ def build_datasets(config: TrainConfig) -> tuple[ImageDataset, ImageDataset]:
         split_seed=config.split_seed,
         on_bad_file=config.on_bad_file,
         max_pixels=config.max_pixels,
+        num_workers=config.num_workers,
     )
     if len(train_dataset.classes) < 2:
         raise FastpetsError(

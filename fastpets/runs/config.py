@@ -46,7 +46,7 @@ class TrainConfig:
     data: Annotated[str | None, arg(metavar="DIR")] = None
     """Folder of images (s3:// too), tar shards, a CSV, or `sample`, a small drawn data set. Default: Oxford-IIIT
     Pet."""
-    label_from: LabelFrom = "name"
+    label_from: LabelFrom = "auto"
     """Where the labels are: in the file names, or in the names of the folders that hold the images. `auto`: in the
     folders' if there are at least two class folders, else in the file names."""
     label_pattern: str = LABEL_PATTERN

@@ -28,7 +28,7 @@ def test_an_unshuffled_order_is_the_items_own() -> None:
 
 
 def test_every_place_is_as_likely_for_an_item() -> None:
-    places = [int(np.argmax(order.permutation(10, purpose=philox.ORDER, seed=s) == 0)) for s in range(5000)]
+    places = [int(np.argmax(philox.permutation(10, purpose=philox.ORDER, seed=s) == 0)) for s in range(5000)]
     counts = np.bincount(places, minlength=10)
     assert (abs(counts - 500) < 5 * np.sqrt(500 * 0.9)).all()  # five standard deviations of a binomial count
 
