@@ -35,7 +35,7 @@ class Backbone(NamedTuple):
 
 
 def create_backbone(arch: str, weights: str) -> Backbone:
-    """Builds the backbone `arch` with `weights`: "default", "none" or a file. Raises FastpetsError; see create_model."""
+    """Builds the backbone `arch` with `weights`, as create_model takes them. Raises FastpetsError."""
     if arch.startswith("timm/"):
         backbone = _timm_backbone(arch.removeprefix("timm/"), weights)
     else:

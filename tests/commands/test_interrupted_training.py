@@ -83,7 +83,7 @@ def test_a_run_that_is_killed_goes_on_from_its_last_whole_epoch(
     os.truncate(damaged, 1000)
     assert train.main(["--resume", str(out)]) == 1
     complaint = capsys.readouterr().err
-    assert f"--resume {damaged}: not a whole checkpoint" in complaint
+    assert f"resume: {damaged}: not a complete checkpoint" in complaint
     assert complaint.count("\n") == 1
     (out / "config.json").write_text("{}")
     assert train.main(["--resume", str(out)]) == 1

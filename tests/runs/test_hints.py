@@ -1,20 +1,11 @@
 """Advice: which epoch was best, what training waited for, and which batch fits into the memory."""
 
-import copy
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-import fastpets
-from fastpets.errors import FastpetsError
-from fastpets.models.classifier import create_model
 from fastpets.runs import hints
 from fastpets.training.history import EpochResult
-from fastpets.training.learner import Learner
-from fastpets.training.options import TrainingOptions
 
 
 def history_of(*error_rates: float, phase: str = "unfrozen") -> list[EpochResult]:
@@ -59,41 +50,3 @@ def test_a_cache_is_advised_where_there_is_none_and_may_take_an_epoch_to_fill() 
     line = str(hints.input_waits(0.5, 2, cached=True))
     assert "--cache" not in line
     assert line.startswith("it waited for images 50% of the time: allow more --threads")
-
-
-@pytest.mark.parametrize(
-    ("fits", "message"),
-    [
-        (
-            5,
-            "out of memory at a batch size of 16, 32 x 32 px; 4 fits: --batch-size 4 --accumulate 4 trains on as many "
-            "a step; --amp, a smaller --size or a smaller --arch need less, too",
-        ),
-        (0, "out of memory at a batch size of 16, 32 x 32 px, and at all smaller ones; --amp, a smaller"),
-    ],
-)
-def test_a_batch_beyond_the_memory_is_answered_with_one_that_was_tried_and_fits(
-    make_folder: Callable[..., Path], fits: int, message: str
-) -> None:
-    train, valid = fastpets.loaders(make_folder(40), size=32, batch_size=16)
-    model = create_model("resnet18", 2, "none")
-
-    def as_a_gpu(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        if len(inputs[0]) > fits:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-
-    model.register_forward_pre_hook(as_a_gpu)
-    learner = Learner(train, valid, model, TrainingOptions())
-    before = copy.deepcopy(model.state_dict())
-    with pytest.raises(FastpetsError) as refusal:
-        learner.fit_one_cycle(1, 1e-3)
-    assert str(refusal.value).startswith(message)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-
-def test_other_errors_are_not_taken_for_it(make_folder: Callable[..., Path]) -> None:
-    train, valid = fastpets.loaders(make_folder(20), size=32, batch_size=8)
-    learner = Learner(train, valid, create_model("resnet18", 2, "none"))
-    learner.model.backbone.conv1 = torch.nn.Conv2d(4, 64, 7)
-    with pytest.raises(RuntimeError, match="expected input"):
-        learner.fit_one_cycle(1, 1e-3)
