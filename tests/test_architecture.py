@@ -111,6 +111,12 @@ def test_the_lowest_packages_import_few_libraries(package: str) -> None:
         assert libraries - sys.stdlib_module_names - {"fastpets"} <= ALLOWED[package], path.name
 
 
+def test_training_is_handed_loaders_and_builds_none() -> None:
+    for path in sorted((ROOT / "fastpets" / "training").glob("*.py")):
+        calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)}
+        assert not calls & {"Loader", "loaders"}, path.name
+
+
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_kernels_and_pipelines_are_imported_by_their_full_names(path: Path) -> None:
     modules = {module.split(".")[0] for module, _ in imports(ast.parse(path.read_text()))}
