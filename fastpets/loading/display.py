@@ -1,22 +1,20 @@
-"""Batches as images that people can look at."""
+"""Batches turned back into images to look at."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from PIL import Image
 
 from fastpets.augment.preprocessing import Preprocessing
+from fastpets.loading.batch import Batch
 from fastpets.utils.figures import image_grid
-
-if TYPE_CHECKING:
-    from fastpets.loading.loader import Loader
 
 
 def to_pixels(images: torch.Tensor, preprocessing: Preprocessing) -> np.ndarray:
-    """A loader's images as pixels (B, H, W, 3) uint8, 0-255: the inverse of its normalisation and layout."""
+    """Undoes normalisation and layout: a batch's images as (B, H, W, 3) uint8."""
     pixels = images if preprocessing.layout == "NHWC" else images.permute(0, 2, 3, 1)
     if preprocessing.output == "uint8":
         return pixels.cpu().numpy()
@@ -24,8 +22,7 @@ def to_pixels(images: torch.Tensor, preprocessing: Preprocessing) -> np.ndarray:
     return ((pixels.float() * std + mean) * 255).round().clamp(0, 255).byte().cpu().numpy()
 
 
-def batch_grid(loader: Loader, num_images: int) -> Image.Image:
-    """A grid of the first images of a loader's next batch, titled with their classes; the loader does not advance."""
-    images, labels = loader.peek()
-    names = [loader.classes[label] if label >= 0 else "" for label in labels[:num_images].tolist()]
-    return image_grid(to_pixels(images[:num_images], loader.preprocessing), names)
+def batch_grid(batch: Batch, classes: Sequence[str], preprocessing: Preprocessing, num_images: int) -> Image.Image:
+    """Returns a grid of a batch's first images, each titled with its class."""
+    names = [classes[label] if label >= 0 else "" for label in batch.labels[:num_images].tolist()]
+    return image_grid(to_pixels(batch.images[:num_images], preprocessing), names)

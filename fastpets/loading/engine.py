@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 import torch
@@ -29,7 +29,7 @@ U = TypeVar("U")
 class Engine(Protocol):
     """Turns planned batches into tensors. All that differs between decoders and devices is behind this."""
 
-    def run(self, batches: Iterable[PlannedBatch], planner: Planner) -> Iterator[tuple[PlannedBatch, torch.Tensor]]:
+    def run(self, batches: Iterable[PlannedBatch], planner: Planner) -> Generator[tuple[PlannedBatch, torch.Tensor]]:
         """Yields each batch, less its bad files, with its images (B, 3, H, W), in order.
 
         It works ahead of the caller. Batches without a good file are passed over. Closing the iterator ends all work.
@@ -62,7 +62,7 @@ class DaliEngine:
             device, batch_size=batch_size, num_threads=num_threads, hw_decoder_load=hw_decoder_load
         )
 
-    def run(self, batches: Iterable[PlannedBatch], planner: Planner) -> Iterator[tuple[PlannedBatch, torch.Tensor]]:
+    def run(self, batches: Iterable[PlannedBatch], planner: Planner) -> Generator[tuple[PlannedBatch, torch.Tensor]]:
         """Reads, decodes and warps, each stage ahead of the next.
 
             PlannedBatch --read--> EncodedBatch --decode--> Chunk, images --shrink, warp--> (B, 3, H, W)

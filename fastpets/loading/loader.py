@@ -319,7 +319,7 @@ class Loader:
 
     def show_batch(self, num_images: int = 9) -> Image.Image:
         """A grid of the next batch's first images as the model sees them; a notebook displays it."""
-        return batch_grid(self, num_images)
+        return batch_grid(self.peek(), self.classes, self.preprocessing, num_images)
 
 
 def loaders(

@@ -52,9 +52,9 @@ class ReferenceLoader:
             other = (i + 1) % len(self.dataset), occurrence | REPLACEMENT, epoch
             return self.row(*other) if self.on_bad_file == "replace" else None
         (height, width), seen = image.shape[:2], self.preprocessing
-        key = {"seed": self.sampler.seed, "epoch": epoch, "occurrences": np.array([occurrence])}
+        key: Any = {"seed": self.sampler.seed, "epoch": epoch, "occurrences": np.array([occurrence])}
         todo = transforms(np.array([i]), np.array([height]), np.array([width]), seen, augment=self.augment, **key)
-        *geometry, luts = map(torch.from_numpy, todo[:4])
+        matrix, samples, spread, luts = map(torch.from_numpy, todo[:4])
         small = kernels.shrink(image, *todo.shrink[0].tolist())
-        warped = kernels.warp([small], *geometry, seen.size, seen.borders).round().byte()
+        warped = kernels.warp([small], matrix, samples, spread, seen.size, seen.borders).round().byte()
         return kernels.look_up(warped, luts.to(getattr(torch, seen.dtype))), i
