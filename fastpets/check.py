@@ -86,11 +86,12 @@ def muted_decoders() -> Iterator[None]:
 
 def decode_all(dataset: ImageDataset, config: CheckConfig) -> tuple[int, dict[str, str]]:
     """How many images were delivered, and what is wrong with each of the others, by its path and sorted."""
-    from fastpets.data.headers import scan
     from fastpets.loading.loader import Loader
-    from fastpets.utils.system import num_processors
+    from fastpets.utils.system import default_num_workers
 
-    headers = scan(dataset, config.threads or num_processors(), config.max_pixels)
+    dataset = dataset.scanned(config.threads or default_num_workers())
+    assert dataset.headers is not None
+    headers = dataset.headers.limited(config.max_pixels)
     num_good, problems = 0, dict(headers.problems)
     if headers.usable.any():
         loader = Loader(

@@ -63,8 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def predict(config: PredictConfig) -> int:
     """Prints the predictions in the order of the images, and on standard error what cannot be used."""
-    from fastpets.loading.settings import resolve_device
     from fastpets.runs.saved_model import load_run
+    from fastpets.utils.device import resolve_device
 
     run = load_run(config.run, resolve_device(config.device))
     paths = list(images(config.sources))
@@ -106,12 +106,12 @@ def probabilities(
     run: SavedModel, paths: list[str], config: PredictConfig
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """The probabilities (C,) by path of the images that can be used, and what is wrong with each of the others."""
-    from fastpets.data.headers import scan
     from fastpets.data.sources import as_dataset
-    from fastpets.utils.system import num_processors
+    from fastpets.utils.system import default_num_workers
 
-    dataset = as_dataset(paths, label_from="none")
-    headers = scan(dataset, config.threads or num_processors(), MAX_PIXELS)
+    dataset = as_dataset(paths, label_from="none").scanned(config.threads or default_num_workers())
+    assert dataset.headers is not None
+    headers = dataset.headers.limited(MAX_PIXELS)
     found: dict[str, torch.Tensor] = {}
     problems = dict(headers.problems)
     if headers.usable.any():

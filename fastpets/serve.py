@@ -66,8 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def make_server(config: ServeConfig) -> ThreadingHTTPServer:
     """The server, not serving yet. Raises FastpetsError if there is no model, or the port is taken."""
-    from fastpets.loading.settings import resolve_device
     from fastpets.runs.saved_model import load_run
+    from fastpets.utils.device import resolve_device
 
     run = load_run(config.run, resolve_device(config.device))
     handler = type(

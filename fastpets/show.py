@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def show(config: ShowConfig) -> int:
     """Writes the two files, and says where they are."""
     from fastpets.data.storage import name_of
-    from fastpets.loading.display import batch_grid, to_pixels
+    from fastpets.loading.display import to_pixels
     from fastpets.runs.build import build_datasets, build_loaders
     from fastpets.utils.figures import image_grid, shorten
 
@@ -54,7 +54,7 @@ def show(config: ShowConfig) -> int:
         raise FastpetsError(f"--out {folder}: no such folder, expected one for the files")
     dataset, _ = build_datasets(config)
     train, _ = build_loaders(config, dataset, dataset, device="cpu")
-    batch_grid(train, config.images).save(folder / "batch.png")
+    train.show_batch(config.images).save(folder / "batch.png")
     first = int(train.peek().ids[0])
     draws = train.like(dataset, sampler=[first] * NUM_DRAWS, batch_size=NUM_DRAWS, drop_last=False)
     name = shorten(name_of(dataset.paths[first]), 60)

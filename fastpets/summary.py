@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def summary(config: SummaryConfig) -> int:
     """Prints all of it, stage by stage."""
     from fastpets.analysis import data_quality
-    from fastpets.analysis.trace import follow, stage
+    from fastpets.analysis.trace import find_item, stage, trace_sample
     from fastpets.runs import build
 
     with stage("files to items"):
@@ -53,7 +53,7 @@ def summary(config: SummaryConfig) -> int:
     with stage("headers of the files"):
         train, valid = build.build_loaders(config, *dataset, device="cpu")
     describe(train, valid)
-    follow(config, train)
+    trace_sample(train, find_item(config.image, train), config.label_pattern, config.out)
     found = list(data_quality.of(train, valid))
     print("\nWhat may spoil training" if found else "\nNothing was found that may spoil training")
     for line in found:
@@ -66,7 +66,7 @@ def describe(train: Loader, valid: Loader) -> None:
     from fastpets.data.headers import PILLOW
 
     both = (train, valid)
-    num_usable = [int(loader.usable.sum()) for loader in both]
+    num_usable = [int(loader.headers.usable.sum()) for loader in both]
     print(f"Found in {one_line(train.dataset.root)}")
     print(f"  {sum(num_usable)} images: {num_usable[0]} to train on, {num_usable[1]} to validate")
     suffixes = Counter(Path(path).suffix.lower() for loader in both for path in loader.dataset.paths)
@@ -74,14 +74,16 @@ def describe(train: Loader, valid: Loader) -> None:
     if by_pillow := sum(int((loader.headers.decoders == PILLOW).sum()) for loader in both):
         print(f"  {by_pillow} are decoded by Pillow, the others by DALI")
     for name in ("heights", "widths"):
-        values = np.concatenate([getattr(loader.headers, name)[loader.usable] for loader in both])
+        values = np.concatenate([getattr(loader.headers, name)[loader.headers.usable] for loader in both])
         print(f"  {name}: {values.min()} to {values.max()} px, median {np.median(values):.0f}")
     if left_out := train.dataset.left_out:
         print(f"  left out, no images by their names: {len(left_out)}, such as {one_line(left_out[0])}")
     for path, problem in list((train.bad_files | valid.bad_files).items())[:MOST_LISTED]:
         print(f"  left out: {one_line(path)}: {problem}")
     print(f"  {len(train.classes)} classes, images to train on and to validate:")
-    counts = [np.bincount(loader.dataset.labels[loader.usable], minlength=len(train.classes)) for loader in both]
+    counts = [
+        np.bincount(loader.dataset.labels[loader.headers.usable], minlength=len(train.classes)) for loader in both
+    ]
     order = np.argsort(-counts[0], kind="stable").tolist()
     width = max(len(one_line(name)) for name in train.classes)
     for place, label in enumerate(order):

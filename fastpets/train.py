@@ -156,7 +156,10 @@ def model_description(config: TrainConfig, loader: Loader) -> dict[str, Any]:
 
 def _describe(train_loader: Loader, valid_loader: Loader) -> None:
     """Says what was found before it is trained on."""
-    dataset, counts = train_loader.dataset, [int(loader.usable.sum()) for loader in (train_loader, valid_loader)]
+    dataset, counts = (
+        train_loader.dataset,
+        [int(loader.headers.usable.sum()) for loader in (train_loader, valid_loader)],
+    )
     print(f"{counts[0]} images to train on, {counts[1]} to validate, {len(dataset.classes)} classes")
     if dataset.left_out:
         names = [Path(path).name for path in dataset.left_out[:5]] + ["..."] * (len(dataset.left_out) > 5)
@@ -196,7 +199,7 @@ def _conclude(learner: Learner, config: TrainConfig) -> None:
         probabilities, labels = tta(learner, config.tta)
         error_rate = (probabilities.argmax(1) != labels).float().mean().item()
         print(f"error rate with test-time augmentation ({config.tta}): {error_rate:.6f}")
-    if line := hints.best_epoch(learner.history, int(learner.valid.usable.sum())):
+    if line := hints.best_epoch(learner.history, int(learner.valid.headers.usable.sum())):
         print(line)
 
 

@@ -23,7 +23,7 @@ MOST_LISTED = 5
 def of(train: Loader, valid: Loader) -> Iterator[str]:
     """A line for each doubt about a data set."""
     classes = train.classes
-    labels = np.concatenate([loader.dataset.labels[loader.usable] for loader in (train, valid)])
+    labels = np.concatenate([loader.dataset.labels[loader.headers.usable] for loader in (train, valid)])
     counts = np.bincount(labels[labels >= 0], minlength=len(classes))
     if single := [classes[label] for label in np.flatnonzero(counts == 1)]:
         yield f"{len(single)} classes have one image alone: {_some(single)}; add images, or leave them out"
@@ -32,10 +32,10 @@ def of(train: Loader, valid: Loader) -> Iterator[str]:
         by_spelling[name.strip().casefold()].append(name)
     if alike := [" and ".join(map(repr, names)) for names in by_spelling.values() if len(names) > 1]:
         yield f"labels that differ in case or spaces alone: {_some(alike)}; make them one if they mean one class"
-    validated = np.bincount(valid.dataset.labels[valid.usable], minlength=len(classes))
+    validated = np.bincount(valid.dataset.labels[valid.headers.usable], minlength=len(classes))
     if untested := [classes[label] for label in np.flatnonzero((validated == 0) & (counts > 1))]:
         yield f"{len(untested)} classes have no image to validate with: {_some(untested)}; see --split-seed"
-    trained = np.bincount(train.dataset.labels[train.usable], minlength=len(classes))
+    trained = np.bincount(train.dataset.labels[train.headers.usable], minlength=len(classes))
     if trained.min() > 0 and trained.max() > VERY_UNEQUAL * trained.min():
         names = [f"{classes[label]} {trained[label]}" for label in (trained.argmax(), trained.argmin())]
         yield f"very unequal classes: {names[0]} images to train on, {names[1]}; see --balanced and --class-weights"

@@ -56,10 +56,10 @@ class Interpretation:
     @classmethod
     def from_run(cls, run: str | Path, device: str = "auto") -> Interpretation:
         """Of a run folder: its data, split as in the run, and the model that it left. Raises FastpetsError."""
-        from fastpets.loading.settings import resolve_device
         from fastpets.runs.build import build_datasets
         from fastpets.runs.config import read_config
         from fastpets.runs.saved_model import load_run
+        from fastpets.utils.device import resolve_device
 
         folder = Path(run)
         trained = load_run(folder, resolve_device(device))

@@ -54,7 +54,7 @@ _NOT_OF_A_LOADER = {
     "batch_sampler": "give sampler, batch_size and drop_last",
     "collate_fn": "a batch is one tensor from the start; change it with batch_transform(images, labels)",
     "transform": "augment changes each image, batch_transform(images, labels) a whole batch",
-    "worker_init_fn": "there are no worker processes, and random parameters depend on seed, epoch and image; leave it out",
+    "worker_init_fn": "there are no worker processes, and random parameters depend on seed and image; leave it out",
     "generator": "give seed",
     "pin_memory": _THREADS,
     "pin_memory_device": _THREADS,
@@ -89,7 +89,7 @@ class Loader:
             never dropped.
         sampler: a torch sampler of item ids, instead of `shuffle`; or "balanced": as many images as there are, all
             classes equally often. A repeated item is augmented anew each time.
-        rank, world_size: which of how many processes this is. Default: what torch.distributed says when an epoch starts.
+        rank, world_size: which of how many processes this is. Default: as torch.distributed says when an epoch starts.
             Each rank takes batches of `batch_size`. In training all ranks take equally many images; otherwise, and with
             `shuffle=False`, every image comes once, on one of the ranks. A DistributedSampler has divided the items
             already and is left alone.
@@ -301,7 +301,7 @@ class Loader:
         self.sampler.finish(plan)
 
     def like(self, source: Any, **changes: Any) -> Loader:
-        """A Loader with these settings for another source, whose labels are not read; `changes` are Loader's arguments."""
+        """Returns a Loader of another source, without labels, with these settings and `changes`, a Loader's arguments."""
         same = ("batch_size", "batch_transform", "num_workers", "device", "hw_decoder_load", "on_bad_file")
         settings: dict[str, Any] = {name: getattr(self, name) for name in same}
         settings |= self.preprocessing.to_dict()

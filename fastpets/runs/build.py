@@ -9,10 +9,9 @@ from typing import Any
 import torch
 
 from fastpets.data.dataset import ImageDataset
+from fastpets.data.splits import train_valid_datasets
 from fastpets.errors import FastpetsError
 from fastpets.loading.loader import Loader
-from fastpets.loading.opening import open_datasets
-from fastpets.loading.settings import resolve_device
 from fastpets.models.classifier import create_model
 from fastpets.runs.config import TrainConfig, parse_size
 from fastpets.training import distributed
@@ -20,6 +19,7 @@ from fastpets.training.learner import Learner
 from fastpets.training.options import TrainingOptions
 from fastpets.training.phases import Phase, fine_tune_phases, parse_rate, parse_schedule
 from fastpets.training.train_step import resolve_amp_dtype
+from fastpets.utils.device import resolve_device
 from fastpets.utils.system import keep_freed_memory, num_processors
 
 
@@ -120,7 +120,7 @@ def build_datasets(config: TrainConfig) -> tuple[ImageDataset, ImageDataset]:
         from fastpets.data.pets import pets_folder
 
         source = pets_folder()
-    train_dataset, valid_dataset = open_datasets(
+    train_dataset, valid_dataset = train_valid_datasets(
         source,
         label_from=config.label_from,
         label_pattern=config.label_pattern,
@@ -128,6 +128,7 @@ def build_datasets(config: TrainConfig) -> tuple[ImageDataset, ImageDataset]:
         split_seed=config.split_seed,
         on_bad_file=config.on_bad_file,
         max_pixels=config.max_pixels,
+        num_workers=num_threads(config),
     )
     if len(train_dataset.classes) < 2:
         raise FastpetsError(

@@ -35,8 +35,9 @@ class TrainConfig:
 
     data: Annotated[str | None, arg(metavar="DIR")] = None
     """Folder of images (s3:// too), tar shards, a CSV, or `sample`, a small drawn set. Default: Oxford-IIIT Pet."""
-    label_from: LabelFrom = "name"
-    """Where a label stands: in the file's name, or in the name of the folder that holds it."""
+    label_from: LabelFrom = "auto"
+    """Where the labels are: in the file names, in the names of the folders that hold the images, or nowhere. `auto`
+    takes class folders if there are at least two, else file names."""
     label_pattern: str = LABEL_PATTERN
     """Regular expression on the file name; its first group is the label."""
     labels: Annotated[Path | None, arg(metavar="FILE.csv")] = None
