@@ -1,13 +1,13 @@
-"""How true the pixels are: peak signal-to-noise ratios against a supersampled bicubic warp of the original image.
+"""Peak signal-to-noise ratios of augmented images, against a supersampled bicubic warp of the original image.
 
     FASTPETS_PETS=... python -m bench.bench_fidelity
 
-Each image undergoes one homography of the chapter's (crop, flip, rotation, zoom, perspective), made by this engine
-in one step, by fastai's options in three (Pillow to 460 px, the warp there, crop and resize) and by torchvision's in
-three (crop and resize, perspective, rotation). Every way gets the same geometry. Beyond the canvas, or the crop, fastai
-sees a reflection and torchvision black, where the original goes on: so the ratio is taken over all pixels, and again
-over those alone that every way has the image for, which compares how they sample and no more. --out FILE keeps the
-numbers.
+Each image is transformed by one random homography of the chapter's augmentation (crop, flip, rotation, zoom,
+perspective): by this engine in one step, by fastai's transforms in three (Pillow's resize to 460 px, warp, crop and
+resize) and by torchvision's in three (crop and resize, perspective, rotation). All get the same geometry. Beyond the
+canvas fastai sees a reflection, and beyond the crop torchvision sees black, where the original image continues.
+Therefore ratios are reported over all pixels, and over those for which each method has the image, which compare the
+sampling alone. --out FILE saves the numbers as JSON.
 """
 
 import argparse
@@ -31,26 +31,26 @@ from fastpets.augment.transforms import transforms
 from fastpets.utils import philox
 
 SIZES = (64, 128, 224)
-CANVAS = 460  # fastai's presize: crops begin and end on its pixels, as fastai's do
+CANVAS = 460  # px, fastai's presize: crops are aligned to its pixels, as fastai's are
 
 
 class Scene(NamedTuple):
-    """An image (H, W, 3) uint8 and what is done to it; the matrices are 3 x 3 float64."""
+    """An image (H, W, 3) uint8 and its transform, as 3 x 3 float64 matrices."""
 
     image: torch.Tensor
     image_from_canvas: np.ndarray
-    perspective: np.ndarray  # canvas from canvas: warp and flip
-    rotation: np.ndarray  # canvas from canvas: rotation and zoom
+    perspective: np.ndarray  # canvas to canvas: warp and flip
+    rotation: np.ndarray  # canvas to canvas: rotation and zoom
     canvas_from_crop: np.ndarray
 
     def matrix(self, size: int) -> np.ndarray:
-        """image_from_output."""
+        """Returns image_from_output for an output of `size` px."""
         canvas_from_output = self.canvas_from_crop @ geometry.crop_from_output((size, size))
         return self.image_from_canvas @ self.perspective @ self.rotation @ canvas_from_output
 
 
 def scenes(paths: Sequence[str]) -> list[Scene]:
-    """The images with the chapter's draws, their crops moved to whole pixels of the canvas."""
+    """Draws the chapter's random parameters for each image, with crops rounded to whole pixels of the canvas."""
     numbers = philox.uniforms(philox.AUGMENT, 0, 0, np.arange(len(paths)), 0, len(transforms.STREAM))
     u = dict(zip(transforms.STREAM, numbers.T, strict=True))
     todo = transforms.parameters_from_uniforms(u, Augment())
@@ -73,12 +73,12 @@ def scenes(paths: Sequence[str]) -> list[Scene]:
 
 
 def fastpets(scene: Scene, size: int, supersample: int) -> torch.Tensor:
-    """This engine: shrunk if it is more than four times the output, then one warp."""
+    """Renders by this engine: shrinks an image of more than four times the output's size, then warps it once."""
     return rendered(scene.image, scene.matrix(size), size, supersample)
 
 
 def fastai(scene: Scene, size: int) -> torch.Tensor:
-    """fastai's options, by its own functions: Pillow's resize, `affine_coord` at 460 px, crop, `affine_coord` again."""
+    """Renders by fastai's functions: Pillow's resize to 460 px, `affine_coord`, crop, and `affine_coord` to resize."""
     from fastai.vision.augment import TensorImage
 
     presized = _resized_region(scene.image, scene.image_from_canvas, CANVAS)
@@ -89,7 +89,7 @@ def fastai(scene: Scene, size: int) -> torch.Tensor:
         points = torch.cat([grid, torch.ones_like(grid[..., :1])], dim=-1) @ homography.T
         return points[..., :2] / points[..., 2:]
 
-    # align_corners=False, so that its pixels lie where the others' do; fastai's default moves them by half a pixel.
+    # align_corners=False aligns the pixels with those of the other methods; fastai's default is half a pixel off.
     warped = pixels.affine_coord(coord_tfm=moved, align_corners=False)
     side = round(CANVAS * scene.canvas_from_crop[0, 0])
     left = round((scene.canvas_from_crop[0, 2] + 1) * CANVAS / 2 - side / 2)
@@ -99,18 +99,18 @@ def fastai(scene: Scene, size: int) -> torch.Tensor:
 
 
 def _resized_region(image: torch.Tensor, region: np.ndarray, size: int) -> Image.Image:
-    """The square that is [-1, 1] either way before `region` (3 x 3), by Pillow's antialiased bilinear resize."""
+    """Resizes the image of the square [-1, 1]^2 under `region` (3 x 3), by Pillow's antialiased bilinear filter."""
     height, width = image.shape[:2]
     corners = region[:2, 2] + np.outer([-1, 1], region[:2, :2].diagonal())
-    box = corners.clip(0, [width, height]).ravel().tolist()  # which rounding may have moved beyond the image
+    box = corners.clip(0, [width, height]).ravel().tolist()  # rounding may place corners outside
     return Image.fromarray(image.numpy()).resize((size, size), Image.Resampling.BILINEAR, tuple(box))
 
 
 def torchvision(scene: Scene, size: int) -> torch.Tensor:
-    """torchvision's v2 functions on 8-bit images, bilinear: crop and antialiased resize, perspective, rotation."""
+    """Renders by torchvision's v2 functions, bilinear, on 8-bit images: antialiased crop, perspective, rotation."""
     from torchvision.transforms import v2
 
-    # As RandomResizedCrop does, but to the subpixel.
+    # As RandomResizedCrop does, but with subpixel coordinates.
     pixels = _resized_region(scene.image, scene.image_from_canvas @ scene.canvas_from_crop, size)
     output = geometry.crop_from_output((size, size))
     tensor = v2.functional.pil_to_tensor(pixels)
@@ -132,7 +132,7 @@ WAYS: dict[str, Callable[[Scene, int], torch.Tensor]] = {
 
 
 def seen(scene: Scene, size: int) -> torch.Tensor:
-    """Which output pixels (size, size) every way has the image for: those from within the crop, its rim left out."""
+    """Mask (size, size) of the output pixels for which each method has the image: in the crop, less a margin."""
     centres = (np.arange(size) + 0.5) / size * 2 - 1
     x, y = np.meshgrid(centres, centres)
     crop = np.stack([x, y, np.ones_like(x)], -1)
@@ -145,7 +145,7 @@ def seen(scene: Scene, size: int) -> torch.Tensor:
 
 
 def fidelity(paths: Sequence[str], size: int) -> dict[str, list[tuple[float, float]]]:
-    """For each way, the ratios in dB of every image at `size` px: over all pixels, and over those within the crop."""
+    """Returns, for each method, each image's ratios in dB at `size` px: over all pixels, and over those in the crop."""
     ratios: dict[str, list[tuple[float, float]]] = {name: [] for name in WAYS}
     for scene in scenes(paths):
         truth, counts = supersampled_bicubic(scene.image, scene.matrix(size), size), seen(scene, size)
@@ -156,7 +156,7 @@ def fidelity(paths: Sequence[str], size: int) -> dict[str, list[tuple[float, flo
 
 
 def far_larger(paths: Sequence[str], size: int) -> dict[str, list[tuple[float]]]:
-    """Mosaics of 4000 x 3000 px at `size` px, by the engine and by Pillow's antialiased resizes: dB of each."""
+    """Returns ratios in dB of 4000 x 3000 px mosaics at `size` px, by this engine and by Pillow's antialiased filters."""
     ratios: dict[str, list[tuple[float]]] = {}
     for start in range(0, len(paths) - 63, 64):
         image = mosaic(paths[start : start + 64], 4000, 3000)
@@ -172,7 +172,7 @@ def far_larger(paths: Sequence[str], size: int) -> dict[str, list[tuple[float]]]
 
 @pytest.mark.parametrize("size", SIZES)
 def bench_fidelity(images: list[str], size: int) -> None:
-    """On a few images, the engine keeps what the README says, and its distance from fastai's options."""
+    """On a few images, this engine reaches the README's ratios, and exceeds fastai's by the stated margins."""
     pytest.importorskip("fastai", reason="fastai is in the extra `bench`")
     means = {name: np.mean(ratios, axis=0) for name, ratios in fidelity(images[::40], size).items()}
     plain, finer, fastai_s = means["fastpets"], means["fastpets, supersample=2"], means["fastai"]
@@ -184,8 +184,8 @@ def bench_fidelity(images: list[str], size: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--step", type=int, default=1, help="every which image")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--step", type=int, default=1, help="take every n-th image")
+    parser.add_argument("--out", type=Path, help="JSON file for the numbers")
     arguments = parser.parse_args()
     if not (folder := os.environ.get("FASTPETS_PETS")):
         sys.exit("set FASTPETS_PETS to the folder of images")

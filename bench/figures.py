@@ -1,7 +1,7 @@
-"""Draws the figures of the documents.
+"""Draws the figures of the documentation.
 
-python -m bench.figures                          # those that are committed, from the built-in sample
-FASTPETS_PETS=... python -m bench.figures pets/  # the same from pets, into a folder of their own
+python -m bench.figures                          # from the built-in sample, into docs/images
+FASTPETS_PETS=... python -m bench.figures pets/  # from the images of FASTPETS_PETS, into the folder pets/
 """
 
 import os
@@ -22,7 +22,7 @@ SIDE = 224
 
 
 def interpolation(image: Image.Image) -> Image.Image:
-    """An image that is turned, zoomed and warped in one interpolation, and in one after another."""
+    """Shows an image rotated, zoomed and warped, in one interpolation and in one for each step."""
     pixels = torch.from_numpy(np.asarray(image.convert("RGB")).copy())
     height, width = pixels.shape[:2]
     one = np.ones(1)
@@ -37,9 +37,9 @@ def interpolation(image: Image.Image) -> Image.Image:
     def warped(source: torch.Tensor, matrix: np.ndarray) -> torch.Tensor:
         out = torch.empty(1, SIDE, SIDE, 3, dtype=torch.uint8)
         samples, spread = geometry.sampling(matrix, (SIDE, SIDE), 1, np.ones((1, 2), int))
-        table = torch.arange(256, dtype=torch.uint8).expand(1, 3, 256).contiguous()
+        luts = torch.arange(256, dtype=torch.uint8).expand(1, 3, 256).contiguous()
         matrices = torch.from_numpy(matrix.astype(np.float32))
-        kernels.warp([source], matrices, torch.from_numpy(samples), torch.from_numpy(spread), table, out, "reflect")
+        kernels.warp([source], matrices, torch.from_numpy(samples), torch.from_numpy(spread), luts, out, "reflect")
         return out[0]
 
     at_once = warped(pixels, canvas @ changes[2] @ changes[0] @ changes[1] @ to_canvas)

@@ -1,10 +1,10 @@
-"""What fastai's `aug_transforms(size, min_scale=0.75)` does for given draws, for tests that run without fastai.
+"""Results of fastai's `aug_transforms(size, min_scale=0.75)` for given random parameters, for tests without fastai.
 
     python -m bench.golden_fastai
 
-writes `tests/golden/fastai_transforms.json`: for some draws, in the words of `fastpets.augment.transforms`, where on the canvas
-5 x 5 points of the crop come from, and what each 8-bit value becomes. All of it is computed by fastai's own code, in
-float64 in place of its float32, so that the file shows its formulas and not their rounding.
+writes `tests/golden/fastai_transforms.json`: for some random parameters, named as in `fastpets.augment.transforms`, the
+positions of 5 x 5 points of the crop on the canvas, and the result for each 8-bit value. fastai's own code computes all
+of it, in float64 instead of its float32, so that the file is exact to its formulas.
 """
 
 import json
@@ -21,12 +21,12 @@ from fastai.vision.all import IntToFloatTensor, Pipeline, TensorImage, aug_trans
 
 FILE = Path(__file__).parent.parent / "tests" / "golden" / "fastai_transforms.json"
 DECIMALS = 12
-SIDE = 400  # of the canvas, in pixels: crops of 348, 360 and 380 of them have corners at whole pixels, and quarters too
+SIDE = 400  # of the canvas in px: crops of 348, 360 and 380 px have their corners and quarter points at whole pixels
 STILL = {
     **{"flip": False, "rotate": 0.0, "zoom": 1.0, "zoom_x": 0.5, "zoom_y": 0.5, "warp_x": 0.0, "warp_y": 0.0},
     **{"crop_scale": 1.0, "crop_x": 0.0, "crop_y": 0.0, "aspect": 1.0},
 }
-SMALLEST = (348 / SIDE) ** 2  # the first crop above 0.75 of the area
+SMALLEST = (348 / SIDE) ** 2  # the smallest of these crops, above 0.75 of the area
 GEOMETRY: dict[str, dict[str, Any]] = {
     "nothing": {},
     "flip": {"flip": True},
@@ -57,7 +57,7 @@ LIGHTING = ((0.5, 1.0), (0.4, 1.0), (0.6, 1.0), (0.5, 0.8), (0.5, 1.25), (0.43, 
 
 
 def transforms_with(draws: Mapping[str, Any]) -> list:
-    """The three transforms that fastai makes, in the order in which it applies them, with their draws fixed."""
+    """Returns fastai's three transforms, in the order in which it applies them, with fixed random parameters."""
     affine, crop, lighting = Pipeline(aug_transforms(size=5, min_scale=0.75)).fs
     fixed = {
         "flip_mat": {"draw": float(draws["flip"])},
@@ -75,22 +75,22 @@ def transforms_with(draws: Mapping[str, Any]) -> list:
 
 
 def canvas_points(draws: Mapping[str, Any]) -> torch.Tensor:
-    """Where 5 x 5 points of the crop, from corner to corner, come from on the canvas: (5, 5, 2) x, y from -1 to 1.
+    """Returns the canvas positions of 5 x 5 points of the crop, from corner to corner: (5, 5, 2), x, y from -1 to 1.
 
-    With align_corners=True, as here, fastai's map takes the centres of the outermost of n pixels to be -1 and 1, and
-    those between them to be equally far apart. So its n points are just as well the edges of n - 1 pixels, which is
-    what -1 to 1 means on our canvas; and its crop is a box of whole pixels, whose corners are such edges.
+    With align_corners=True, as here, fastai places the centres of the outermost of n pixels at -1 and 1, and the others
+    between them at equal distances. Its n centres therefore have the positions of the edges of n - 1 pixels on our
+    canvas, whose edges are at -1 and 1. Its crop is a box of whole pixels, so that its corners are such edges.
     """
     height, width = round(SIDE / draws["aspect"]), SIDE
     affine, crop, _ = transforms_with(draws)
     edges = TensorImage(torch.zeros(1, 3, height + 1, width + 1, dtype=torch.float64))
-    edges.img_size = height, width  # the proportions that a rotation keeps
+    edges.img_size = height, width  # the aspect ratio that a rotation preserves
     with mock.patch("fastai.vision.augment._grid_sample") as sample:
         sample.side_effect = lambda pixels, *_, **__: pixels
         affine(edges, split_idx=0)
     coordinates = sample.call_args.args[1][0]
     box = (0, 0), (height, width)
-    if height == width:  # fastai's crop is a square on any canvas, so that its wide ones are left whole here
+    if height == width:  # fastai's crop is square on any canvas, so wide canvases are not cropped here
         room = SIDE - round(draws["crop_scale"] ** 0.5 * SIDE)
         with mock.patch("random.randint", side_effect=[round(draws[axis] * room) for axis in ("crop_y", "crop_x")]):
             crop.before_call(torch.zeros(1, 3, height, width), split_idx=0)
@@ -100,7 +100,7 @@ def canvas_points(draws: Mapping[str, Any]) -> torch.Tensor:
 
 
 def lighted_values(brightness: float, contrast: float) -> torch.Tensor:
-    """What 0-255 become on a scale from 0 to 1: (256,) float64."""
+    """Returns the results for the values 0-255, on a scale from 0 to 1: (256,) float64."""
     image = TensorImage(torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16))
     _, _, lighting = transforms_with({**STILL, "brightness": brightness, "contrast": contrast})
     return torch.Tensor(lighting(IntToFloatTensor()(image), split_idx=0)).flatten()
@@ -127,5 +127,5 @@ def golden() -> dict[str, Any]:
 if __name__ == "__main__":
     with mock.patch.object(torch.Tensor, "float", torch.Tensor.double):
         text = json.dumps(golden(), indent=1)
-    innermost = re.compile(r"[\[{][^\[\]{}]*[\]}]")  # a row of numbers, or the draws: on one line
+    innermost = re.compile(r"[\[{][^\[\]{}]*[\]}]")  # a row of numbers, or the parameters: on one line
     FILE.write_text(innermost.sub(lambda found: " ".join(found[0].split()), text) + "\n")

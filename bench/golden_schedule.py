@@ -1,9 +1,9 @@
-"""What fastai's schedules and rate finder give, for tests that run without fastai.
+"""Results of fastai's schedules and learning rate finder, for tests without fastai.
 
     python -m bench.golden_schedule
 
-writes `tests/golden/fastai_schedule.json`: the rates and momenta of every layer group at every step, as fastai's own
-optimizer had them in runs of `fit_one_cycle` and `fine_tune`, and what its rate finder suggests for some curves.
+writes `tests/golden/fastai_schedule.json`: each layer group's learning rate and momentum at each step, in fastai's own
+optimizer, in runs of `fit_one_cycle` and `fine_tune`; and its rate finder's suggestions for some loss curves.
 """
 
 import json
@@ -34,7 +34,7 @@ FITS: list[dict[str, Any]] = [
 
 
 class Watch(Callback):
-    """Notes the hyperparameters with which each step is taken."""
+    """Records the hyperparameters of each step."""
 
     order = 90
 
@@ -47,7 +47,7 @@ class Watch(Callback):
 
 
 def run(fit: dict[str, Any]) -> list[dict[str, list[float]]]:
-    """The steps of one of fastai's fits, on a model of three linear layers."""
+    """Runs one of fastai's fits on a model of three linear layers, and returns its steps."""
     pairs = [(torch.randn(4), torch.randn(2)) for _ in range(2 * NUM_BATCHES)]
     dls = DataLoaders(DataLoader(pairs, bs=2), DataLoader(pairs[:2], bs=2))
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2))
@@ -70,7 +70,7 @@ def run(fit: dict[str, Any]) -> list[dict[str, list[float]]]:
 
 
 def curves() -> list[dict[str, Any]]:
-    """Rates and losses as sweeps give them, some of them odd, and fastai's suggestions."""
+    """Returns loss curves of rate finder sweeps, usual and unusual, with fastai's suggestions."""
     noise = random.Random(0)
     rates = [1e-7 * 1e8 ** (step / 100) for step in range(100)]
 

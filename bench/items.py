@@ -1,8 +1,8 @@
-"""What many items cost: a table of them opened, their cached facts, an epoch's order. Seconds and memory of each.
+"""Time and memory for a data set of many items: reading its table, its cached image headers, an epoch plan.
 
     python -m bench.items --count 10000000
 
-The files need not be there: the facts are put into the cache as a scan would leave them, in a folder that goes again.
+No image files are needed: headers are written to the header cache as a scan would, in a temporary folder.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def measure(folder: Path, count: int) -> None:
     with open(table, "w") as file:
         file.write("file,label\n")
         file.writelines(
-            f"folder_{i % 1000:04}/some_name_of_a_image_{i:09}.jpg,class_{i % 1000}\n" for i in range(count)
+            f"folder_{i % 1000:04}/some_name_of_an_image_{i:09}.jpg,class_{i % 1000}\n" for i in range(count)
         )
     base_mb, started = resident_mb(), time.perf_counter()
 

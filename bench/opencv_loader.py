@@ -1,8 +1,8 @@
-"""The loader that a good user of OpenCV writes in an hour, with the chapter's whole augmentation.
+"""A loader with OpenCV and threads, as a proficient user writes it in an hour, with the chapter's whole augmentation.
 
-Each image is decoded, warped straight to its output by one composed matrix, and looked up in one table that holds
-lighting and normalisation. Points are columns (x, y, 1): the canvas is the square that is kept of an image, [-1, 1]
-either way, and pixel i of an image or of the output has its centre at i, as OpenCV has it.
+Each image is decoded, warped to its output by one composed matrix, and mapped through one lookup table for lighting and
+normalisation. Points are columns (x, y, 1). The canvas is a square crop of the image, [-1, 1] in x and in y. The centre
+of pixel i is at i, as in OpenCV.
 """
 
 from collections import deque
@@ -19,10 +19,10 @@ BATCHES_AHEAD = 3
 
 
 class OpenCVLoader:
-    """Batches made by a pool of threads, each of which takes its share of every batch; some batches ahead.
+    """Yields batches that a pool of threads makes, some batches ahead; each thread makes a share of each batch.
 
-    Nothing shrinks large images first, so that those of more than twice the output's size alias: less work than
-    the package's loader does on them.
+    Images larger than twice the output alias, as nothing shrinks them first. That is less work than the package's
+    loader does.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class OpenCVLoader:
         waiting = deque(np.split(ids, range(self.batch_size, len(ids), self.batch_size)))
         under_way: deque[tuple[np.ndarray, np.ndarray, list[Future[None]]]] = deque()
         own_threads = cv2.getNumThreads()
-        cv2.setNumThreads(1)  # the pool keeps all processors busy; more threads within a call would only contend
+        cv2.setNumThreads(1)  # the pool uses all processors; threads within a call would contend
         try:
             with ThreadPoolExecutor(self.num_workers) as pool:
                 while waiting or under_way:
@@ -53,7 +53,7 @@ class OpenCVLoader:
             cv2.setNumThreads(own_threads)
 
     def _begin(self, pool: ThreadPoolExecutor, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[Future[None]]]:
-        """A batch's ids, the memory for its images (B, S, S, 3) float32, and a future for each thread's share."""
+        """Starts a batch: returns its ids, its images (B, S, S, 3) float32 to be filled, and a future per thread."""
         images = np.empty((len(ids), self.size, self.size, 3), np.float32)
         drawn = draw(len(ids), self.size, self.generator)
         jobs = list(zip((self.paths[i] for i in ids), images, *drawn, strict=True))
@@ -61,10 +61,10 @@ class OpenCVLoader:
         return ids, images, [pool.submit(self._load, share) for share in shares]
 
     def _load(self, images: list[tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]) -> None:
-        """Fills the image of each: its path, the image (S, S, 3), and what `draw` has drawn for it."""
+        """Fills images (S, S, 3), each given with its path and its random parameters from `draw`."""
         import cv2
 
-        for path, image, place, canvas_from_output, table in images:
+        for path, image, place, canvas_from_output, lut in images:
             source = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
             height, width = source.shape[:2]
             half = min(height, width) / 2
@@ -77,20 +77,23 @@ class OpenCVLoader:
                 flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
                 borderMode=cv2.BORDER_REFLECT,
             )
-            # Red and blue change places here, not in the decoder: there are fewer pixels.
-            cv2.LUT(cv2.cvtColor(warped, cv2.COLOR_BGR2RGB), table, dst=image)
+            # Swapping red and blue here instead of in the decoder takes fewer pixels.
+            cv2.LUT(cv2.cvtColor(warped, cv2.COLOR_BGR2RGB), lut, dst=image)
 
 
 def draw(count: int, size: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For `count` images: the canvas's place (B, 2) along the sides (0-1), canvas_from_output (B, 3, 3) and luts
-    (B, 256, 1, 3) float32. All of a batch at once, as small arrays cost NumPy the same time as larger ones."""
+    """Draws random parameters for `count` images, vectorised, as NumPy takes as long for a small array as for a larger.
+
+    Returns the canvas's place along the image's sides (B, 2), 0-1; canvas_from_output (B, 3, 3); and the lookup tables
+    (B, 256, 1, 3) float32.
+    """
     augment = Augment()
 
     def maybe(probability: float, low: float, high: float, neutral: float) -> np.ndarray:
         return np.where(generator.random(count) < probability, generator.uniform(low, high, count), neutral)
 
     x, y = (maybe(augment.p_affine, -augment.max_warp, augment.max_warp, 0) for _ in range(2))
-    # Moves each corner (s, t) of the canvas to (s (1 - y t), t (1 - x s)): it is then seen from one side.
+    # Perspective: moves each corner (s, t) of the canvas to (s (1 - y t), t (1 - x s)).
     seen_from_canvas = _matrices([[1 - y * y, -x * y, x], [-x * y, 1 - x * x, y], [x, y, 1]])
     angle = np.deg2rad(maybe(augment.p_affine, -augment.max_rotate, augment.max_rotate, 0))
     mirror = np.where(generator.random(count) < augment.p_flip, -1, 1)
@@ -112,12 +115,12 @@ def draw(count: int, size: int, generator: np.random.Generator) -> tuple[np.ndar
 
 
 def _part(side: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Matrices to squares with `side` (B,) of the canvas's side, each anywhere on it."""
+    """Returns matrices (B, 3, 3) to randomly placed squares of `side` (B,), a share of the canvas's side."""
     x, y = generator.uniform(-1, 1, (2, len(side))) * (1 - side)
     return _matrices([[side, 0, x], [0, side, y], [0, 0, 1]])
 
 
 def _matrices(rows: list[list]) -> np.ndarray:
-    """Three rows of three entries, each (B,) or one for all, as (B, 3, 3)."""
+    """Stacks three rows of three entries, each (B,) or a scalar, into (B, 3, 3)."""
     entries = np.broadcast_arrays(*(entry for row in rows for entry in row))
     return np.stack(entries, axis=-1).reshape(-1, 3, 3)
