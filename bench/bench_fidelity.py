@@ -156,7 +156,7 @@ def fidelity(paths: Sequence[str], size: int) -> dict[str, list[tuple[float, flo
 
 
 def far_larger(paths: Sequence[str], size: int) -> dict[str, list[tuple[float]]]:
-    """Returns ratios in dB of 4000 x 3000 px mosaics at `size` px, by this engine and by Pillow's antialiased filters."""
+    """Ratios in dB of 4000 x 3000 px mosaics at `size` px, by this engine and by Pillow's antialiased filters."""
     ratios: dict[str, list[tuple[float]]] = {}
     for start in range(0, len(paths) - 63, 64):
         image = mosaic(paths[start : start + 64], 4000, 3000)
