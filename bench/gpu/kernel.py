@@ -1,4 +1,4 @@
-"""Fast, the kernel: a launch's time beside the bytes that it must move, and beside a plain copy of that many."""
+"""Times the GPU kernel, and compares its bandwidth, by the bytes that it must move, with that of a plain copy."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,8 +13,8 @@ from fastpets.augment.policy import Augment
 from fastpets.augment.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from fastpets.augment.transforms import Transforms, transforms
 
-SETS = 8  # of images, one behind the other: one alone would lie in the GPU's cache
-CASES = {  # the images' height and width, the output's side, its type, and `supersample`
+SETS = 8  # of images, used in turn: a single set would stay in the GPU's cache
+CASES = {  # the images' height and width, output size, dtype, and `supersample`
     "375 x 500 to 224, float16": ((375, 500), 224, torch.float16, 1),
     "375 x 500 to 224, float32": ((375, 500), 224, torch.float32, 1),
     "375 x 500 to 224, float16, 2 x 2 samples": ((375, 500), 224, torch.float16, 2),
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def launcher(sets: Sequence[list[torch.Tensor]], told: Sequence[torch.Tensor], out: torch.Tensor) -> Callable[[], Any]:
-    """A function that launches the kernel on each of the sets: one behind the other, so that no time is the host's."""
+    """Returns a function that launches the kernel on all sets, prepared in advance so as not to time the host."""
     if not out.is_cuda:
         return lambda: [kernels.warp(images, *told, out) for images in sets]
     from fastpets.kernels import warp_triton
@@ -68,7 +68,7 @@ def launcher(sets: Sequence[list[torch.Tensor]], told: Sequence[torch.Tensor], o
 
 
 def drawn(batch_size: int, source_size: tuple[int, int], side: int, supersample: int) -> Transforms:
-    """What the chapter's augmentation does to a batch."""
+    """Draws the chapter's augmentation for a batch."""
     heights, widths = np.repeat(np.array([source_size]), batch_size, axis=0).T
     return transforms(
         np.arange(batch_size),
@@ -82,7 +82,7 @@ def drawn(batch_size: int, source_size: tuple[int, int], side: int, supersample:
 
 
 def moved_bytes(told: Transforms, source_size: tuple[int, int], side: int, dtype: torch.dtype) -> int:
-    """The bytes that a batch must move at least: each output once, each source pixel that is seen once, the luts."""
+    """The least bytes that a batch moves: each output and each visible source pixel once, and the lookup tables."""
     height, width = source_size
     corners = told.source_from_output @ np.array([[0, side, side, 0], [0, 0, side, side], [1, 1, 1, 1.0]])
     x, y = corners[:, 0] / corners[:, 2], corners[:, 1] / corners[:, 2]

@@ -1,4 +1,4 @@
-"""Fast, training: ResNets with mixed precision, on batches in memory, and what of that rate is left on loaded ones."""
+"""Times ResNets in mixed precision: on batches in memory, and on batches from a cached and an uncached loader."""
 
 import time
 from pathlib import Path
@@ -13,7 +13,7 @@ from fastpets.loading.batch import Batch
 from fastpets.models.classifier import create_model
 from fastpets.training.options import TrainingOptions
 
-# The network, whether it is compiled, whether cuDNN may try its algorithms; the most telling first.
+# Architecture, torch.compile, cudnn.benchmark; the most important first, as time may run out.
 RUNS = [
     *(("resnet50", False, False), ("resnet18", False, False), ("resnet34", False, False), ("resnet50", False, True)),
     *(("resnet50", True, False), ("resnet18", True, False), ("resnet34", True, False)),
@@ -51,7 +51,7 @@ def make_loader(part: Part, folder: Path, batch_size: int, size: int, where: str
 
 
 def rates(arch: str, compiled: bool, loaders: dict[str, Loader], seconds: float) -> dict[str, float]:
-    """Images a second that a network trains on, by where its batches come from, and seconds until it first did."""
+    """Returns images per second of training by source of the batches, and the seconds of the first step."""
     cached, uncached = loaders["device"], loaders["none"]
     model = create_model(arch, len(cached.classes), "none")
     learner = Learner(cached, cached, model, TrainingOptions(amp=True, amp_dtype="bfloat16", compile=compiled))
