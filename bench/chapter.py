@@ -120,9 +120,9 @@ def train_with_fastai(row: Row, seed: int, few: bool) -> dict[str, float]:
     from safetensors.torch import load_file
 
     from fastpets.data.pets import pets_folder
-    from fastpets.loading.opening import open_datasets
+    from fastpets.data.splits import train_valid_datasets
 
-    train, valid = open_datasets(os.environ["FASTPETS_PETS"] if few else pets_folder())
+    train, valid = train_valid_datasets(os.environ["FASTPETS_PETS"] if few else pets_folder())
     label_of = {
         path: dataset.classes[label]
         for dataset in (train, valid)

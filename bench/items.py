@@ -44,9 +44,9 @@ def measure(folder: Path, count: int) -> None:
 
     dataset, _ = from_csv(table)
     lap("table opened")
-    facts = np.zeros(count, headers.FACTS)
+    facts = np.zeros(count, headers.ROW)
     facts["key"] = dataset.paths.hashes()
-    facts["kind"], facts["height"], facts["width"] = headers.DALI, 375, 500
+    facts["decoder"], facts["height"], facts["width"] = headers.DALI, 375, 500
     headers._save(dataset.root, facts)
     del facts
     started = time.perf_counter()

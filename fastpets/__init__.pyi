@@ -4,8 +4,7 @@ from .augment.preprocessing import Preprocessing
 from .data.dataset import ImageDataset
 from .errors import BadFileError, FastpetsError, InvalidArgumentError
 from .loading.batch import Batch
-from .loading.loader import Loader
-from .loading.loader import loaders
+from .loading.loader import Loader, loaders
 from .models.classifier import create_model
 from .runs.saved_model import SavedModel, load_run
 from .training.learner import Learner

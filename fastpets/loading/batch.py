@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 
-class Batch(namedtuple("Batch", ("images", "labels"))):
+class _Pair(NamedTuple):
+    images: torch.Tensor
+    labels: torch.Tensor
+
+
+class Batch(_Pair):
     """A pair of images and labels, with the item ids as an attribute.
 
     Libraries rebuild tuples as `Batch(images, labels)` or `Batch(pair)`, after which `ids` is None.

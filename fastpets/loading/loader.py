@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
 
 import numpy as np
 import torch
@@ -41,6 +41,9 @@ from fastpets.utils.validation import (
     check_range,
 )
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 MAX_BATCH_SIZE = 65_536
 MAX_WORKERS = 1024
 
@@ -51,7 +54,7 @@ _NOT_OF_A_LOADER = {
     "batch_sampler": "give sampler, batch_size and drop_last",
     "collate_fn": "a batch is one tensor from the start; change it with batch_transform(images, labels)",
     "transform": "augment changes each image, batch_transform(images, labels) a whole batch",
-    "worker_init_fn": "there are no worker processes, and random parameters depend on seed, epoch and image; leave it out",
+    "worker_init_fn": "there are no worker processes, and random parameters depend on seed and image; leave it out",
     "generator": "give seed",
     "pin_memory": _THREADS,
     "pin_memory_device": _THREADS,
@@ -86,7 +89,7 @@ class Loader:
             never dropped.
         sampler: a torch sampler of item ids, instead of `shuffle`; or "balanced": as many images as there are, all
             classes equally often. A repeated item is augmented anew each time.
-        rank, world_size: which of how many processes this is. Default: what torch.distributed says when an epoch starts.
+        rank, world_size: which of how many processes this is. Default: as torch.distributed says when an epoch starts.
             Each rank takes batches of `batch_size`. In training all ranks take equally many images; otherwise, and with
             `shuffle=False`, every image comes once, on one of the ranks. A DistributedSampler has divided the items
             already and is left alone.
@@ -153,7 +156,7 @@ class Loader:
         on_bad_file: OnBadFile = "raise",
         max_pixels: int = MAX_PIXELS,
         label_from: LabelFrom = "auto",
-        **of_a_data_loader: Any,
+        **of_a_data_loader: NoReturn,  # a type checker reports each; what one says is in _NOT_OF_A_LOADER
     ) -> None:
         _refuse(of_a_data_loader)
         self.preprocessing = Preprocessing(
@@ -298,7 +301,7 @@ class Loader:
         self.sampler.finish(plan)
 
     def like(self, source: Any, **changes: Any) -> Loader:
-        """A Loader with these settings for another source, whose labels are not read; `changes` are Loader's arguments."""
+        """Returns a Loader of another source, without labels, with these settings and `changes`, a Loader's arguments."""
         same = ("batch_size", "batch_transform", "num_workers", "device", "hw_decoder_load", "on_bad_file")
         settings: dict[str, Any] = {name: getattr(self, name) for name in same}
         settings |= self.preprocessing.to_dict()
@@ -322,6 +325,32 @@ class Loader:
         return batch_grid(self.peek(), self.classes, self.preprocessing, num_images)
 
 
+class LoaderSettings(TypedDict, total=False):
+    """The arguments of a Loader that `loaders` passes on, for type checkers and editors."""
+
+    size: int | tuple[int, int]
+    presize: int | None
+    presize_method: PresizeMethod
+    borders: Borders
+    supersample: int
+    shuffle: bool | None
+    sampler: Iterable[int] | str | None
+    drop_last: bool | None
+    rank: int | None
+    world_size: int | None
+    seed: int
+    num_workers: int | None
+    device: str | torch.device
+    output: Output
+    dtype: torch.dtype | str
+    layout: Layout
+    mean: Sequence[float]
+    std: Sequence[float]
+    batch_transform: Callable[[torch.Tensor, torch.Tensor], Any] | None
+    hw_decoder_load: float
+    cache: CacheWhere
+
+
 def loaders(
     source: Any,
     batch_size: int = 64,
@@ -333,7 +362,7 @@ def loaders(
     augment: bool | str | Augment = True,
     on_bad_file: OnBadFile = "raise",
     max_pixels: int = MAX_PIXELS,
-    **settings: Any,
+    **settings: Unpack[LoaderSettings],
 ) -> tuple[Loader, Loader]:
     """Returns a training and a validation Loader: `train, valid = fastpets.loaders("photos/")`.
 
@@ -346,7 +375,7 @@ def loaders(
         split_seed: of the random split, 80% for training, where neither the CSV nor folders named train and valid, val
             or test define one.
         augment: of the training Loader.
-        settings: further arguments of both Loaders.
+        settings: further arguments of both Loaders: `LoaderSettings`.
     """
     datasets = train_valid_datasets(
         source,
@@ -357,8 +386,11 @@ def loaders(
         on_bad_file=on_bad_file,
         max_pixels=max_pixels,
     )
-    settings |= {"batch_size": batch_size, "on_bad_file": on_bad_file, "max_pixels": max_pixels}
-    return Loader(datasets[0], augment=augment, **settings), Loader(datasets[1], augment=False, **settings)
+    train, valid = (
+        Loader(dataset, batch_size, augment=policy, on_bad_file=on_bad_file, max_pixels=max_pixels, **settings)
+        for dataset, policy in zip(datasets, (augment, False), strict=True)
+    )
+    return train, valid
 
 
 def _refuse(arguments: dict[str, Any]) -> None:

@@ -54,8 +54,8 @@ class PlannedBatch(NamedTuple):
 class Planner:
     """Plans the batches of one epoch: draws each image's random parameters and composes its transforms, once.
 
-    `shrink_for` is the output size (height, width) by which large images are shrunk; it differs from the preprocessing's
-    where a cache keeps images of an earlier size.
+    `shrink_for` is the output size (height, width) for which large images are shrunk: the preprocessing's, or the one for
+    which a cache was filled.
     """
 
     headers: ImageHeaders

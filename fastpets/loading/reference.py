@@ -10,6 +10,7 @@ from fastpets.augment.policy import as_policy
 from fastpets.augment.preprocessing import Preprocessing
 from fastpets.augment.transforms import transforms
 from fastpets.data import storage
+from fastpets.data.headers import scan_headers
 from fastpets.data.image import decode_rgb
 from fastpets.data.sources import as_dataset
 from fastpets.kernels import reference as kernels
@@ -21,15 +22,13 @@ from fastpets.loading.sampler import make_sampler
 class ReferenceLoader:
     """A Loader without threads, DALI, cache or kernels; its arguments are a Loader's."""
 
-    def __init__(
-        self, source: Any, batch_size: int = 64, augment: Any = False, on_bad_file: str = "raise", **more: Any
-    ) -> None:
+    def __init__(self, source: Any, augment: Any = False, on_bad_file: str = "raise", **more: Any) -> None:
         seen = {name: more.pop(name) for name in Preprocessing.__dataclass_fields__ if name in more}
         self.preprocessing, self.augment, self.on_bad_file = Preprocessing(**seen), as_policy(augment), on_bad_file
-        self.dataset = as_dataset(source).scanned(num_workers=1)
-        usable = self.dataset.headers.limited(self.preprocessing.max_pixels).usable
-        trains = self.augment is not None
-        self.sampler = make_sampler(self.dataset, usable, trains=trains, batch_size=batch_size, **more)
+        self.dataset, trains = as_dataset(source), self.augment is not None
+        headers = scan_headers(self.dataset.paths, self.dataset.root, num_workers=1)
+        usable = headers.limited(self.preprocessing.max_pixels).usable
+        self.sampler = make_sampler(self.dataset, usable, trains=trains, **more)
 
     def __iter__(self) -> Iterator[Batch]:
         plan = self.sampler.start_epoch()

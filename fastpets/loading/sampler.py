@@ -303,7 +303,7 @@ def make_sampler(
     usable: np.ndarray,
     *,
     trains: bool,
-    batch_size: int,
+    batch_size: int = 64,
     shuffle: bool | None = None,
     sampler: Iterable[int] | str | None = None,
     drop_last: bool | None = None,
@@ -311,7 +311,7 @@ def make_sampler(
     world_size: int | None = None,
     seed: int = 0,
 ) -> EpochSampler:
-    """Returns the EpochSampler of a Loader from the Loader's arguments, whose defaults depend on whether it `trains`."""
+    """Returns the EpochSampler for a Loader's arguments, whose defaults depend on whether it `trains`."""
     return EpochSampler(
         usable,
         batch_size=batch_size,

@@ -15,7 +15,9 @@ def resolve_device(device: str | torch.device) -> torch.device:
     device = torch.device(device)
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise InvalidArgumentError(f"device: {device}, but torch finds no GPU; take device='cpu', or check the driver")
+            raise InvalidArgumentError(
+                f"device: {device}, but torch finds no GPU; take device='cpu', or check the driver"
+            )
         device = torch.device("cuda", device.index if device.index is not None else torch.cuda.current_device())
         if device.index >= torch.cuda.device_count():
             raise InvalidArgumentError(f"device: {device}, but torch finds {torch.cuda.device_count()} GPUs")

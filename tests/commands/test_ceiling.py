@@ -5,11 +5,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 
 from fastpets import Learner, Loader, create_model
 from fastpets.ceiling import Replay
 from fastpets.data.sources import from_folder
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_replay_gives_the_first_batches_of_the_next_epoch_over_and_over(make_folder: Callable[..., Path]) -> None:

@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 from fastpets import train
 from fastpets.training.checkpoints import checkpoints
 
+pytestmark = pytest.mark.slow
+
 TINY = ["--arch", "resnet18", "--weights", "none", "--size", "32", "--batch-size", "4", "--device", "cpu"]
 
 

@@ -12,6 +12,8 @@ from PIL import Image
 from fastpets import export, predict, serve, show, summary, train
 from fastpets.analysis.interpretation import Interpretation
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def few(pets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fastpets import predict
-from fastpets.loading.opening import open_datasets
+from fastpets.data.splits import train_valid_datasets
 from fastpets.runs.build import build_datasets, build_loaders
 from fastpets.runs.config import read_config
 from fastpets.runs.saved_model import load_run
@@ -40,7 +40,7 @@ def test_a_image_gets_the_pixels_of_validation_to_the_bit_and_its_logits(trained
 def test_files_folders_patterns_and_standard_input_are_predicted(
     trained_run: Path, drawn_classes: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    _, valid = open_datasets(drawn_classes)
+    _, valid = train_valid_datasets(drawn_classes)
     capsys.readouterr()
     some = list(valid.paths)[:2]
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(some) + "\n"))

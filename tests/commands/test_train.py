@@ -20,6 +20,8 @@ from fastpets.models.classifier import create_model
 from fastpets.runs.config import TrainConfig, parse_size
 from fastpets.training import checkpoints
 
+pytestmark = pytest.mark.slow
+
 TINY = ["--arch", "resnet18", "--weights", "none", "--size", "32", "--batch-size", "8", "--device", "cpu"]
 FLAGS = (
     "data label_from label_pattern labels split_seed on_bad_file max_pixels balanced arch weights size initial_size "

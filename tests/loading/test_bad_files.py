@@ -47,7 +47,7 @@ for _ in range(20):
         raise AssertionError("no error")
     # And with headers by which they are JPEGs, as if they had been replaced after the scan.
     decoders, sizes = np.full(64, DALI, np.uint8), np.full(64, 50, np.int32)
-    headers = type(loader.headers)(decoders, sizes, sizes, {})
+    headers = replace(loader.headers, decoders=decoders, heights=sizes, widths=sizes, problems={})
     loader = Loader(replace(dataset, headers=headers), size=32, batch_size=64, on_bad_file="skip")
     delivered = sum(len(labels) for _, labels in loader)
     assert delivered + len(loader.bad_files) == 64

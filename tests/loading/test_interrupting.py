@@ -41,6 +41,7 @@ def run_with(before_a_line: Callable[[Line], None], loader: Loader) -> None:
         sys.settrace(tracing)
 
 
+@pytest.mark.slow
 def test_an_interrupt_at_any_line(make_folder: Callable[..., Path]) -> None:
     loader, lines = make_loader(make_folder(11)), list[Line]()
     list(loader)

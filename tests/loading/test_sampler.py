@@ -49,7 +49,10 @@ def shares(num_items: int, batch_size: int, world_size: int, **settings: bool) -
     """The batches of each process."""
     ids = np.arange(num_items)
     return [
-        [ids[part] for part in sampler.batch_slices(num_items, batch_size, rank=rank, world_size=world_size, **settings)]
+        [
+            ids[part]
+            for part in sampler.batch_slices(num_items, batch_size, rank=rank, world_size=world_size, **settings)
+        ]
         for rank in range(world_size)
     ]
 

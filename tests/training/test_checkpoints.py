@@ -68,6 +68,7 @@ def assert_equal(one: Any, other: Any) -> None:
         assert one == other
 
 
+@pytest.mark.slow
 def test_training_resumes_bit_exactly_after_any_step(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     folder = make_folder(20)
     options = TrainingOptions(ema=0.9, mix="both", clip_norm=1.0)

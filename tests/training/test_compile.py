@@ -9,6 +9,8 @@ from fastpets.training.options import TrainingOptions
 from fastpets.training.train_step import TrainStep
 from tests.training.test_train_step import CPU, batch, tiny_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 def test_a_compiled_model_trains_like_the_model_itself() -> None:

@@ -18,6 +18,8 @@ from fastpets.errors import FastpetsError
 from fastpets.training import distributed
 from tests.training_worker import train
 
+pytestmark = pytest.mark.slow
+
 WORKER = Path(__file__).parent.parent / "training_worker.py"
 
 
