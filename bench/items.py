@@ -1,8 +1,9 @@
-"""Time and memory for a data set of many items: reading its table, its cached image headers, an epoch plan.
+"""Time and memory for data sets of millions of images: reading a table, cached headers, the order of an epoch.
 
     python -m bench.items --count 10000000
 
-No image files are needed: headers are written to the header cache as a scan would, in a temporary folder.
+The files need not exist: their headers are written to a temporary header cache. COUNT must exceed
+headers.MAX_STAMPED, since smaller data sets compare the files' modification times.
 """
 
 import argparse
@@ -33,7 +34,7 @@ def measure(folder: Path, count: int) -> None:
     with open(table, "w") as file:
         file.write("file,label\n")
         file.writelines(
-            f"folder_{i % 1000:04}/some_name_of_an_image_{i:09}.jpg,class_{i % 1000}\n" for i in range(count)
+            f"folder_{i % 1000:04}/some_name_of_a_image_{i:09}.jpg,class_{i % 1000}\n" for i in range(count)
         )
     base_mb, started = resident_mb(), time.perf_counter()
 
@@ -43,15 +44,15 @@ def measure(folder: Path, count: int) -> None:
         started = time.perf_counter()
 
     dataset, _ = from_csv(table)
-    lap("table opened")
-    facts = np.zeros(count, headers.ROW)
-    facts["key"] = dataset.paths.hashes()
-    facts["decoder"], facts["height"], facts["width"] = headers.DALI, 375, 500
-    headers._save(dataset.root, facts)
-    del facts
+    lap("table read")
+    rows = np.zeros(count, headers.ROW)
+    rows["key"] = dataset.paths.hashes()
+    rows["decoder"], rows["height"], rows["width"] = headers.DALI, 375, 500
+    headers._save(dataset.root, rows)
+    del rows
     started = time.perf_counter()
     loader = Loader(dataset, augment=True, device="cpu")
-    lap("loader made, facts from cache")
+    lap("loader made, headers cached")
     loader.position.begin()
     lap("order of an epoch")
     print(f"at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB, {base_mb:.0f} of them imports")

@@ -223,10 +223,10 @@ def _key(path: str) -> str:
 def from_csv(
     table: str | os.PathLike[str], root: str | os.PathLike[str] | None = None
 ) -> tuple[ImageDataset, Sequence[str]]:
-    """An ImageDataset from a CSV in UTF-8 with the columns `file` and `label`, and its column `split` (N,).
+    """An ImageDataset from a CSV in UTF-8 with the columns `file` and `label`, and its column `split` (N,), if any.
 
-    Relative files lie below `root`, by default the folder of the table. The split's names are "" where there are none.
-    Raises FastpetsError for a row without a file or a label.
+    Relative files lie below `root`, by default the folder of the table. Raises FastpetsError for a row without a file
+    or a label.
     """
     table = Path(table)
     columns = _read_columns(table)
@@ -240,17 +240,21 @@ def from_csv(
     paths = pc.if_else(is_whole, files, pc.binary_replace_slice(files, 0, 0, prefix)).cast(pa.large_binary())
     codes, names = _codes_and_names(labels)
     _check_numbers(table, codes, names)
-    splits: Sequence[str] = [""] * len(files)
+    splits: Sequence[str] = ()
     if "split" in columns:
         split_codes, split_names = _codes_and_names(columns["split"])
         splits = np.array(split_names, object)[split_codes].tolist()
-    return with_class_codes(PathTable(paths), codes, names, root=os.fspath(table), label_from="table"), splits
+    dataset = with_class_codes(PathTable(paths), codes, names, root=os.fspath(table), label_from="table")
+    del columns, files, labels, is_whole
+    pa.default_memory_pool().release_unused()  # Arrow would keep twice the table's size
+    return dataset, splits
 
 
 def _read_columns(table: Path) -> dict[str, pa.Array]:
     """The columns file, label and, if there, split of a CSV, without rows in which all of them are empty.
 
-    Arrow reads 1,000,000 rows in 0.4 s (Xeon, 2 threads), where the csv module with a loop took 2.4 s.
+    From a million rows to the ImageDataset takes 0.65 s of CPU time (Xeon), where the csv module and a loop took 2.3 s;
+    the process grows by 140 MB instead of 80 MB.
     """
     from pyarrow.csv import ConvertOptions, ParseOptions, read_csv
 

@@ -112,7 +112,7 @@ def test_a_remote_file_that_is_gone_is_a_bad_file(in_memory: tuple[Path, str]) -
         ("nothing-*.tar", "nothing-.*: nothing there, expected tar shards"),
         (
             "nothing-{0..9.tar",
-            r"nothing-\{0..9.tar: Unbalanced braces.*, expected a path such as shard-\{000..099}.tar",
+            r"nothing-\{0..9.tar: Unbalanced braces.*, expected a path such as shard-",
         ),
     ],
 )
