@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from fastpets import export
+from fastpets.__main__ import main
+from fastpets.export import from_pixels
 from fastpets.runs.build import build_datasets
 from fastpets.runs.config import read_config
 from fastpets.runs.saved_model import SavedModel, load_run
@@ -32,7 +33,7 @@ def test_onnx_gives_the_learners_logits_for_any_number_of_images(
 ) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     out = tmp_path / "model.onnx"
-    assert export.main([str(trained_run), "--out", str(out)]) == 0
+    assert main(["export", str(trained_run), "--out", str(out)]) == 0
     session = onnxruntime.InferenceSession(out)
     assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == list(run.classes)
     pixels, logits, _ = pixels_and_logits(trained_run, run)
@@ -45,7 +46,7 @@ def test_torchs_format_gives_the_learners_logits(
     trained_run: Path, run: SavedModel, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     out = tmp_path / "model.pt2"
-    assert export.main([str(trained_run), "--format", "torch", "--out", str(out)]) == 0
+    assert main(["export", str(trained_run), "--format", "torch", "--out", str(out)]) == 0
     assert f"{out} takes uint8 pixels (B, 3, 32, 32) and gives logits (B, 3)" in capsys.readouterr().out
     extra = {"classes.json": ""}
     module = torch.export.load(out, extra_files=extra).module()
@@ -66,6 +67,6 @@ def test_pixels_that_pillow_prepares_as_the_readme_says_are_close(trained_run: P
     difference = (others.int() - pixels.int()).abs().float()
     assert difference.mean() < 4  # of 255: interpolation between pixels, which a box has none of
     with torch.inference_mode():
-        seen = [export.from_pixels(run.model, run.seeing["mean"], run.seeing["std"])(each) for each in (pixels, others)]
+        seen = [from_pixels(run.model, run.seeing["mean"], run.seeing["std"])(each) for each in (pixels, others)]
     assert (seen[0] - logits).abs().max() < 1e-4
     assert (seen[0].softmax(1) - seen[1].softmax(1)).abs().max() < 0.1

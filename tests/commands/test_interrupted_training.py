@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fastpets import train
+from fastpets.__main__ import main
 from fastpets.training.checkpoints import checkpoints
 
 pytestmark = pytest.mark.slow
@@ -39,7 +39,7 @@ def test_a_run_stopped_by_a_signal_goes_on_to_the_weights_of_one_that_was_not(
 ) -> None:
     data, epochs = ["--data", make_folder(80), *TINY, "--mix", "mixup", "--metrics", "top5"], ["--epochs", 6]
     whole, out = tmp_path / "whole", tmp_path / "stopped"
-    assert train.main([*map(str, [*data, *epochs, "--out", whole])]) == 0
+    assert main(["train", *map(str, [*data, *epochs, "--out", whole])]) == 0
 
     child = start(*data, *epochs, "--out", out)
     wait_for((out / "model.json").exists, child)
@@ -74,21 +74,21 @@ def test_a_run_that_is_killed_goes_on_from_its_last_whole_epoch(
     config = json.loads((out / "config.json").read_text())
     config["settings"]["epochs"] = int(latest.stem.partition("-")[2]) // 10 + 1  # ten batches each: one more
     (out / "config.json").write_text(json.dumps(config))
-    assert train.main(["--resume", str(latest)]) == 0
+    assert main(["train", "--resume", str(latest)]) == 0
     assert f"the model and its numbers are in {out}" in capsys.readouterr().out
     assert len(list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))) == config["settings"]["epochs"]
 
-    assert train.main(["--resume", str(out)]) == 0  # nothing is left to do
-    assert train.main(["--resume", str(out), "--epochs", "77"]) == 1
+    assert main(["train", "--resume", str(out)]) == 0  # nothing is left to do
+    assert main(["train", "--resume", str(out), "--epochs", "77"]) == 1
     assert f"--epochs 77: the run has {config['settings']['epochs']}, and goes on with it" in capsys.readouterr().err
     damaged = checkpoints(out)[-1]
     os.truncate(damaged, 1000)
-    assert train.main(["--resume", str(out)]) == 1
+    assert main(["train", "--resume", str(out)]) == 1
     complaint = capsys.readouterr().err
     assert f"resume: {damaged}: not a complete checkpoint" in complaint
     assert complaint.count("\n") == 1
     (out / "config.json").write_text("{}")
-    assert train.main(["--resume", str(out)]) == 1
+    assert main(["train", "--resume", str(out)]) == 1
     assert "expected the settings of the run" in capsys.readouterr().err
 
 

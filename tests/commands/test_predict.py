@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastpets import predict
+from fastpets.__main__ import main
 from fastpets.data.splits import train_valid_datasets
 from fastpets.runs.build import build_datasets, build_loaders
 from fastpets.runs.config import read_config
@@ -46,7 +46,7 @@ def test_files_folders_patterns_and_standard_input_are_predicted(
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(some) + "\n"))
     sources = [some[0], str(drawn_classes / "beagle_*.jpg"), str(drawn_classes), "-"]
     flags = ["--format", form, "--top", "2", "--device", "cpu"]
-    assert predict.main([str(trained_run), *sources, *flags]) == 0
+    assert main(["predict", str(trained_run), *sources, *flags]) == 0
     printed = capsys.readouterr().out
     expected = 1 + 20 + 60 + 2
     if form == "json":
@@ -68,7 +68,7 @@ def test_what_cannot_be_used_is_listed_the_rest_is_done_and_the_status_is_1(
     text.write_text("no image")
     cut.write_bytes(good.read_bytes()[:1500])
     sources = [str(path) for path in (text, good, cut, gone)]
-    assert predict.main([str(trained_run), *sources, "--format", "json", "--device", "cpu"]) == 1
+    assert main(["predict", str(trained_run), *sources, "--format", "json", "--device", "cpu"]) == 1
     printed, complaints = capsys.readouterr()
     assert [row["file"] for row in json.loads(printed)] == [str(good)]
     for path, problem in ((text, "begins with"), (cut, "not decoded"), (gone, "unreadable")):
@@ -86,12 +86,12 @@ def test_what_cannot_be_used_is_listed_the_rest_is_done_and_the_status_is_1(
 def test_nothing_to_predict_is_said(
     trained_run: Path, capsys: pytest.CaptureFixture, arguments: list[str], message: str
 ) -> None:
-    status = predict.main([str(trained_run), *arguments, "--device", "cpu"])
+    status = main(["predict", str(trained_run), *arguments, "--device", "cpu"])
     printed, complaints = capsys.readouterr()
     assert (status, printed) == (1, "") or status == 1
     assert message in complaints or "unreadable" in complaints
 
 
 def test_a_folder_that_is_no_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert predict.main([str(tmp_path), "a.jpg"]) == 1
+    assert main(["predict", str(tmp_path), "a.jpg"]) == 1
     assert "model.json: No such file or directory, expected what a training run leaves" in capsys.readouterr().err

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from fastpets import serve
+from fastpets.__main__ import main
 from fastpets.runs.saved_model import load_run
 from tests.browser import complaints
 
@@ -84,7 +85,7 @@ def test_other_addresses_are_not_there_and_nobody_else_is_served(server: Threadi
 def test_a_port_that_is_taken_is_said(trained_run: Path, capsys: pytest.CaptureFixture) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert serve.main([str(trained_run), "--port", str(port), "--device", "cpu"]) == 1
+        assert main(["serve", str(trained_run), "--port", str(port), "--device", "cpu"]) == 1
     assert f"--port {port}: Address already in use; take another" in capsys.readouterr().err
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import fastpets
-from fastpets import summary
+from fastpets.__main__ import main
 from fastpets.analysis import data_quality
 from tests.images import drawing
 
@@ -17,7 +17,7 @@ def test_a_data_set_is_counted_and_a_sample_followed(
 ) -> None:
     out = tmp_path / "sample.png"
     flags = ["--size", "32", "--image", "beagle_0.jpg", "--out", str(out), "--seed", "3"]
-    assert summary.main([str(drawn_classes), *flags]) == 0
+    assert main(["summary", str(drawn_classes), *flags]) == 0
     printed = capsys.readouterr().out
     for line in (
         "60 images: 48 to train on, 12 to validate",
@@ -39,13 +39,13 @@ def test_a_stage_that_fails_is_named_with_the_file(tmp_path: Path, capsys: pytes
         drawing(40, 50, seed=number).save(tmp_path / f"kind{number % 2}_{number}.jpg")
     for path in tmp_path.iterdir():
         path.write_bytes(path.read_bytes()[:-300])  # their headers are whole
-    assert summary.main([str(tmp_path), "--size", "16"]) == 1
+    assert main(["summary", str(tmp_path), "--size", "16"]) == 1
     complaint = capsys.readouterr().err
     assert "stage 'decoding " in complaint
     assert "not decoded" in complaint
-    assert summary.main([str(tmp_path), "--label-pattern", "(x+)"]) == 1
+    assert main(["summary", str(tmp_path), "--label-pattern", "(x+)"]) == 1
     assert "stage 'files to items': " in capsys.readouterr().err
-    assert summary.main([str(tmp_path), "--image", "unicorn"]) == 1
+    assert main(["summary", str(tmp_path), "--image", "unicorn"]) == 1
     assert "--image unicorn: in no path of the 8 images to train on" in capsys.readouterr().err
 
 

@@ -15,6 +15,7 @@ import torchvision
 from safetensors.torch import load_file
 
 from fastpets import train
+from fastpets.__main__ import main
 from fastpets.errors import FastpetsError
 from fastpets.models.classifier import create_model
 from fastpets.runs.config import TrainConfig, parse_size
@@ -147,7 +148,7 @@ def test_a_mistake_ends_in_one_line_and_status_1(
     capsys: pytest.CaptureFixture,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert train.main(arguments) == 1
+    assert main(["train", *arguments]) == 1
     complaint = capsys.readouterr().err
     assert complaint.startswith("error: ")
     assert message in complaint
@@ -161,7 +162,7 @@ def test_a_bad_image_stops_the_run_before_training_and_can_be_skipped(
     folder, out = make_folder(30), tmp_path / "run"
     (folder / "kind0_0.jpg").write_bytes(b"")
     arguments = ["--data", str(folder), *TINY, "--epochs", "1", "--out", str(out)]
-    assert train.main(arguments) == 1
+    assert main(["train", *arguments]) == 1
     assert "kind0_0.jpg: 0 bytes, expected an image" in capsys.readouterr().err
     assert not out.exists()
     child = run(*arguments, "--on-bad-file", "skip")
@@ -177,14 +178,14 @@ def test_an_old_run_is_never_written_over(
     out = tmp_path / "run"
     out.mkdir()
     (out / "model.json").write_text("{}")
-    assert train.main(["--data", str(make_folder(10)), *TINY, "--out", str(out)]) == 1
+    assert main(["train", "--data", str(make_folder(10)), *TINY, "--out", str(out)]) == 1
     assert "there is something already, expected a new or an empty folder" in capsys.readouterr().err
     assert (out / "model.json").read_text() == "{}"
 
 
 def test_amp_trains(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     arguments = ["--data", str(make_folder(20)), *TINY, "--epochs", "1", "--amp", "--amp-dtype", "bfloat16"]
-    assert train.main([*arguments, "--out", str(tmp_path / "run")]) == 0
+    assert main(["train", *arguments, "--out", str(tmp_path / "run")]) == 0
     assert json.loads((tmp_path / "run" / "config.json").read_text())["resolved"]["amp_dtype"] == "torch.bfloat16"
 
 
@@ -228,7 +229,7 @@ def test_rates_found_for_the_head_set_both_phases(
     torch.save(torchvision.models.resnet18().state_dict(), weights)
     arguments = ["--data", str(make_folder(40)), *TINY, "--weights", str(weights), "--lr", "auto"]
     out = tmp_path / "run"
-    assert train.main([*arguments, "--epochs", "1", "--freeze-epochs", "1", "--out", str(out)]) == 0
+    assert main(["train", *arguments, "--epochs", "1", "--freeze-epochs", "1", "--out", str(out)]) == 0
     lr = float(json.loads((out / "config.json").read_text())["settings"]["lr"])
     assert f"the rate finder suggests {lr:.2e}" in capsys.readouterr().out
     highest = max(float(row["lr"]) for row in csv.DictReader((out / "steps.csv").read_text().splitlines()))
