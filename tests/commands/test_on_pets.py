@@ -1,4 +1,4 @@
-"""Every command on the real images, with real weights, one after another as a user would."""
+"""All commands in turn on real images with real weights."""
 
 import json
 import threading
@@ -35,9 +35,7 @@ def run(few: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return out
 
 
-def test_before_training_a_batch_and_a_summary_are_shown(
-    few: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_show_and_summary_before_training(few: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["show", str(few), "--out", str(tmp_path)]) == 0
     assert main(["summary", str(few), "--out", str(tmp_path / "sample.png"), "--image", "pug"]) == 0
     assert "4, 'pug', from the pattern" in capsys.readouterr().out
@@ -46,7 +44,7 @@ def test_before_training_a_batch_and_a_summary_are_shown(
             assert len(np.unique(np.asarray(image.convert("L")))) > 100
 
 
-def test_after_training_the_report_and_the_interpretation_agree(run: Path) -> None:
+def test_the_report_and_the_interpretation_agree(run: Path) -> None:
     found = Interpretation.from_run(run, device="cpu")
     page = (run / "report.html").read_text()
     data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
@@ -57,9 +55,7 @@ def test_after_training_the_report_and_the_interpretation_agree(run: Path) -> No
     found.plot_top_losses(4, run / "top.png")
 
 
-def test_predictions_of_files_of_the_page_and_of_the_exported_model_are_one(
-    few: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_predict_serve_and_export_agree(few: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     image = next(few.glob("samoyed_*.jpg"))
     capsys.readouterr()
     assert main(["predict", str(run), str(image), "--format", "json", "--top", "6", "--device", "cpu"]) == 0

@@ -14,9 +14,7 @@ from fastpets.loading.display import to_pixels
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
-def test_to_pixels_inverts_the_normalisation(
-    make_folder: Callable[..., Path], layout: str
-) -> None:
+def test_to_pixels_inverts_the_normalisation(make_folder: Callable[..., Path], layout: str) -> None:
     folder = make_folder(10)
     normalised = fastpets.Loader(folder, size=24, augment=True, layout=layout, drop_last=False)
     pixels = fastpets.Loader(folder, size=24, augment=True, output="uint8", drop_last=False)
