@@ -81,7 +81,7 @@ def predict(config: PredictConfig) -> int:
 
 
 def image_paths(sources: Sequence[str]) -> Iterator[str]:
-    """Expands files, folders, patterns and standard input to paths. Raises FastpetsError for a folder without images."""
+    """Expands files, folders, patterns and standard input to paths. Raises FastpetsError for an empty folder."""
     from fastpets.data import storage
     from fastpets.data.sources import from_folder
 

@@ -25,8 +25,7 @@ class ShowConfig(TrainConfig):
     """
 
     data: Annotated[Positional[str | None], arg(metavar="DIR")] = None
-    """Folder of images (s3:// too), tar shards, a CSV, or `sample`, a small drawn data set. Default: Oxford-IIIT
-    Pet."""
+    """Folder of images (s3:// too), tar shards, a CSV, or `sample`, a small drawn set. Default: Oxford-IIIT Pet."""
     num_images: int = 16
     """Images of the batch to draw."""
     out: Annotated[Path | None, arg(metavar="DIR")] = None

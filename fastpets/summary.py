@@ -30,8 +30,7 @@ class SummaryConfig(TrainConfig):
     """
 
     data: Annotated[Positional[str | None], arg(metavar="DIR")] = None
-    """Folder of images (s3:// too), tar shards, a CSV, or `sample`, a small drawn data set. Default: Oxford-IIIT
-    Pet."""
+    """Folder of images (s3:// too), tar shards, a CSV, or `sample`, a small drawn set. Default: Oxford-IIIT Pet."""
     image: str | None = None
     """Part of the path of the training image to trace. Default: the first one."""
     out: Annotated[Path | None, arg(metavar="FILE.png")] = None

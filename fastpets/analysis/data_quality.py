@@ -26,7 +26,7 @@ def find_warnings(train: Loader, valid: Loader) -> Iterator[str]:
     yield from class_warnings(train.classes, train_labels, valid_labels)
     if pairs := duplicates(train, valid):
         paths = [f"{train.dataset.paths[i]} and {valid.dataset.paths[j]}" for i, j in pairs]
-        yield f"{len(pairs)} validation images are (nearly) identical to training images: {_some(paths)}; keep one of each"
+        yield f"{len(pairs)} validation images look identical to training images: {_some(paths)}; keep one of each"
 
 
 def class_warnings(classes: Sequence[str], train_labels: np.ndarray, valid_labels: np.ndarray) -> Iterator[str]:
@@ -58,7 +58,7 @@ def class_warnings(classes: Sequence[str], train_labels: np.ndarray, valid_label
 
 
 def duplicates(train: Loader, valid: Loader) -> list[tuple[int, int]]:
-    """Pairs of item ids, of a training and a validation image that look alike; at most one pair per validation image."""
+    """Pairs (training id, validation id) of images that look identical; at most one pair per validation image."""
     (train_ids, train_hashes), (valid_ids, valid_hashes) = (difference_hashes(loader) for loader in (train, valid))
     pairs = []
     step = max(1, MAX_COMPARISONS // max(1, len(train_ids)))

@@ -78,8 +78,8 @@ class Interpretation:
         _, valid = build_datasets(read_config(folder))
         if valid.classes != saved.classes:
             raise FastpetsError(
-                f"{folder}: the data set has {len(valid.classes)} classes, expected the {len(saved.classes)} classes that "
-                "the model was trained on; restore them"
+                f"{folder}: the data set has {len(valid.classes)} classes, expected the {len(saved.classes)} that the "
+                "model was trained on; restore them"
             )
         return cls.of(saved.loader(valid, on_bad_file="skip"), lambda images: saved.model(images).float())
 
@@ -110,7 +110,7 @@ class Interpretation:
         return multiclass_confusion_matrix(predicted, labels, len(self.classes)).numpy()
 
     def most_confused(self, min_val: int = 1) -> list[tuple[str, str, int]]:
-        """(actual class, predicted class, count) of all pairs with at least `min_val` errors, the most frequent first."""
+        """(actual, predicted, count) of the pairs of classes with `min_val` or more errors, the most frequent first."""
         wrong = self.confusion_matrix()
         np.fill_diagonal(wrong, 0)
         pairs = [(int(wrong[i, j]), int(i), int(j)) for i, j in zip(*np.nonzero(wrong >= max(1, min_val)), strict=True)]

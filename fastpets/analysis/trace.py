@@ -87,7 +87,7 @@ def described_parameters(i: int, augment: Augment | None, seed: int) -> Iterator
 
 
 def output_corners(source_from_output: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Positions (4, 2) of the output's corners in the source image, x and y in pixels, clockwise from the upper left."""
+    """Positions (4, 2) of the output's corners in the source image: x and y in pixels, clockwise."""
     height, width = size
     corners = source_from_output @ np.array([[0, width, width, 0], [0, 0, height, height], [1, 1, 1, 1]])
     return (corners[:2] / corners[2]).T

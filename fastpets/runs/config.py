@@ -44,11 +44,9 @@ class TrainConfig:
     """
 
     data: Annotated[str | None, arg(metavar="DIR")] = None
-    """Folder of images (s3:// too), tar shards, a CSV, or `sample`, a small drawn data set. Default: Oxford-IIIT
-    Pet."""
+    """Folder of images (s3:// too), tar shards, a CSV, or `sample`, a small drawn set. Default: Oxford-IIIT Pet."""
     label_from: LabelFrom = "auto"
-    """Where the labels are: in the file names, or in the names of the folders that hold the images. `auto`: in the
-    folders' if there are at least two class folders, else in the file names."""
+    """Where the labels are. `auto`: in the folders' names if there are two class folders or more, else in file names."""
     label_pattern: str = LABEL_PATTERN
     """Regular expression that is searched in each file name; its first group is the label."""
     labels: Annotated[Path | None, arg(metavar="FILE.csv")] = None
@@ -71,8 +69,7 @@ class TrainConfig:
     initial_size: Annotated[str | None, arg(metavar="PIXELS|HxW")] = None
     """Size of training images in the first epoch. They grow from epoch to epoch, to --size in the last one."""
     augment: Policy = "fastai"
-    """Augmentation of training images: `fastai`, its default transforms; `trivial-geometric`, one random transform per
-    image; or `none`."""
+    """Augmentation of training images: `fastai`; `trivial-geometric`, one random transform per image; or `none`."""
     presize: Annotated[int | None, arg(metavar="PIXELS")] = None
     """Shorter side to which larger images are shrunk once decoded. Default: 4 times the output's."""
     presize_method: PresizeMethod = "crop"
@@ -82,16 +79,16 @@ class TrainConfig:
     supersample: int = 1
     """Samples per output pixel and axis, 1 to 4. 2 is less aliased than 1, and slower."""
     cache: CacheWhere = "none"
-    """Where decoded images are kept after the first epoch: in the host's memory, on the device, or wherever they
-    fit (auto)."""
+    """Memory in which decoded images are kept after the first epoch. `auto` is where they fit, the device's first."""
 
     epochs: int = 6
     """Epochs in which all layers are trained."""
     freeze_epochs: int = 3
     """Epochs before these, in which only the head and norm layers are trained. Used with pretrained weights only."""
     lr: Annotated[str, arg(metavar="RATE|FROM:TO|auto")] = "2e-3"
-    """Highest learning rate of the frozen phase. The unfrozen phase uses half of it, and less in earlier layers; or
-    FROM in the first layers to TO in the last. `auto` is the rate finder's suggestion."""
+    """Highest learning rate of the frozen phase; the unfrozen phase uses half of it, and less in earlier layers.
+    With FROM:TO, the unfrozen phase uses FROM in the first layers and TO in the last ones.
+    `auto` is the rate finder's suggestion."""
     schedule: Annotated[str | None, arg(metavar='"PHASE EPOCHS RATE, ..."')] = None
     """Phases of one cycle each, such as "frozen 3 3e-3, unfrozen 12 1e-6:1e-4". Replaces the three flags above."""
     batch_size: int = 64

@@ -16,7 +16,7 @@ import pytest
 from fastpets import BadFileError, FastpetsError, Loader, loaders
 from fastpets.data import storage
 from fastpets.data.sources import from_folder
-from fastpets.train import main
+from fastpets.__main__ import main
 from tests.epochs import pixels_by_id, same
 
 SETTINGS: dict[str, Any] = {"size": 32, "augment": True, "drop_last": False, "device": "cpu", "batch_size": 4}
@@ -195,5 +195,5 @@ def test_a_remote_folder_is_split_by_its_folders_and_trained_on(
     assert (len(train.dataset), len(valid.dataset)) == (24, 6)
     assert all("/train/" in path for path in train.dataset.paths)
     command = ["--arch", "resnet18", "--weights", "none", "--size", "32", "--batch-size", "8", "--epochs", "1"]
-    assert main(["--data", url, *command, "--device", "cpu", "--out", str(tmp_path / "run")]) == 0
+    assert main(["train", "--data", url, *command, "--device", "cpu", "--out", str(tmp_path / "run")]) == 0
     assert (tmp_path / "run" / "model.safetensors").exists()
