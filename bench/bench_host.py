@@ -15,7 +15,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from fastpets import Loader, kernels
 from fastpets.data.dataset import ImageDataset
 from fastpets.kernels import warp_triton
-from fastpets.loading import assemble
+from fastpets.loading import pool
 
 COUNT, BATCH_SIZE = 7390, 256
 
@@ -35,7 +35,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(warp_triton, "_warp", _NotLaunched())
 
     monkeypatch.setattr(kernels, "warp", lambda *args: warp_triton.warp(*args))
-    monkeypatch.setattr(assemble, "slices", lambda count, _: [slice(0, count)])  # a batch in one go, as on a GPU
+    monkeypatch.setattr(pool, "even_slices", lambda count, _: [slice(0, count)])  # a batch in one go, as on a GPU
     yield "cpu"
 
 

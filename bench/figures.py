@@ -1,7 +1,7 @@
 """Draws the figures of the documentation.
 
-python -m bench.figures                          # from the built-in sample, into docs/images
-FASTPETS_PETS=... python -m bench.figures pets/  # from the images of FASTPETS_PETS, into the folder pets/
+python -m bench.figures                          # the committed ones, from the built-in sample
+FASTPETS_PETS=... python -m bench.figures pets/  # the same of pets, into the folder pets/
 """
 
 import os
@@ -22,17 +22,15 @@ SIDE = 224
 
 
 def interpolation(image: Image.Image) -> Image.Image:
-    """Shows an image rotated, zoomed and warped, in one interpolation and in one for each step."""
+    """An image rotated, zoomed and warped in one interpolation, and in four, one after another."""
     pixels = torch.from_numpy(np.asarray(image.convert("RGB")).copy())
     height, width = pixels.shape[:2]
     one = np.ones(1)
-    canvas = geometry.presized(one * height, one * width, (SIDE, SIDE), "crop", one / 2, one / 2)
-    changes = (
-        geometry.rotation(one * 30, 1.0),
-        geometry.zoom(one * 1.2, one / 2, one / 2),
-        geometry.warp(one * -0.2, one * 0.2),
-    )
-    to_canvas = geometry.crop_from_output((SIDE, SIDE))
+    image_from_canvas = geometry.image_from_canvas(one * height, one * width, (SIDE, SIDE), "crop", one / 2, one / 2)
+    rotation = geometry.rotation(one * 30, 1.0)
+    zoom = geometry.zoom(one * 1.2, one / 2, one / 2)
+    warp = geometry.warp(one * -0.2, one * 0.2)
+    canvas_from_output = geometry.crop_from_output((SIDE, SIDE))
 
     def warped(source: torch.Tensor, matrix: np.ndarray) -> torch.Tensor:
         out = torch.empty(1, SIDE, SIDE, 3, dtype=torch.uint8)
@@ -42,11 +40,11 @@ def interpolation(image: Image.Image) -> Image.Image:
         kernels.warp([source], matrices, torch.from_numpy(samples), torch.from_numpy(spread), luts, out, "reflect")
         return out[0]
 
-    at_once = warped(pixels, canvas @ changes[2] @ changes[0] @ changes[1] @ to_canvas)
-    step_by_step = warped(pixels, canvas @ to_canvas)
-    from_output = np.linalg.inv(to_canvas)
-    for change in (changes[2], changes[0], changes[1]):
-        step_by_step = warped(step_by_step, from_output @ change @ to_canvas)
+    at_once = warped(pixels, image_from_canvas @ warp @ rotation @ zoom @ canvas_from_output)
+    step_by_step = warped(pixels, image_from_canvas @ canvas_from_output)
+    output_from_canvas = np.linalg.inv(canvas_from_output)
+    for matrix in (warp, rotation, zoom):
+        step_by_step = warped(step_by_step, output_from_canvas @ matrix @ canvas_from_output)
     return image_grid([at_once.numpy(), step_by_step.numpy()], ["one interpolation", "one after another"])
 
 

@@ -1,10 +1,10 @@
-"""Results of fastai's `aug_transforms(size, min_scale=0.75)` for given random parameters, for tests without fastai.
+"""Golden values of fastai's `aug_transforms(size, min_scale=0.75)`, for tests that run without fastai.
 
     python -m bench.golden_fastai
 
-writes `tests/golden/fastai_transforms.json`: for some random parameters, named as in `fastpets.augment.transforms`, the
-positions of 5 x 5 points of the crop on the canvas, and the result for each 8-bit value. fastai's own code computes all
-of it, in float64 instead of its float32, so that the file is exact to its formulas.
+writes `tests/golden/fastai_transforms.json`: for some random parameters, named as in `RandomParameters`, where on the
+canvas 5 x 5 points of the crop come from, and the lookup table of brightness and contrast. All of it is computed by
+fastai's own code, in float64 instead of its float32, so that the file shows its formulas and not their rounding.
 """
 
 import json
@@ -21,14 +21,14 @@ from fastai.vision.all import IntToFloatTensor, Pipeline, TensorImage, aug_trans
 
 FILE = Path(__file__).parent.parent / "tests" / "golden" / "fastai_transforms.json"
 DECIMALS = 12
-SIDE = 400  # of the canvas in px: crops of 348, 360 and 380 px have their corners and quarter points at whole pixels
-STILL = {
+SIDE = 400  # of the canvas, in pixels: crops of 348, 360 and 380 px have corners, and quarters, at whole pixels
+NEUTRAL = {
     **{"flip": False, "rotate": 0.0, "zoom": 1.0, "zoom_x": 0.5, "zoom_y": 0.5, "warp_x": 0.0, "warp_y": 0.0},
     **{"crop_scale": 1.0, "crop_x": 0.0, "crop_y": 0.0, "aspect": 1.0},
 }
-SMALLEST = (348 / SIDE) ** 2  # the smallest of these crops, above 0.75 of the area
+SMALLEST = (348 / SIDE) ** 2  # the smallest such crop above 0.75 of the area
 GEOMETRY: dict[str, dict[str, Any]] = {
-    "nothing": {},
+    "identity": {},
     "flip": {"flip": True},
     "turn clockwise": {"rotate": 10.0},
     "turn counterclockwise": {"rotate": -7.0},
@@ -56,33 +56,33 @@ GEOMETRY: dict[str, dict[str, Any]] = {
 LIGHTING = ((0.5, 1.0), (0.4, 1.0), (0.6, 1.0), (0.5, 0.8), (0.5, 1.25), (0.43, 1.12))  # brightness, contrast
 
 
-def transforms_with(draws: Mapping[str, Any]) -> list:
-    """Returns fastai's three transforms, in the order in which it applies them, with fixed random parameters."""
+def transforms_with(parameters: Mapping[str, Any]) -> list:
+    """fastai's three transforms, in the order in which it applies them, with fixed random parameters."""
     affine, crop, lighting = Pipeline(aug_transforms(size=5, min_scale=0.75)).fs
     fixed = {
-        "flip_mat": {"draw": float(draws["flip"])},
-        "rotate_mat": {"draw": draws["rotate"]},
-        "zoom_mat": {"draw": draws["zoom"], "draw_x": draws["zoom_x"], "draw_y": draws["zoom_y"]},
+        "flip_mat": {"draw": float(parameters["flip"])},
+        "rotate_mat": {"draw": parameters["rotate"]},
+        "zoom_mat": {"draw": parameters["zoom"], "draw_x": parameters["zoom_x"], "draw_y": parameters["zoom_y"]},
     }
     affine.aff_fs = [partial(matrix, p=1.0, **fixed[matrix.func.__name__]) for matrix in affine.aff_fs]
     (warp,) = affine.coord_fs
-    warp.p, warp.draw_x, warp.draw_y = 1.0, draws["warp_x"], draws["warp_y"]
+    warp.p, warp.draw_x, warp.draw_y = 1.0, parameters["warp_x"], parameters["warp_y"]
     brightness, contrast = lighting.fs
-    brightness.p, brightness.draw = 1.0, draws.get("brightness", 0.5)
-    contrast.p, contrast.draw = 1.0, draws.get("contrast", 1.0)
-    crop.min_scale = crop.max_scale = draws["crop_scale"]
+    brightness.p, brightness.draw = 1.0, parameters.get("brightness", 0.5)
+    contrast.p, contrast.draw = 1.0, parameters.get("contrast", 1.0)
+    crop.min_scale = crop.max_scale = parameters["crop_scale"]
     return [affine, crop, lighting]
 
 
-def canvas_points(draws: Mapping[str, Any]) -> torch.Tensor:
-    """Returns the canvas positions of 5 x 5 points of the crop, from corner to corner: (5, 5, 2), x, y from -1 to 1.
+def canvas_points(parameters: Mapping[str, Any]) -> torch.Tensor:
+    """Where 5 x 5 points of the crop, from corner to corner, come from on the canvas: (5, 5, 2) x, y from -1 to 1.
 
-    With align_corners=True, as here, fastai places the centres of the outermost of n pixels at -1 and 1, and the others
-    between them at equal distances. Its n centres therefore have the positions of the edges of n - 1 pixels on our
-    canvas, whose edges are at -1 and 1. Its crop is a box of whole pixels, so that its corners are such edges.
+    With align_corners=True, as here, fastai's coordinates -1 and 1 are the centres of the outermost of n pixels. Its n
+    equidistant centres are taken as the edges of n - 1 pixels here, since -1 and 1 are the outer edges of our canvas;
+    corners of its crop, a box of whole pixels, are such edges.
     """
-    height, width = round(SIDE / draws["aspect"]), SIDE
-    affine, crop, _ = transforms_with(draws)
+    height, width = round(SIDE / parameters["aspect"]), SIDE
+    affine, crop, _ = transforms_with(parameters)
     edges = TensorImage(torch.zeros(1, 3, height + 1, width + 1, dtype=torch.float64))
     edges.img_size = height, width  # the aspect ratio that a rotation preserves
     with mock.patch("fastai.vision.augment._grid_sample") as sample:
@@ -90,19 +90,21 @@ def canvas_points(draws: Mapping[str, Any]) -> torch.Tensor:
         affine(edges, split_idx=0)
     coordinates = sample.call_args.args[1][0]
     box = (0, 0), (height, width)
-    if height == width:  # fastai's crop is square on any canvas, so wide canvases are not cropped here
-        room = SIDE - round(draws["crop_scale"] ** 0.5 * SIDE)
-        with mock.patch("random.randint", side_effect=[round(draws[axis] * room) for axis in ("crop_y", "crop_x")]):
+    if height == width:  # fastai's crops are square on any canvas: wide ones are not cropped here
+        room = SIDE - round(parameters["crop_scale"] ** 0.5 * SIDE)
+        with mock.patch(
+            "random.randint", side_effect=[round(parameters[axis] * room) for axis in ("crop_y", "crop_x")]
+        ):
             crop.before_call(torch.zeros(1, 3, height, width), split_idx=0)
         box = crop.tl, crop.cp_size
     rows, columns = (torch.arange(5) * length // 4 + start for start, length in zip(*box, strict=True))
     return torch.Tensor(coordinates)[rows][:, columns]
 
 
-def lighted_values(brightness: float, contrast: float) -> torch.Tensor:
-    """Returns the results for the values 0-255, on a scale from 0 to 1: (256,) float64."""
+def lighting_lut(brightness: float, contrast: float) -> torch.Tensor:
+    """The lookup table of a brightness and a contrast: (256,) float64, 0-1."""
     image = TensorImage(torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16))
-    _, _, lighting = transforms_with({**STILL, "brightness": brightness, "contrast": contrast})
+    _, _, lighting = transforms_with({**NEUTRAL, "brightness": brightness, "contrast": contrast})
     return torch.Tensor(lighting(IntToFloatTensor()(image), split_idx=0)).flatten()
 
 
@@ -113,12 +115,12 @@ def rounded(numbers: torch.Tensor) -> list:
 def golden() -> dict[str, Any]:
     geometry = []
     for name, changed in GEOMETRY.items():
-        draws = STILL | changed
-        x, y = canvas_points(draws).unbind(-1)
-        geometry.append({"name": name, "draws": draws, "canvas_x": rounded(x), "canvas_y": rounded(y)})
+        parameters = NEUTRAL | changed
+        x, y = canvas_points(parameters).unbind(-1)
+        geometry.append({"name": name, "parameters": parameters, "canvas_x": rounded(x), "canvas_y": rounded(y)})
     lighting = [
-        {"draws": {"brightness": brightness, "contrast": contrast},
-         "values": rounded(lighted_values(brightness, contrast).view(64, 4))}
+        {"parameters": {"brightness": brightness, "contrast": contrast},
+         "lut": rounded(lighting_lut(brightness, contrast).view(64, 4))}
         for brightness, contrast in LIGHTING
     ]  # fmt: skip
     return {"fastai": fastai.__version__, "geometry": geometry, "lighting": lighting}
@@ -127,5 +129,5 @@ def golden() -> dict[str, Any]:
 if __name__ == "__main__":
     with mock.patch.object(torch.Tensor, "float", torch.Tensor.double):
         text = json.dumps(golden(), indent=1)
-    innermost = re.compile(r"[\[{][^\[\]{}]*[\]}]")  # a row of numbers, or the parameters: on one line
+    innermost = re.compile(r"[\[{][^\[\]{}]*[\]}]")  # a row of numbers, or parameters: on one line
     FILE.write_text(innermost.sub(lambda found: " ".join(found[0].split()), text) + "\n")

@@ -1,9 +1,9 @@
-"""Results of fastai's schedules and learning rate finder, for tests without fastai.
+"""Golden values of fastai's schedules and learning rate finder, for tests that run without fastai.
 
     python -m bench.golden_schedule
 
-writes `tests/golden/fastai_schedule.json`: each layer group's learning rate and momentum at each step, in fastai's own
-optimizer, in runs of `fit_one_cycle` and `fine_tune`; and its rate finder's suggestions for some loss curves.
+writes `tests/golden/fastai_schedule.json`: learning rates and momenta of every parameter group at every step, read from
+fastai's own optimizer during `fit_one_cycle` and `fine_tune`, and its rate finder's suggestions for some loss curves.
 """
 
 import json
@@ -47,7 +47,7 @@ class Watch(Callback):
 
 
 def run(fit: dict[str, Any]) -> list[dict[str, list[float]]]:
-    """Runs one of fastai's fits on a model of three linear layers, and returns its steps."""
+    """Learning rates and momenta of the steps of a fit, on a model of three linear layers."""
     pairs = [(torch.randn(4), torch.randn(2)) for _ in range(2 * NUM_BATCHES)]
     dls = DataLoaders(DataLoader(pairs, bs=2), DataLoader(pairs[:2], bs=2))
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2))
@@ -70,7 +70,7 @@ def run(fit: dict[str, Any]) -> list[dict[str, list[float]]]:
 
 
 def curves() -> list[dict[str, Any]]:
-    """Returns loss curves of rate finder sweeps, usual and unusual, with fastai's suggestions."""
+    """Loss curves of learning rate sweeps, some of them degenerate, with fastai's suggestions."""
     noise = random.Random(0)
     rates = [1e-7 * 1e8 ** (step / 100) for step in range(100)]
 

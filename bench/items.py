@@ -53,7 +53,7 @@ def measure(folder: Path, count: int) -> None:
     started = time.perf_counter()
     loader = Loader(dataset, augment=True, device="cpu")
     lap("loader made, headers cached")
-    loader.position.begin()
+    loader.sampler.start_epoch()
     lap("order of an epoch")
     print(f"at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB, {base_mb:.0f} of them imports")
 

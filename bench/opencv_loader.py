@@ -1,8 +1,8 @@
-"""A loader with OpenCV and threads, as a proficient user writes it in an hour, with the chapter's whole augmentation.
+"""A loader in plain OpenCV with the chapter's whole augmentation, as an experienced user writes it in an hour.
 
-Each image is decoded, warped to its output by one composed matrix, and mapped through one lookup table for lighting and
-normalisation. Points are columns (x, y, 1). The canvas is a square crop of the image, [-1, 1] in x and in y. The centre
-of pixel i is at i, as in OpenCV.
+Each image is decoded, warped to its output by one composed matrix, and looked up in one table of lighting and
+normalisation. Points are columns (x, y, 1). The canvas is the square region that is kept of an image, [-1, 1] on both
+axes. Pixel i of an image or of the output has its centre at i, as in OpenCV.
 """
 
 from collections import deque
@@ -19,10 +19,10 @@ BATCHES_AHEAD = 3
 
 
 class OpenCVLoader:
-    """Yields batches that a pool of threads makes, some batches ahead; each thread makes a share of each batch.
+    """Loads batches in a thread pool, some batches ahead; each thread makes a part of every batch.
 
-    Images larger than twice the output alias, as nothing shrinks them first. That is less work than the package's
-    loader does.
+    Large images are not shrunk first, so that those of more than twice the output's size alias: less work than the
+    package's loader does.
     """
 
     def __init__(
@@ -39,12 +39,12 @@ class OpenCVLoader:
         waiting = deque(np.split(ids, range(self.batch_size, len(ids), self.batch_size)))
         under_way: deque[tuple[np.ndarray, np.ndarray, list[Future[None]]]] = deque()
         own_threads = cv2.getNumThreads()
-        cv2.setNumThreads(1)  # the pool uses all processors; threads within a call would contend
+        cv2.setNumThreads(1)  # the pool keeps all processors busy already
         try:
             with ThreadPoolExecutor(self.num_workers) as pool:
                 while waiting or under_way:
                     while waiting and len(under_way) < BATCHES_AHEAD:
-                        under_way.append(self._begin(pool, waiting.popleft()))
+                        under_way.append(self._submit(pool, waiting.popleft()))
                     ids, images, parts = under_way.popleft()
                     for part in parts:
                         part.result()
@@ -52,8 +52,8 @@ class OpenCVLoader:
         finally:
             cv2.setNumThreads(own_threads)
 
-    def _begin(self, pool: ThreadPoolExecutor, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[Future[None]]]:
-        """Starts a batch: returns its ids, its images (B, S, S, 3) float32 to be filled, and a future per thread."""
+    def _submit(self, pool: ThreadPoolExecutor, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[Future[None]]]:
+        """Returns a batch's ids, the array for its images (B, S, S, 3) float32, and a future for each thread's part."""
         images = np.empty((len(ids), self.size, self.size, 3), np.float32)
         drawn = draw(len(ids), self.size, self.generator)
         jobs = list(zip((self.paths[i] for i in ids), images, *drawn, strict=True))
@@ -61,7 +61,7 @@ class OpenCVLoader:
         return ids, images, [pool.submit(self._load, share) for share in shares]
 
     def _load(self, images: list[tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]) -> None:
-        """Fills images (S, S, 3), each given with its path and its random parameters from `draw`."""
+        """Loads images from tuples of a path, the output (S, S, 3), and the three random parameters from `draw`."""
         import cv2
 
         for path, image, place, canvas_from_output, lut in images:
@@ -77,15 +77,15 @@ class OpenCVLoader:
                 flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
                 borderMode=cv2.BORDER_REFLECT,
             )
-            # Swapping red and blue here instead of in the decoder takes fewer pixels.
+            # BGR to RGB here and not in the decoder: there are fewer pixels.
             cv2.LUT(cv2.cvtColor(warped, cv2.COLOR_BGR2RGB), lut, dst=image)
 
 
 def draw(count: int, size: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draws random parameters for `count` images, vectorised, as NumPy takes as long for a small array as for a larger.
+    """Draws random parameters of `count` images at once, as small arrays cost NumPy as much time as larger ones.
 
-    Returns the canvas's place along the image's sides (B, 2), 0-1; canvas_from_output (B, 3, 3); and the lookup tables
-    (B, 256, 1, 3) float32.
+    Returns the canvas's position (B, 2) along the sides (0-1), canvas_from_output (B, 3, 3) and LUTs (B, 256, 1, 3)
+    float32.
     """
     augment = Augment()
 
@@ -93,8 +93,8 @@ def draw(count: int, size: int, generator: np.random.Generator) -> tuple[np.ndar
         return np.where(generator.random(count) < probability, generator.uniform(low, high, count), neutral)
 
     x, y = (maybe(augment.p_affine, -augment.max_warp, augment.max_warp, 0) for _ in range(2))
-    # Perspective: moves each corner (s, t) of the canvas to (s (1 - y t), t (1 - x s)).
-    seen_from_canvas = _matrices([[1 - y * y, -x * y, x], [-x * y, 1 - x * x, y], [x, y, 1]])
+    # Moves each corner (s, t) of the canvas to (s (1 - y t), t (1 - x s)): a perspective from one side.
+    warped_from_canvas = _matrices([[1 - y * y, -x * y, x], [-x * y, 1 - x * x, y], [x, y, 1]])
     angle = np.deg2rad(maybe(augment.p_affine, -augment.max_rotate, augment.max_rotate, 0))
     mirror = np.where(generator.random(count) < augment.p_flip, -1, 1)
     cos, sin = np.cos(angle), np.sin(angle)
@@ -102,7 +102,7 @@ def draw(count: int, size: int, generator: np.random.Generator) -> tuple[np.ndar
     zoomed = _part(1 / maybe(augment.p_affine, 1, augment.max_zoom, 1), generator)
     cropped = _part(np.sqrt(generator.uniform(augment.min_scale, 1, count)), generator)
     crop_from_output = np.array([[2 / size, 0, 1 / size - 1], [0, 2 / size, 1 / size - 1], [0, 0, 1]])
-    canvas_from_output = np.linalg.inv(seen_from_canvas) @ turn @ zoomed @ cropped @ crop_from_output
+    canvas_from_output = np.linalg.inv(warped_from_canvas) @ turn @ zoomed @ cropped @ crop_from_output
 
     brightness = maybe(augment.p_lighting, 0.5 - augment.max_brightness / 2, 0.5 + augment.max_brightness / 2, 0.5)
     most = -np.log(1 - augment.max_contrast)
@@ -115,12 +115,12 @@ def draw(count: int, size: int, generator: np.random.Generator) -> tuple[np.ndar
 
 
 def _part(side: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Returns matrices (B, 3, 3) to randomly placed squares of `side` (B,), a share of the canvas's side."""
+    """Matrices from the canvas to a square on it, anywhere, whose side is `side` (B,) of the canvas's."""
     x, y = generator.uniform(-1, 1, (2, len(side))) * (1 - side)
     return _matrices([[side, 0, x], [0, side, y], [0, 0, 1]])
 
 
 def _matrices(rows: list[list]) -> np.ndarray:
-    """Stacks three rows of three entries, each (B,) or a scalar, into (B, 3, 3)."""
+    """Three rows of three entries, each (B,) or one for all, as (B, 3, 3)."""
     entries = np.broadcast_arrays(*(entry for row in rows for entry in row))
     return np.stack(entries, axis=-1).reshape(-1, 3, 3)

@@ -1,7 +1,7 @@
-"""Other libraries' loaders, each set up as its own documentation recommends for speed.
+"""Other libraries' loaders, each set up as its own documentation has it when speed is wanted.
 
-All decode JPEG files to normalised float32 batches, on a given number of threads or worker processes. Each applies the
-chapter's transforms as far as its library has them; the docstrings say what differs.
+All decode JPEG files to normalised float32 batches, on as many threads or worker processes as they are told. Where a
+library has the chapter's transforms, these are what it applies; a docstring says what differs.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ SIZE, BATCH_SIZE = 224, 64
 
 
 class _Images(torch.utils.data.Dataset):
-    """A map-style dataset for torch's and timm's loaders: files opened by `read`, then transformed."""
+    """Files opened by `read`, then transformed: what torch's DataLoader, and timm's around it, take."""
 
     def __init__(
         self, paths: Sequence[str], labels: Sequence[int], read: Callable[[str], Any], transform: Callable | None = None
@@ -54,9 +54,9 @@ def torchvision(
     pillow: bool = False,
     device: str | torch.device = "cpu",
 ) -> Iterable[Any]:
-    """torch's DataLoader with torchvision's v2 transforms for the chapter's augmentation, bilinear as in this package.
+    """torch's DataLoader and torchvision's v2 transforms for the same augmentation, bilinear as here.
 
-    Uses torchvision's decoder and 8-bit tensors, as its documentation recommends for speed, or with `pillow`, Pillow's
+    With torchvision's own decoder, on 8-bit tensors, as its documentation recommends for speed; or on Pillow's
     images, as ImageFolder opens them. There is no zoom, and borders are black.
     """
     from torchvision.transforms import v2
@@ -93,11 +93,11 @@ def timm(
     size: int = SIZE,
     batch_size: int = BATCH_SIZE,
 ) -> Iterable[Any]:
-    """timm's training loader with all of its defaults except the device: its prefetcher and its augmentation.
+    """timm's loader for training with all of its defaults, but for the device: its prefetcher, and its augmentation.
 
-    The augmentation is a random resized crop of 0.08 to 1 of the image, a flip, and brightness, contrast and saturation
-    by up to 0.4; no rotation and no perspective. Smaller crops make it less work than the others. Drops the last batch
-    if it is incomplete.
+    That is a random resized crop of 0.08 to 1 of the image, a flip, and brightness, contrast and saturation by up
+    to 0.4: no rotation, no perspective. Its smaller crops make it less work than the others. Drops the last batch if
+    it is not full.
     """
     from timm.data import create_loader
 
@@ -120,8 +120,7 @@ def fastai(
     batch_size: int = BATCH_SIZE,
     device: str | torch.device = "cpu",
 ) -> Iterable[Any]:
-    """fastai with the chapter's settings: presize to 460 px, batch transforms, normalisation. Drops the last batch if
-    it is incomplete."""
+    """The chapter's options: presizing to 460 px, batch transforms, normalisation. Drops the last batch if not full."""
     from fastai.vision.all import (
         CategoryBlock,
         DataBlock,
@@ -135,7 +134,7 @@ def fastai(
     label_of = dict(zip(paths, labels, strict=True))
     block = DataBlock(
         blocks=(ImageBlock, CategoryBlock),
-        get_items=lambda _: [paths[0], *paths],  # the first is the validation set
+        get_items=lambda _: [paths[0], *paths],  # the first is set apart, for validation
         get_y=lambda path: str(label_of[path]),
         splitter=IndexSplitter([0]),
         item_tfms=Resize(460),
@@ -157,7 +156,7 @@ def opencv(
     size: int = SIZE,
     batch_size: int = BATCH_SIZE,
 ) -> Iterable[Any]:
-    """OpenCV in threads, with the chapter's whole augmentation; see `OpenCVLoader`."""
+    """Threads around OpenCV, with the chapter's whole augmentation: see `OpenCVLoader`."""
     return OpenCVLoader(paths, labels, num_workers, size=size, batch_size=batch_size)
 
 
@@ -169,12 +168,12 @@ def dali_native(
     size: int = SIZE,
     batch_size: int = BATCH_SIZE,
 ) -> Iterable[Any]:
-    """DALI's file reader, cropping decoder, affine warp and classification iterator, with their defaults.
+    """DALI's file reader, cropping decoder, affine warp and classification iterator, at their defaults.
 
-    The warp rotates and resizes the crop in one step, which is a quarter faster than DALI's filtered resize followed by
-    a warp, and a sixth faster than an unfiltered one (two threads of a Xeon). There is no zoom and no perspective,
-    which `warp_affine` lacks, and the outermost pixels are repeated beyond the borders. Chroma upsampling is the
-    decoder's default, coarser than in `decode-only`.
+    The warp turns and resizes the crop in one step: a quarter faster than DALI's filtered resize and a warp after it,
+    a sixth faster than an unfiltered one (two threads of a Xeon). There is neither zoom nor perspective: `warp_affine`
+    has none, and repeats the outermost pixels beyond the borders. Chroma upsampling is the decoder's default, which
+    is coarser than in `decode-only`.
     """
     from nvidia.dali import pipeline_def
     from nvidia.dali.plugin.pytorch import DALIClassificationIterator, LastBatchPolicy
@@ -191,7 +190,7 @@ def dali_native(
 
 
 def _dali_graph(paths: list[str], labels: list[int], size: int) -> tuple[Any, Any]:
-    """Defines DALI's graph, from files to images (3, S, S) float32 and labels."""
+    """DALI's nodes from files to images (3, S, S) float32 and labels."""
     from nvidia.dali import fn, types
 
     augment = Augment()
@@ -219,7 +218,7 @@ def _dali_graph(paths: list[str], labels: list[int], size: int) -> tuple[Any, An
 
 
 class _Pairs:
-    """Yields (images, labels) from DALI's iterator, which yields lists of dictionaries."""
+    """Of DALI's iterator, which yields a list of dictionaries, the images and labels."""
 
     def __init__(self, iterator: Iterable[Any]) -> None:
         self.iterator = iterator

@@ -1,4 +1,4 @@
-"""Helpers of the fidelity benchmark: this engine's rendering, a supersampled reference, and their PSNR."""
+"""Renders images as the loader does, and by supersampling, the reference of the fidelity benchmark."""
 
 from collections.abc import Sequence
 
@@ -19,23 +19,23 @@ def rendered(image: torch.Tensor, image_from_output: np.ndarray, size: int, supe
     if max(by_height, by_width) > 1:
         image = kernels.shrink(image, by_height, by_width)
     matrix = (np.diag([1 / by_width, 1 / by_height, 1]) @ image_from_output)[None]
-    identity = torch.arange(256).to(torch.uint8).repeat(1, 3, 1)
+    identity_luts = torch.arange(256).to(torch.uint8).repeat(1, 3, 1)
     out = torch.empty(1, size, size, 3, dtype=torch.uint8)
     samples, spread = map(torch.from_numpy, geometry.sampling(matrix, (size, size), supersample, factors))
-    kernels.warp([image], torch.from_numpy(matrix.astype(np.float32)), samples, spread, identity, out)
+    kernels.warp([image], torch.from_numpy(matrix.astype(np.float32)), samples, spread, identity_luts, out)
     return out[0]
 
 
 def supersampled_bicubic(
     image: torch.Tensor, image_from_output: np.ndarray, size: int, samples: int = 8
 ) -> torch.Tensor:
-    """Renders the reference (S, S, 3) float32, 0-255: each pixel is the mean of samples x samples bicubic samples."""
+    """The reference: the mean of `samples` x `samples` bicubic samples per output pixel. (S, S, 3) float32, 0-255."""
     height, width = image.shape[:2]
     centres = (torch.arange(size * samples) + 0.5) / samples
     planes = image.permute(2, 0, 1)[None].float()
     matrix = torch.from_numpy(image_from_output)
     rows = []
-    for some in centres.split(32 * samples):  # in blocks of rows, to limit memory
+    for some in centres.split(32 * samples):  # blocks of rows, to limit memory
         y, x = torch.meshgrid(some.double(), centres.double(), indexing="ij")
         x, y, w = (torch.stack([x, y, torch.ones_like(x)], -1) @ matrix.T).unbind(-1)
         grid = torch.stack([2 * x / (w * width) - 1, 2 * y / (w * height) - 1], -1).float()
@@ -44,13 +44,13 @@ def supersampled_bicubic(
     return torch.cat(rows, dim=1).permute(1, 2, 0)
 
 
-def psnr(pixels: torch.Tensor, truth: torch.Tensor) -> float:
-    """Returns the peak signal-to-noise ratio in dB of values from 0 to 255."""
-    return float(10 * torch.log10(255**2 / (pixels.float() - truth).square().mean()))
+def psnr(pixels: torch.Tensor, reference: torch.Tensor) -> float:
+    """Peak signal-to-noise ratio in dB, of values from 0 to 255."""
+    return float(10 * torch.log10(255**2 / (pixels.float() - reference).square().mean()))
 
 
 def mosaic(paths: Sequence[str], width: int, height: int) -> torch.Tensor:
-    """Returns a mosaic of 8 x 8 images: a large image with real detail everywhere."""
+    """64 images side by side, 8 by 8: a large image with real detail everywhere."""
     whole = Image.new("RGB", (width, height))
     for number, path in enumerate(paths):
         tile = Image.open(path).convert("RGB").resize((width // 8, height // 8), Image.Resampling.LANCZOS)

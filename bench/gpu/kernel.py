@@ -1,4 +1,4 @@
-"""Times the GPU kernel, and compares its bandwidth, by the bytes that it must move, with that of a plain copy."""
+"""Times a kernel launch, relative to the bytes it must move and to a plain copy of as many bytes."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,11 +10,11 @@ import torch
 from bench.gpu.part import Part
 from fastpets import kernels
 from fastpets.augment.policy import Augment
-from fastpets.augment.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from fastpets.augment.preprocessing import Preprocessing
 from fastpets.augment.transforms import Transforms, transforms
 
-SETS = 8  # of images, used in turn: a single set would stay in the GPU's cache
-CASES = {  # the images' height and width, output size, dtype, and `supersample`
+SETS = 8  # of images, used in turn: a single one would stay in the GPU's cache
+CASES = {  # the images' height and width, the output's side, its type, and `supersample`
     "375 x 500 to 224, float16": ((375, 500), 224, torch.float16, 1),
     "375 x 500 to 224, float32": ((375, 500), 224, torch.float32, 1),
     "375 x 500 to 224, float16, 2 x 2 samples": ((375, 500), 224, torch.float16, 2),
@@ -32,16 +32,16 @@ def main() -> None:
     bandwidth = 2 * copied / copy_ms / 1e6  # GB/s, of bytes read and bytes written
     part.add(copy_gb_per_s=bandwidth)
     for name, (source_size, side, dtype, supersample) in CASES.items():
-        told = drawn(batch_size, source_size, side, supersample)
+        batch = make_transforms(batch_size, source_size, side, supersample)
         sets = [
             [torch.randint(0, 255, (*source_size, 3), dtype=torch.uint8, device=part.device) for _ in range(batch_size)]
             for _ in range(SETS)
         ]
-        matrices, samples, spread, luts = (torch.from_numpy(array).to(part.device) for array in told[:4])
+        matrices, samples, spread, luts = (torch.from_numpy(array).to(part.device) for array in batch[:4])
         on_device = matrices, samples, spread, luts.to(dtype).contiguous()
         out = torch.empty(batch_size, side, side, 3, dtype=dtype, device=part.device)
         milliseconds = part.median_ms(launcher(sets, on_device, out), count) / SETS
-        num_bytes = moved_bytes(told, source_size, side, dtype)
+        num_bytes = bytes_moved(batch, source_size, side, dtype)
         rate = num_bytes / milliseconds / 1e6
         part.add(
             **{
@@ -50,46 +50,41 @@ def main() -> None:
                     "mb": num_bytes / 1e6,
                     "gb_per_s": rate,
                     "share_of_copy": rate / bandwidth,
-                    "k": float(np.mean(told.samples)),
+                    "k": float(np.mean(batch.samples)),
                 }
             }
         )
 
 
-def launcher(sets: Sequence[list[torch.Tensor]], told: Sequence[torch.Tensor], out: torch.Tensor) -> Callable[[], Any]:
-    """Returns a function that launches the kernel on all sets, prepared in advance so as not to time the host."""
+def launcher(
+    sets: Sequence[list[torch.Tensor]], arguments: Sequence[torch.Tensor], out: torch.Tensor
+) -> Callable[[], Any]:
+    """A function that launches the kernel on every set, with descriptors made before, so that no time is the host's."""
     if not out.is_cuda:
-        return lambda: [kernels.warp(images, *told, out) for images in sets]
+        return lambda: [kernels.warp(images, *arguments, out) for images in sets]
     from fastpets.kernels import warp_triton
 
-    *geometry, luts = told
-    rows = [warp_triton.describe(images, *geometry, out.device) for images in sets]
-    return lambda: [warp_triton.launch(each, luts, out, "reflect") for each in rows]
+    *geometry, luts = arguments
+    descriptors = [warp_triton.describe(images, *geometry, out.device) for images in sets]
+    return lambda: [warp_triton.launch(each, luts, out, "reflect") for each in descriptors]
 
 
-def drawn(batch_size: int, source_size: tuple[int, int], side: int, supersample: int) -> Transforms:
-    """Draws the chapter's augmentation for a batch."""
+def make_transforms(batch_size: int, source_size: tuple[int, int], side: int, supersample: int) -> Transforms:
+    """Transforms of a batch under the chapter's augmentation."""
     heights, widths = np.repeat(np.array([source_size]), batch_size, axis=0).T
-    return transforms(
-        np.arange(batch_size),
-        heights,
-        widths,
-        size=(side, side),
-        supersample=supersample,
-        normalization=(IMAGENET_MEAN, IMAGENET_STD),
-        augment=Augment(),
-    )
+    preprocessing = Preprocessing(size=(side, side), supersample=supersample)
+    return transforms(np.arange(batch_size), heights, widths, preprocessing, augment=Augment())
 
 
-def moved_bytes(told: Transforms, source_size: tuple[int, int], side: int, dtype: torch.dtype) -> int:
-    """The least bytes that a batch moves: each output and each visible source pixel once, and the lookup tables."""
+def bytes_moved(batch: Transforms, source_size: tuple[int, int], side: int, dtype: torch.dtype) -> int:
+    """The fewest bytes that a batch moves: each output value, each source pixel in the output's region, the LUTs."""
     height, width = source_size
-    corners = told.source_from_output @ np.array([[0, side, side, 0], [0, 0, side, side], [1, 1, 1, 1.0]])
+    corners = batch.source_from_output @ np.array([[0, side, side, 0], [0, 0, side, side], [1, 1, 1, 1.0]])
     x, y = corners[:, 0] / corners[:, 2], corners[:, 1] / corners[:, 2]
     area = abs((x * np.roll(y, -1, axis=1) - y * np.roll(x, -1, axis=1)).sum(axis=1)) / 2  # the shoelace formula
-    seen = 3 * np.minimum(area, height * width).sum()
+    read = 3 * np.minimum(area, height * width).sum()
     written = math.prod((len(area), side, side, 3)) * dtype.itemsize
-    return int(seen + written + len(area) * 768 * dtype.itemsize)
+    return int(read + written + len(area) * 768 * dtype.itemsize)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from bench.gpu.part import Part, linked_images
 from bench.peers import PEERS
 from fastpets import Loader
 from fastpets.data.sources import from_folder
-from fastpets.loading import epoch
+from fastpets.loading import decoding as decode_stage
 from fastpets.utils.system import num_processors
 
 # Settings are swept in this order, each with the best values of those before it.
@@ -23,7 +23,12 @@ SWEEP: dict[str, list[Any]] = {
     "hw_decoder_load": [0.0, 0.35, 0.65, 1.0],
     "decoding": [2, 3, 4],  # batches in decoding
 }
-DEFAULTS = {"num_workers": num_processors(), "batch_size": 256, "hw_decoder_load": 0.0, "decoding": epoch.DECODING}
+DEFAULTS = {
+    "num_workers": num_processors(),
+    "batch_size": 256,
+    "hw_decoder_load": 0.0,
+    "decoding": decode_stage.DECODE_AHEAD,
+}
 PEERS_SECONDS = 6
 
 
@@ -49,7 +54,7 @@ def main() -> None:
 
 def rate_of(part: Part, folder: Path, seconds: float, *, decoding: int, **settings: Any) -> dict[str, float]:
     """Returns `measured` of this project's loader, after an epoch that fills its cache, if any."""
-    epoch.DECODING = decoding
+    decode_stage.DECODE_AHEAD = decoding
     loader = Loader(from_folder(folder), augment=True, dtype=torch.float16, device=part.device, **settings)
     if loader.cache is not None:
         for _ in loader:

@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from fastpets.augment.policy import Augment
-from fastpets.augment.transforms import IDENTITY, random_parameters, transforms
+from fastpets.augment.random_parameters import NEUTRAL, draw_parameters
+from fastpets.augment.transforms import transforms
 from fastpets.data import storage
 from fastpets.data.headers import PILLOW
 from fastpets.data.image import decode_rgb
@@ -75,15 +76,15 @@ def described_parameters(i: int, augment: Augment | None, seed: int) -> Iterator
     """The random parameters of item `i` in the first epoch, each as a name and a value."""
     if augment is None:
         return
-    u, parameters = random_parameters(np.array([i]), augment, seed, 0, 0)
-    area = augment.min_scale + float(u["crop_scale"][0]) * (1 - augment.min_scale)
-    yield f"crop of {area:.0%} of the canvas"
+    parameters = draw_parameters(np.array([i]), augment, seed=seed, epoch=0)
+    yield f"crop of {parameters.crop_scale[0]:.0%} of the canvas"
     for name in ("flip", "invert"):
-        if parameters[name][0]:
+        if getattr(parameters, name)[0]:
             yield name
-    for name, identity in IDENTITY.items():
-        if name in augment.changes and parameters[name][0] != identity:
-            yield f"{name} {parameters[name][0]:.3g}"
+    for name in augment.ops:
+        value = getattr(parameters, name)[0]
+        if value != getattr(NEUTRAL, name)[0]:
+            yield f"{name} {value:.3g}"
 
 
 def output_corners(source_from_output: np.ndarray, size: tuple[int, int]) -> np.ndarray:

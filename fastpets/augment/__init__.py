@@ -1,5 +1,13 @@
-"""What is done to each image: one matrix for its geometry, one lookup table for its tone.
+"""Random transforms of images, composed: one matrix for an image's geometry and one lookup table for its tones.
 
-Read `policy` (which changes may happen), `preprocessing` (what the model sees), `transforms` (frames, random parameters
-and their composition), then `geometry` and `lookup_tables`, which it is composed of.
+In reading order:
+
+    preprocessing.py      what a model's input looks like, with or without augmentation: size, normalisation, dtype
+    policy.py             which random transforms training images undergo, how strong and how often
+    random_parameters.py  draws a batch's random parameters from (seed, epoch, item id)
+    geometry.py           the matrices, and how densely an image is sampled
+    lookup_tables.py      the tone adjustments
+    transforms.py         composes all of it; begin here for coordinates and frames
+
+Nothing here touches pixels, imports torch, or knows datasets and files: `fastpets.kernels` applies the result.
 """

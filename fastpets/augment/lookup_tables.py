@@ -1,67 +1,70 @@
-"""Tone adjustments, composed into one 256-entry lookup table per channel.
+"""Tone adjustments composed into one 256-entry lookup table per channel.
 
-Each function maps levels, (B, 256) in [0, 1], or (1, 256) if all images share them, to new levels. Its parameter has
-one value per image, (B,).
+A lookup table (LUT) maps every 8-bit value to an output value. Each adjustment takes LUTs (B, 256) float64, 0-1, or
+(1, 256) that all images share, and a parameter (B,), one for each image, and returns the adjusted LUTs. At the end
+`normalize` or `to_uint8` converts them to the output's type, (B, 3, 256).
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
+IDENTITY = np.arange(256)[None] / 255  # (1, 256)
 
-def brightness_and_contrast(levels: np.ndarray, brightness: np.ndarray, contrast: np.ndarray) -> np.ndarray:
-    """Changes brightness and contrast as fastai does: sigmoid(contrast * (logit(level) + logit(brightness))).
 
-    `brightness` is in (0, 1), 0.5 changes nothing; `contrast` is a factor. fastai's clamp of the logit moves 0 and 1 by
-    1e-7, here as there.
+def brightness_and_contrast(luts: np.ndarray, brightness: np.ndarray, contrast: np.ndarray) -> np.ndarray:
+    """Adjusts in logit space, as fastai does: sigmoid(contrast * (logit(value) + logit(brightness))).
+
+    Brightness lies between 0 and 1; 0.5 changes nothing. Contrast is a factor. The clamp of `logit` moves 0 and 1 by
+    1e-7, as in fastai.
     """
-    odds = np.multiply(-contrast[:, None], logit(levels) + logit(brightness)[:, None])
-    np.exp(odds, out=odds)  # in place: allocating a batch's levels takes longer than computing them
+    odds = np.multiply(-contrast[:, None], logit(luts) + logit(brightness)[:, None])
+    np.exp(odds, out=odds)  # in place: allocating memory for a batch's LUTs takes longer than the arithmetic
     odds += 1
     return np.reciprocal(odds, out=odds)
 
 
 def logit(value: np.ndarray) -> np.ndarray:
-    """Returns log(value / (1 - value)), with the value clamped to [1e-7, 1 - 1e-7] as in fastai."""
+    """Log odds of values clamped to [1e-7, 1 - 1e-7], as in fastai."""
     value = np.clip(value, 1e-7, 1 - 1e-7)
     return np.log(value / (1 - value))
 
 
-def gamma(levels: np.ndarray, exponent: np.ndarray) -> np.ndarray:
-    """Raises the levels to a power: an exponent below 1 brightens, above 1 darkens."""
-    return levels ** exponent[:, None] if (exponent != 1).any() else levels
+def gamma(luts: np.ndarray, exponent: np.ndarray) -> np.ndarray:
+    """Raises values to a power: an exponent below 1 brightens, one above 1 darkens."""
+    return luts ** exponent[:, None] if (exponent != 1).any() else luts
 
 
-def solarize(levels: np.ndarray, threshold: np.ndarray) -> np.ndarray:
-    """Inverts the levels from a threshold on; infinity changes nothing."""
+def solarize(luts: np.ndarray, threshold: np.ndarray) -> np.ndarray:
+    """Inverts values from a threshold on; inf changes nothing."""
     if (threshold == np.inf).all():
-        return levels
-    return np.where(levels >= threshold[:, None], 1 - levels, levels)
+        return luts
+    return np.where(luts >= threshold[:, None], 1 - luts, luts)
 
 
-def posterize(levels: np.ndarray, bits: np.ndarray) -> np.ndarray:
-    """Clears the lowest `bits`, 0 to 7, of the 8-bit levels."""
+def posterize(luts: np.ndarray, bits: np.ndarray) -> np.ndarray:
+    """Rounds values to 8 bits and clears the lowest `bits` (0-7) of them; 0 leaves values as they are, unrounded."""
     if not bits.any():
-        return levels
+        return luts
     step = 2 ** bits[:, None]
-    return np.where(step > 1, np.floor(np.round(255 * levels) / step) * step / 255, levels)
+    return np.where(step > 1, np.floor(np.round(255 * luts) / step) * step / 255, luts)
 
 
-def invert(levels: np.ndarray, inverted: np.ndarray) -> np.ndarray:
-    """Inverts the levels of the images for which `inverted` is true."""
-    return np.where(inverted[:, None], 1 - levels, levels) if inverted.any() else levels
+def invert(luts: np.ndarray, inverted: np.ndarray) -> np.ndarray:
+    """Inverts values of images for which `inverted` is true."""
+    return np.where(inverted[:, None], 1 - luts, luts) if inverted.any() else luts
 
 
-def normalized(levels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """Returns the lookup tables (B, 3, 256) float32 of (level - mean) / std."""
-    levels = levels.astype(np.float32)
-    luts = np.empty((3, *levels.shape), np.float32)
-    for lut, center, deviation in zip(luts, mean, std, strict=True):
-        np.subtract(levels, np.float32(center), out=lut)
-        lut /= np.float32(deviation)
-    return luts.swapaxes(0, 1)
+def normalize(luts: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """(luts - mean) / std for each of three channels: (B, 3, 256) float32, computed in float32."""
+    luts = luts.astype(np.float32)
+    by_channel = np.empty((3, *luts.shape), np.float32)
+    for channel, channel_mean, channel_std in zip(by_channel, mean, std, strict=True):
+        np.subtract(luts, np.float32(channel_mean), out=channel)
+        channel /= np.float32(channel_std)
+    return by_channel.swapaxes(0, 1)
 
 
-def quantized(levels: np.ndarray) -> np.ndarray:
-    """Returns the lookup tables (B, 3, 256) uint8 of the levels rounded to 0-255, equal for all channels."""
-    return np.repeat(np.round(255 * levels).astype(np.uint8)[:, None, :], 3, axis=1)
+def to_uint8(luts: np.ndarray) -> np.ndarray:
+    """Rounds values to 0-255, the same for three channels: (B, 3, 256) uint8."""
+    return np.repeat(np.round(255 * luts).astype(np.uint8)[:, None, :], 3, axis=1)

@@ -1,8 +1,10 @@
-"""What a model sees of an image: the output's size, the normalisation and all else that must not change after training."""
+"""Preprocessing of a model's input: what must be the same in training, validation, prediction, export and serving."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from typing import Any, Literal
 
 from fastpets.errors import FastpetsError, InvalidArgumentError
@@ -11,30 +13,32 @@ from fastpets.utils.validation import Borders, Layout, Output, PresizeMethod, ch
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 MAX_PIXELS = 178_956_970  # Pillow's own limit, beyond which it suspects a decompression bomb: half a gigabyte decoded
-MAX_SIZE_PX = 16_384
+# Smallest and largest value of each whole number below.
+LIMITS = {"size": (1, 16_384), "presize": (1, 16_384), "supersample": (1, 4), "max_pixels": (1, 2**31)}
 
 Dtype = Literal["float32", "float16", "bfloat16", "uint8"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """How images become a model's input, apart from augmentation.
+    """How an image becomes a model's input, apart from augmentation.
 
-    It is built once, from a Loader's keyword arguments, and validated then; a run saves it with the weights, and
-    prediction, export and serving use it unchanged. Raises InvalidArgumentError for values that are not possible.
+    Built and validated once, from a Loader's keyword arguments; saved whole with a model's weights; used unchanged by
+    prediction, export and serving. Raises InvalidArgumentError for values out of range.
 
     Args:
-        size: height and width of the output in pixels; one number means a square.
-        presize: shorter side in pixels to which larger images are shrunk once decoded. Default: 4 times the output's.
-        presize_method: what is kept of an image whose aspect ratio differs from the output's: "crop", the largest
-            part that fits; "squish", all of it, distorted; "pad", all of it and what lies beyond its borders.
-        borders: pixels beyond the image: "reflect", its mirror image; "border", its outermost pixels; "zeros", black.
-        supersample: samples per output pixel and axis, 1 to 4: 2 is less aliased and slower.
-        mean, std: of the normalisation, per channel, for values from 0 to 1.
-        output: "float" for normalised values, "uint8" for 0-255. It follows from `dtype` if that is uint8.
-        dtype: the output's type; a torch.dtype or its name.
+        size: height and width of the output in pixels, 1 to 16384; one number means a square.
+        presize: shorter side in pixels to which larger images are shrunk after decoding. Default: 4 times the output's.
+        presize_method: how an image is fitted to the output's aspect ratio: "crop" keeps the largest region that
+            fits, "squish" distorts the whole image, "pad" keeps it whole and fills the rest as `borders` says.
+        borders: what lies beyond the image: "reflect", its mirror image; "border", its outermost pixels; "zeros",
+            black.
+        supersample: factor, 1 to 4, of the number of samples per output pixel and axis; 2 is less aliased, and slower.
+        mean, std: normalisation of each of 3 channels, for values from 0 to 1.
+        output: "float" for normalised values, "uint8" for 0-255. Either `output` or `dtype` being "uint8" sets both.
+        dtype: type of the output; a torch.dtype or its name.
         layout: "NCHW" is (B, 3, H, W) in channels_last memory format, "NHWC" the same memory as (B, H, W, 3).
-        max_pixels: largest image that is accepted, in pixels; Pillow's own limit holds as well.
+        max_pixels: images with more pixels are bad files; Pillow's own limit, the default, holds as well.
     """
 
     size: tuple[int, int] = (224, 224)
@@ -51,39 +55,49 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         size: Any = self.size
-        self._set("size", (size, size) if isinstance(size, int) else tuple(int(side) for side in size))
+        self._set("size", tuple(size) if isinstance(size, Iterable) else (size, size))
         self._set("dtype", str(self.dtype).removeprefix("torch."))
-        for name in ("mean", "std"):
-            self._set(name, tuple(float(value) for value in getattr(self, name)))
-        if self.dtype not in ("float32", "float16", "bfloat16", "uint8"):
-            raise InvalidArgumentError(f"dtype: {self.dtype}, expected float32, float16, bfloat16 or uint8")
-        choices = {"presize_method": PresizeMethod, "borders": Borders, "output": Output, "layout": Layout}
-        for name, literal in choices.items():
+        choices = {"presize_method": PresizeMethod, "borders": Borders, "output": Output, "dtype": Dtype}
+        for name, literal in {**choices, "layout": Layout}.items():
             check_choice(name, getattr(self, name), literal)
         if "uint8" in (self.output, self.dtype):
             self._set("output", "uint8")
             self._set("dtype", "uint8")
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        """Checks the fields that are numbers, and converts those of NumPy to Python's."""
         if len(self.size) != 2:
             raise InvalidArgumentError(f"size: {self.size}, expected a number of pixels, or height and width")
-        for side in self.size:
-            check_range("size", side, 1, MAX_SIZE_PX)
+        self._set("size", tuple(self._whole_number("size", side) for side in self.size))
         if self.presize is not None:
-            check_range("presize", self.presize, 1, MAX_SIZE_PX)
-        check_range("supersample", self.supersample, 1, 4)
-        check_range("max_pixels", self.max_pixels, 1, 2**31)
+            self._set("presize", self._whole_number("presize", self.presize))
+        for name in ("supersample", "max_pixels"):
+            self._set(name, self._whole_number(name, getattr(self, name)))
         for name in ("mean", "std"):
-            if len(getattr(self, name)) != 3:
-                raise InvalidArgumentError(f"{name}: {getattr(self, name)}, expected a number for each of 3 channels")
+            try:
+                red, green, blue = map(float, getattr(self, name))
+            except (TypeError, ValueError):
+                message = f"{name}: {getattr(self, name)}, expected a number for each of 3 channels"
+                raise InvalidArgumentError(message) from None
+            self._set(name, (red, green, blue))
         if 0 in self.std:
             raise InvalidArgumentError(f"std: {self.std}, expected numbers other than 0")
 
+    @staticmethod
+    def _whole_number(name: str, value: Any) -> int:
+        if not isinstance(value, Integral):
+            raise InvalidArgumentError(f"{name}: {value!r}, expected a whole number")
+        check_range(name, int(value), *LIMITS[name])
+        return int(value)
+
     @property
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        """Mean and std, or None if the output keeps 0-255."""
+        """Mean and std of the three channels, or None for an output of 0-255."""
         return None if self.output == "uint8" else (self.mean, self.std)
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as JSON can store them."""
+        """All fields, for JSON."""
         return asdict(self)
 
     @classmethod

@@ -301,7 +301,7 @@ class Loader:
         self.sampler.finish(plan)
 
     def like(self, source: Any, **changes: Any) -> Loader:
-        """Returns a Loader of another source, without labels, with these settings and `changes`, a Loader's arguments."""
+        """Returns a Loader of another source, without labels, with these settings and other arguments in `changes`."""
         same = ("batch_size", "batch_transform", "num_workers", "device", "hw_decoder_load", "on_bad_file")
         settings: dict[str, Any] = {name: getattr(self, name) for name in same}
         settings |= self.preprocessing.to_dict()

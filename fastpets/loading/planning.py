@@ -40,21 +40,16 @@ class PlannedBatch(NamedTuple):
 
     def with_row(self, row: int, other: PlannedBatch) -> PlannedBatch:
         """This batch with the single image of `other` at `row`."""
-        rows = np.arange(len(self.ids))
-        rows[row] = len(rows)
-        return PlannedBatch(
-            np.append(self.ids, other.ids)[rows],
-            np.append(self.occurrences, other.occurrences)[rows],
-            self.transforms.concatenate(other.transforms).select(rows),
-            self.end,
-        )
+        ids, occurrences = self.ids.copy(), self.occurrences.copy()
+        ids[row], occurrences[row] = other.ids[0], other.occurrences[0]
+        return PlannedBatch(ids, occurrences, self.transforms.replace(row, other.transforms), self.end)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Planner:
     """Plans the batches of one epoch: draws each image's random parameters and composes its transforms, once.
 
-    `shrink_for` is the output size (height, width) for which large images are shrunk: the preprocessing's, or the one for
+    `shrink_for` is the output size (height, width) for which large images are shrunk: the preprocessing's, or that for
     which a cache was filled.
     """
 

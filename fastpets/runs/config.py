@@ -46,7 +46,7 @@ class TrainConfig:
     data: Annotated[str | None, arg(metavar="DIR")] = None
     """Folder of images (s3:// too), tar shards, a CSV, or `sample`, a small drawn set. Default: Oxford-IIIT Pet."""
     label_from: LabelFrom = "auto"
-    """Where the labels are. `auto`: in the folders' names if there are two class folders or more, else in file names."""
+    """Where the labels are. `auto`: in folder names if there are two class folders or more, else in file names."""
     label_pattern: str = LABEL_PATTERN
     """Regular expression that is searched in each file name; its first group is the label."""
     labels: Annotated[Path | None, arg(metavar="FILE.csv")] = None

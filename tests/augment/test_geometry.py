@@ -1,4 +1,4 @@
-"""The matrices: equal to fastai's, undone by their opposites, and on pixels what each of them says that it does."""
+"""The matrices equal fastai's and torchvision's, their inverses undo them, and on pixels they do what they say."""
 
 import json
 from pathlib import Path
@@ -11,11 +11,13 @@ from PIL import Image, ImageOps
 from torchvision.transforms.functional import _get_inverse_affine_matrix
 
 from fastpets import kernels
-from fastpets.augment import geometry, transforms
+from fastpets.augment import geometry
+from fastpets.augment.random_parameters import NEUTRAL
+from fastpets.augment.transforms import canvas_from_crop
 from fastpets.kernels import reference
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "fastai_transforms.json").read_text())["geometry"]
-CORNERS = np.array([[-1, 1, 1, -1], [-1, -1, 1, 1]])  # of the canvas
+CORNERS = np.array([[-1, 1, 1, -1], [-1, -1, 1, 1]])  # of the canvas: (2, 4)
 EACH = [(engine, shape) for engine in ("reference", "kernel") for shape in [(1, 1), (37, 53), (2000, 30), (460, 460)]]
 on_pixels = pytest.mark.parametrize(("engine", "shape"), EACH)
 
@@ -24,8 +26,8 @@ def one(*values: float) -> list[np.ndarray]:
     return [np.array([value]) for value in values]
 
 
-def moved(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Where a homography takes points (2, N)."""
+def mapped(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Applies a homography to points (2, N)."""
     x, y, w = matrix @ np.concatenate([points, np.ones((1, points.shape[1]))])
     return np.stack([x, y]) / w
 
@@ -35,12 +37,12 @@ def noise(height: int, width: int) -> np.ndarray:
 
 
 def whole(shape: tuple[int, int]) -> np.ndarray:
-    """image_from_canvas of all of an image."""
-    return geometry.presized(*one(*shape), shape, "squish", *one(0.5, 0.5))[0]
+    """image_from_canvas of the whole image."""
+    return geometry.image_from_canvas(*one(*shape), shape, "squish", *one(0.5, 0.5))[0]
 
 
-def seen(engine: str, image: np.ndarray, image_from_crop: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """An image through a matrix, by the kernel or by the specification: (*size, 3), 0-255."""
+def warped(engine: str, image: np.ndarray, image_from_crop: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An image warped by the kernel or the reference: (*size, 3), 0-255."""
     images = [torch.from_numpy(np.ascontiguousarray(image))]
     matrix = torch.from_numpy(np.float32(image_from_crop @ geometry.crop_from_output(size)))[None]
     one_sample = torch.ones(1, dtype=torch.int32), torch.ones(1)
@@ -52,47 +54,45 @@ def seen(engine: str, image: np.ndarray, image_from_crop: np.ndarray, size: tupl
 
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden["name"])
-def test_a_point_of_the_crop_comes_from_where_fastais_own_code_takes_it(golden: dict) -> None:
-    u = {name: np.array([value]) for name, value in golden["draws"].items()}
-    u["crop_scale"] = (u["crop_scale"] - 0.75) / 0.25
-    still = dict.fromkeys(("shear_x", "shear_y", "translate_x", "translate_y"), np.zeros(1))
-    canvas_from_crop = transforms.canvas_from_canvas(u | still, u, u["aspect"].item()) @ transforms.random_crop(u, 0.75)
+def test_points_of_the_crop_come_from_where_fastai_takes_them(golden: dict) -> None:
+    fixed = {name: np.array([value]) for name, value in golden["parameters"].items()}
+    aspect = fixed.pop("aspect").item()
     y, x = np.meshgrid(*2 * [np.linspace(-1, 1, 5)], indexing="ij")
-    found = moved(canvas_from_crop[0], np.stack([x.ravel(), y.ravel()]))
-    # The file has 12 decimals, half a unit of which is 5e-13; float64's own rounding is some 1e-15 on either side.
+    found = mapped(canvas_from_crop(NEUTRAL._replace(**fixed), aspect)[0], np.stack([x.ravel(), y.ravel()]))
+    # The file has 12 decimals, half a unit of which is 5e-13; float64 rounds by some 1e-15 on either side.
     assert found == pytest.approx(np.stack([np.ravel(golden["canvas_x"]), np.ravel(golden["canvas_y"])]), abs=6e-13)
 
 
-# In the next three tests a coordinate is a pixel's centre but for float32's rounding, 2000 * 2**-24 * 4 = 0.0005 px at
-# most, which moves a value by less than half a step: rounded, it is the pixel's.
+# In the next three tests coordinates are pixel centres up to float32's rounding, at most 2000 * 2**-24 * 4 = 0.0005 px,
+# which changes a value by less than half a step: rounded, it is the pixel's value.
 @on_pixels
-def test_the_identity_gives_the_image_back(engine: str, shape: tuple[int, int]) -> None:
+def test_the_identity_returns_the_image(engine: str, shape: tuple[int, int]) -> None:
     image = noise(*shape)
-    assert (np.rint(seen(engine, image, whole(shape), shape)) == image).all()
+    assert (np.rint(warped(engine, image, whole(shape), shape)) == image).all()
 
 
 @on_pixels
-def test_a_whole_pixel_shift_is_a_slice_with_reflections_beside_it(engine: str, shape: tuple[int, int]) -> None:
+def test_a_whole_pixel_shift_is_a_slice_beside_a_reflection(engine: str, shape: tuple[int, int]) -> None:
     image, (height, width) = noise(*shape), shape
     down, right = 1 + height // 3, 1 + width // 4
     shift = geometry.translation(*one(right / width, down / height))[0]
-    found = np.rint(seen(engine, image, whole(shape) @ shift, shape))
+    found = np.rint(warped(engine, image, whole(shape) @ shift, shape))
     assert (found[down:, right:] == image[: max(height - down, 0), : max(width - right, 0)]).all()
     assert (found == np.pad(image, [(down, 0), (right, 0), (0, 0)], mode="symmetric")[:height, :width]).all()
 
 
 @on_pixels
-def test_flips_and_quarter_turns_only_move_pixels(engine: str, shape: tuple[int, int]) -> None:
+def test_flips_and_quarter_turns_only_permute_pixels(engine: str, shape: tuple[int, int]) -> None:
     image = noise(*shape)
-    mirrored = np.rint(seen(engine, image, whole(shape) @ geometry.flip(*one(True))[0], shape))
+    mirrored = np.rint(warped(engine, image, whole(shape) @ geometry.flip(*one(True))[0], shape))
     assert (mirrored == image[:, ::-1]).all()
     for quarters in (1, 2, 3, -1):
         turn = geometry.rotation(*one(90 * quarters))[0]
-        turned = np.rint(seen(engine, image, whole(shape) @ turn, shape[:: -1 if quarters % 2 else 1]))
-        assert (turned == np.rot90(image, -quarters)).all()  # NumPy's turns are counterclockwise
+        turned = np.rint(warped(engine, image, whole(shape) @ turn, shape[:: -1 if quarters % 2 else 1]))
+        assert (turned == np.rot90(image, -quarters)).all()  # np.rot90 turns counterclockwise
 
 
-def changes_and_opposites(aspect: float) -> list[tuple[np.ndarray, np.ndarray]]:
+def matrices_and_inverses(aspect: float) -> list[tuple[np.ndarray, np.ndarray]]:
     x, y = 0.1, -0.06
     unwarp = np.array([[[1 - y**2, -x * y, x], [-x * y, 1 - x**2, y], [x, y, 1]]])
     pairs = [
@@ -104,35 +104,35 @@ def changes_and_opposites(aspect: float) -> list[tuple[np.ndarray, np.ndarray]]:
         (geometry.zoom(*one(1.1, 0.3, 0.6)), geometry.zoom(*one(1 / 1.1, 0.3, 0.6))),
         (geometry.translation(*one(0.02, -0.03)), geometry.translation(*one(-0.02, 0.03))),
     ]
-    return [(change[0], opposite[0]) for change, opposite in pairs]
+    return [(matrix[0], inverse[0]) for matrix, inverse in pairs]
 
 
 @pytest.mark.parametrize("aspect", [1, 53 / 37, 0.015])
-def test_a_change_and_its_opposite_are_the_identity(aspect: float) -> None:
-    pairs = changes_and_opposites(aspect)
-    together = np.linalg.multi_dot([change for change, _ in pairs] + [opposite for _, opposite in pairs[::-1]])
-    for product in [change @ opposite for change, opposite in pairs] + [together]:
-        # Thirteen products of three terms, each rounded by 2**-53; aspect scales what is between by up to 1 / 0.015.
+def test_a_matrix_and_its_inverse_are_the_identity(aspect: float) -> None:
+    pairs = matrices_and_inverses(aspect)
+    all_of_them = np.linalg.multi_dot([matrix for matrix, _ in pairs] + [inverse for _, inverse in pairs[::-1]])
+    for product in [matrix @ inverse for matrix, inverse in pairs] + [all_of_them]:
+        # 13 products of three terms, each rounded by 2**-53; aspect scales intermediate values by up to 1 / 0.015.
         assert product / product[2, 2] == pytest.approx(np.eye(3), abs=13 * 3 * 2**-53 / min(aspect, 1))
 
 
 @on_pixels
-def test_a_homography_and_its_inverse_give_a_smooth_image_back(engine: str, shape: tuple[int, int]) -> None:
+def test_a_homography_and_its_inverse_return_a_smooth_image(engine: str, shape: tuple[int, int]) -> None:
     height, width = shape
     y, x = np.mgrid[:height, :width] + 0.5
     exact = 127.5 + 60 * (np.sin(x[..., None] * 2 * np.pi / 53 + [0, 1, 2]) + np.sin(y[..., None] * 2 * np.pi / 53))
-    changes, opposites = zip(*changes_and_opposites(width / height), strict=True)
-    change, inverse = np.linalg.multi_dot(changes), np.linalg.multi_dot(opposites[::-1])
-    once = np.rint(seen(engine, np.rint(exact).astype(np.uint8), whole(shape) @ change, shape)).astype(np.uint8)
-    twice = seen(engine, once, whole(shape) @ inverse, shape)
-    # What the second warp sees at a pixel lies this many pixels within the first one's result, or beyond it.
+    matrices, inverses = zip(*matrices_and_inverses(width / height), strict=True)
+    matrix, inverse = np.linalg.multi_dot(matrices), np.linalg.multi_dot(inverses[::-1])
+    once = np.rint(warped(engine, np.rint(exact).astype(np.uint8), whole(shape) @ matrix, shape)).astype(np.uint8)
+    twice = warped(engine, once, whole(shape) @ inverse, shape)
+    # How many pixels within the first warp's result the second warp samples at each pixel; negative beyond it.
     canvas = np.stack([x.ravel() * 2 / width - 1, y.ravel() * 2 / height - 1])
-    depth = ((1 - abs(moved(inverse, canvas))) * [[width / 2], [height / 2]]).min(axis=0).reshape(shape)
+    depth = ((1 - abs(mapped(inverse, canvas))) * [[width / 2], [height / 2]]).min(axis=0).reshape(shape)
     inside = (depth > 2) & (np.minimum(np.minimum(x, width - x), np.minimum(y, height - y)) > 2) | (shape == (1, 1))
     assert inside.mean() > 0.1
-    # Second derivatives are below 60 * (2 * pi / 53)**2 = 0.84 on either axis, of which bilinear interpolation loses
-    # an eighth each: 0.21. Seen through the change they grow with the squares of its derivatives, whose sum is below
-    # 2.7 in place of 2, in the strip 9.9. Each of three roundings, before, between and after, adds half a step.
+    # Second derivatives are below 60 * (2 * pi / 53)**2 = 0.84 on either axis; bilinear interpolation is off by an
+    # eighth of each: 0.21. The first warp multiplies them by the squares of its own derivatives, whose sum is below 2.7
+    # instead of 2, and 9.9 for the strip. Each of three roundings, before, between and after, adds half a step.
     most = 0.21 + 0.84 / 8 * (9.9 if shape == (2000, 30) else 2.7) + 3 * 0.5
     assert abs(twice - exact)[inside].max() < most
 
@@ -146,18 +146,20 @@ PRESIZED = [
 
 
 @pytest.mark.parametrize(("shape", "size", "x", "y"), PRESIZED)
-def test_presizing_keeps_what_pillow_keeps(shape: tuple[int, int], size: tuple[int, int], x: float, y: float) -> None:
+def test_presizing_keeps_the_region_that_pillow_keeps(
+    shape: tuple[int, int], size: tuple[int, int], x: float, y: float
+) -> None:
     height, width = shape
-    crop, squish, pad = (geometry.presized(*one(height, width), size, method, *one(x, y))[0]
+    crop, squish, pad = (geometry.image_from_canvas(*one(height, width), size, method, *one(x, y))[0]
                          for method in ("crop", "squish", "pad"))  # fmt: skip
-    told = SimpleNamespace(size=(width, height), resize=lambda size, method, box: box)  # which box would be resized
-    left, top, right, bottom = ImageOps.fit(told, size[::-1], centering=(x, y))
-    assert moved(crop, CORNERS) == pytest.approx(np.array([[left, right, right, left], [top, top, bottom, bottom]]))
-    assert moved(squish, CORNERS) == pytest.approx(np.array([[0, width, width, 0], [0, 0, height, height]]))
+    stub = SimpleNamespace(size=(width, height), resize=lambda size, method, box: box)  # returns the region
+    left, top, right, bottom = ImageOps.fit(stub, size[::-1], centering=(x, y))
+    assert mapped(crop, CORNERS) == pytest.approx(np.array([[left, right, right, left], [top, top, bottom, bottom]]))
+    assert mapped(squish, CORNERS) == pytest.approx(np.array([[0, width, width, 0], [0, 0, height, height]]))
     white = Image.new("L", (width, height), 255)
     left, top, right, bottom = ImageOps.pad(white, size[::-1], Image.Resampling.BOX, centering=(x, y)).getbbox()
-    found = moved(np.linalg.inv(pad @ geometry.crop_from_output(size)), np.array([[0, width], [0, height]]))
-    # Pillow rounds the size and then the place of what it pastes to whole pixels of the output.
+    found = mapped(np.linalg.inv(pad @ geometry.crop_from_output(size)), np.array([[0, width], [0, height]]))
+    # Pillow rounds the size, then the position, of what it pastes to whole pixels of the output.
     assert found == pytest.approx(np.array([[left, right], [top, bottom]]), abs=1 + 1e-9)
     assert found[0, 1] - found[0, 0] == pytest.approx(right - left, abs=0.5 + 1e-9)
 
@@ -175,42 +177,46 @@ def test_presizing_keeps_what_pillow_keeps(shape: tuple[int, int], size: tuple[i
         ((1200, 200), (64, 64), None, "squish", (5, 1)),
         ((1200, 800), (64, 128), None, "squish", (5, 2)),
         ((1200, 800), (64, 64), None, "pad", (5, 5)),
-        ((2000, 3), (64, 64), None, "pad", (8, 3)),  # a pixel is left on either axis
+        ((2000, 3), (64, 64), None, "pad", (8, 3)),  # at least one pixel remains on either axis
     ],
 )
-def test_only_images_beyond_the_limit_shrink_by_the_smallest_factor_that_ends_below_it(
+def test_only_images_beyond_the_limit_shrink_and_by_the_smallest_sufficient_factor(
     shape: tuple[int, int], size: tuple[int, int], presize: int | None, method: str, factors: tuple[int, int]
 ) -> None:
-    for way in (1, -1):  # as they are, and with height and width exchanged
-        found = geometry.shrink_factors(*one(*shape[::way]), size[::way], presize, method)
-        assert found.tolist() == [list(factors[::way])]
+    for order in (1, -1):  # as given, and with height and width exchanged
+        found = geometry.shrink_factors(*one(*shape[::order]), size[::order], presize, method)
+        assert found.tolist() == [list(factors[::order])]
         assert found.dtype == np.int64
 
 
 @pytest.mark.parametrize("supersample", [1, 2, 4])
-def test_samples_are_as_few_as_leave_none_too_far_from_the_next_and_blur_as_the_pixels_area(supersample: int) -> None:
+def test_samples_are_the_fewest_within_the_spacing_limit_and_blur_as_the_pixels_area(supersample: int) -> None:
     random = np.random.default_rng(0)
     matrices = np.tile(np.eye(3), (500, 1, 1))
     matrices[:, :2, :2] = random.normal(0, 1, (500, 2, 2)) * np.exp(random.uniform(-9, 3, (500, 1, 1)))
     shrink = random.integers(1, 9, (500, 2))
     samples, spread = geometry.sampling(matrices, (300, 200), supersample, shrink)
-    covered = np.linalg.norm(matrices[:, :2, :2], axis=1).max(axis=1)  # source pixels that an output pixel is wide
-    spacing = covered * supersample / 2  # of one sample a pixel, to what it may be
+    covered = np.linalg.norm(matrices[:, :2, :2], axis=1).max(axis=1)  # width of an output pixel in source pixels
+    spacing = covered * supersample / 2  # of one sample per pixel, relative to the limit
     assert (samples.dtype, spread.dtype) == (np.int32, np.float32)
     assert (samples.min(), samples.max()) == (1, 16)
     assert ((samples == 1) | (samples - 1 < spacing)).all()
     assert ((samples == 16) | (spacing <= samples + 1e-8)).all()
-    # Variances add up: of what shrinking averaged, n places in a pixel 1 / n apart, of a sample, and of the grid.
-    places = [np.var(np.arange(by) / by) for by in shrink.max(axis=1)]
-    grid = covered**2 - geometry.BLUR - 12 * np.array(places)
+    # Variances add up: that of shrinking, the mean of n points 1 / n apart, of a sample, and of the grid.
+    of_shrinking = [np.var(np.arange(by) / by) for by in shrink.max(axis=1)]
+    grid = covered**2 - geometry.BILINEAR_BLUR - 12 * np.array(of_shrinking)
     assert (spread * covered) ** 2 == pytest.approx(np.maximum(grid, 0), rel=2**-22)  # two roundings to float32
 
 
-def test_samples_follow_the_larger_axis_the_mean_of_opposite_edges_and_the_limit() -> None:
+def test_samples_depend_on_the_larger_axis_and_the_mean_of_opposite_edges_within_the_limit() -> None:
     size, shrink = (100, 100), np.ones((1, 2), int)
-    squished = geometry.presized(*one(100, 900), size, "squish", *one(0.5, 0.5)) @ geometry.crop_from_output(size)
-    upright = geometry.presized(*one(900, 100), size, "squish", *one(0.5, 0.5)) @ geometry.crop_from_output(size)
-    # The upper edge is three source pixels a pixel wide, the lower one and the left one are one, the right one 2.2.
+    squished = geometry.image_from_canvas(*one(100, 900), size, "squish", *one(0.5, 0.5)) @ geometry.crop_from_output(
+        size
+    )
+    upright = geometry.image_from_canvas(*one(900, 100), size, "squish", *one(0.5, 0.5)) @ geometry.crop_from_output(
+        size
+    )
+    # Source pixels per output pixel: 3 on the upper edge, 1 on the lower and the left one, 2.2 on the right one.
     trapezoid = np.array([[[3, 0, 0], [0, 3, 0], [0, 0.02, 1]]])
     horizon = np.array([[[1, 0, 0], [0, 1, 0], [-0.01, 0, 1]]])  # through two of the output's corners
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -227,7 +233,7 @@ def test_samples_follow_the_larger_axis_the_mean_of_opposite_edges_and_the_limit
     ("degrees", "lean", "share"),
     [(25, (0, 0), (0, 0)), (-140, (0, 0), (0, 0)), (0, (20, -35), (0, 0)), (0, (0, 0), (0.1, -0.3))],
 )
-def test_turns_shears_and_shifts_are_torchvisions_on_a_canvas_of_any_proportions(
+def test_rotation_shear_and_translation_are_torchvisions_at_any_aspect_ratio(
     height: int, width: int, degrees: float, lean: tuple[float, float], share: tuple[float, float]
 ) -> None:
     aspect = width / height
@@ -236,16 +242,18 @@ def test_turns_shears_and_shifts_are_torchvisions_on_a_canvas_of_any_proportions
     pixels_from_canvas = np.diag([width / 2, height / 2, 1])
     found = pixels_from_canvas @ canvas @ np.linalg.inv(pixels_from_canvas)
     expected = _get_inverse_affine_matrix([0, 0], degrees, (share[0] * width, share[1] * height), 1, lean)
-    assert found.ravel() == pytest.approx([*expected, 0, 0, 1], abs=1e-12)  # tens of float64's units at 100 px
+    assert found.ravel() == pytest.approx([*expected, 0, 0, 1], abs=1e-12)  # tens of float64 units at 100 px
 
 
-def test_a_zoom_keeps_its_point_and_enlarges_about_it() -> None:
+def test_a_zoom_enlarges_about_its_fixed_point() -> None:
     zoom = geometry.zoom(*one(2.0, 0.75, 0.1))[0]
     x, y = 2 * 0.75 - 1, 2 * 0.1 - 1
-    assert moved(zoom, np.array([[x, x + 0.2], [y, y - 0.1]])) == pytest.approx(np.array([[x, x + 0.1], [y, y - 0.05]]))
+    assert mapped(zoom, np.array([[x, x + 0.2], [y, y - 0.1]])) == pytest.approx(
+        np.array([[x, x + 0.1], [y, y - 0.05]])
+    )
 
 
 @pytest.mark.parametrize(("x", "y"), [(0, 0), (0.2, 0), (0, -0.2), (0.2, 0.15), (-0.35, 0.35)])
-def test_the_warp_takes_the_named_corners_back_to_the_canvas_corners(x: float, y: float) -> None:
+def test_the_warp_maps_the_moved_corners_back_to_the_canvas_corners(x: float, y: float) -> None:
     s, t = CORNERS
-    assert moved(geometry.warp(*one(x, y))[0], np.stack([s * (1 - y * t), t * (1 - x * s)])) == pytest.approx(CORNERS)
+    assert mapped(geometry.warp(*one(x, y))[0], np.stack([s * (1 - y * t), t * (1 - x * s)])) == pytest.approx(CORNERS)

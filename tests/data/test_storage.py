@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from fastpets import BadFileError, FastpetsError, Loader, loaders
+from fastpets.__main__ import main
 from fastpets.data import storage
 from fastpets.data.sources import from_folder
-from fastpets.__main__ import main
 from tests.epochs import pixels_by_id, same
 
 SETTINGS: dict[str, Any] = {"size": 32, "augment": True, "drop_last": False, "device": "cpu", "batch_size": 4}
