@@ -1,13 +1,12 @@
 # Each target makes .venv if there is none, installs what it needs, and does its job.
 
 PYTHON ?= python3
-# The DALI wheel for the CUDA version in use; either also works on a machine without a GPU.
+# The DALI wheel for the driver's CUDA version; either also works on a machine without a GPU.
 DALI ?= $(shell nvidia-smi 2>/dev/null | grep -q 'CUDA Version: 12' && echo cuda12 || echo cuda13)
+# Processes that share the tests. Each uses one thread for torch and BLAS, so that two do not compete for two cores.
+PROCESSES ?= 2
 BIN := .venv/bin
-
-# What starts processes or compilers, takes long or needs other people's libraries, and is left to test-all.
-CLIENTS := tests/clients tests/test_train.py tests/test_ceiling.py tests/test_distributed.py tests/test_distributed_training.py \
-	tests/test_interrupted_training.py tests/test_compile.py tests/test_on_pets.py tests/test_memory.py tests/test_gpu_script.py
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist worksteal
 
 .PHONY: demo test test-all soak bench lint dist clean
 
@@ -17,12 +16,12 @@ demo: .venv/with-$(DALI)
 		--size 64 --batch-size 32 --epochs 20 --lr 6e-3
 
 test: .venv/with-$(DALI),test
-	$(BIN)/python -m pytest $(CLIENTS:%=--ignore=%)
+	$(PYTEST) -m 'not slow'
 
 test-all: test .venv/with-$(DALI),test,clients
-	$(BIN)/python -m pytest $(CLIENTS)
+	$(PYTEST) -m slow
 
-# The fuzzing in full: a quarter of an hour.
+# Fuzzes the check and the loader with damaged files for a quarter of an hour.
 soak: .venv/with-$(DALI),test
 	$(BIN)/python -m tests.fuzz --files 100000 --loader-files 10000
 
@@ -33,6 +32,7 @@ bench: .venv/with-$(DALI),test,bench
 lint: .venv/with-$(DALI),test,dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 dist: .venv/with-$(DALI),test,dev
@@ -45,4 +45,4 @@ dist: .venv/with-$(DALI),test,dev
 	touch '$@'
 
 clean:
-	rm -rf .venv dist build *.egg-info .benchmarks.json
+	rm -rf .venv dist build *.egg-info .benchmarks.json .import_linter_cache

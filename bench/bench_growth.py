@@ -1,9 +1,9 @@
-"""Cost as work grows: images per second over the output's size, the batch size, threads and the images' size.
+"""Scaling of loading on the CPU: images per second by output size, batch size, number of threads and source size.
 
     make bench
 
-On the CPU, each row with all processors but where threads are what grows; the median of three epochs after one to
-warm up. `bench/growth.py` draws the result. Plain pytest loads eight images of each, untimed.
+Each row uses all processors, except where the number of threads varies. The result is the median of three epochs after
+one epoch of warm-up; `bench/growth.py` plots it. Plain pytest loads eight images per row, untimed.
 """
 
 from collections.abc import Callable
@@ -17,15 +17,15 @@ from bench.rate import measure
 from fastpets.utils.system import num_processors
 
 UNTIMED_IMAGES = 8
-# Images an epoch for each thread: half a second to a second of each row.
+# Images per epoch and thread: an epoch takes half a second to a second.
 IMAGES = {"fastpets": 512, "torchvision": 192}
-# The same by the source's longer side in pixels, for decoding alone as well.
+# The same by the source's longer side in pixels; also for decoding alone.
 SOURCE_IMAGES = {100: 1024, 250: 768, 500: 384, 1000: 128, 2000: 64, 4000: 32}
 SOURCE_BATCH_SIZE = 16  # a decoded image of 4,000 px takes 36 MB
 
 
 def _thread_counts() -> list[int]:
-    """1, 2, 4 and so on, and all of them."""
+    """The powers of two below the number of processors, and that number."""
     most = num_processors()
     return sorted({most, *(2**power for power in range(most.bit_length()) if 2**power < most)})
 
@@ -34,7 +34,7 @@ def _thread_counts() -> list[int]:
 @pytest.mark.parametrize("size", [64, 128, 224, 320, 512])
 @pytest.mark.parametrize("row", IMAGES)
 def bench_output_size(benchmark: BenchmarkFixture, images: list[str], row: str, size: int) -> None:
-    """Squares of 64 to 512 px from the same images."""
+    """Output of 64 x 64 to 512 x 512 px from the same images."""
     num_threads = num_processors()
     count = IMAGES[row] * num_threads if benchmark.enabled else UNTIMED_IMAGES
     measure(benchmark, row, images, count, num_threads, size=size)
@@ -45,7 +45,7 @@ def bench_output_size(benchmark: BenchmarkFixture, images: list[str], row: str, 
 @pytest.mark.parametrize("batch_size", [1, 4, 16, 64, 256])
 @pytest.mark.parametrize("row", IMAGES)
 def bench_batch_size(benchmark: BenchmarkFixture, images: list[str], row: str, batch_size: int) -> None:
-    """The same images in batches of 1 to 256, of which each worker has at least two."""
+    """Batches of 1 to 256 of the same images, at least two batches per worker."""
     num_threads = num_processors()
     count = max(IMAGES[row], 2 * batch_size) * num_threads if benchmark.enabled else UNTIMED_IMAGES
     measure(benchmark, row, images, count, num_threads, batch_size=batch_size)
@@ -56,7 +56,7 @@ def bench_batch_size(benchmark: BenchmarkFixture, images: list[str], row: str, b
 @pytest.mark.parametrize("num_threads", _thread_counts())
 @pytest.mark.parametrize("row", IMAGES)
 def bench_threads(benchmark: BenchmarkFixture, images: list[str], row: str, num_threads: int) -> None:
-    """The same images on one thread, or worker process, to as many as there are processors."""
+    """The same images on one thread, or worker process, up to one per processor."""
     count = IMAGES[row] * num_threads if benchmark.enabled else UNTIMED_IMAGES
     measure(benchmark, row, images, count, num_threads)
     benchmark.extra_info["x"] = num_threads
@@ -68,18 +68,18 @@ def bench_threads(benchmark: BenchmarkFixture, images: list[str], row: str, num_
 def bench_source_size(
     benchmark: BenchmarkFixture, resized: Callable[[int], list[str]], row: str, longer_side: int
 ) -> None:
-    """Squares of 224 px from images of 100 to 4,000 px, and those images' decoding alone."""
+    """Output of 224 x 224 px from images of 100 to 4,000 px, and decoding alone."""
     num_threads = num_processors()
     most = IMAGES.get(row, SOURCE_IMAGES[longer_side])
     count = min(most, SOURCE_IMAGES[longer_side]) * num_threads if benchmark.enabled else UNTIMED_IMAGES
-    batch_size = max(SOURCE_BATCH_SIZE, num_threads)  # DALI's threads share a batch, an image each
+    batch_size = max(SOURCE_BATCH_SIZE, num_threads)  # DALI decodes one image per thread at a time
     measure(benchmark, row, resized(longer_side), count, num_threads, batch_size=batch_size)
     benchmark.extra_info["x"] = longer_side
 
 
 @pytest.fixture(scope="module")
 def resized(images: list[str], tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], list[str]]:
-    """Four real images resized to a longer side in pixels, as JPEG of quality 90: smoother than a camera's."""
+    """Resizes four real images to a longer side in px, as JPEG of quality 90, which are smoother than camera images."""
 
     @cache
     def paths(longer_side: int) -> list[str]:

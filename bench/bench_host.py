@@ -1,7 +1,7 @@
-"""What a cached batch costs the host, which is all that a loader waits for once images lie in a GPU's memory.
+"""The host's time for a batch whose decoded images are cached in a GPU's memory.
 
-On a GPU, the time until all launches of an epoch are queued; without one, that of all but the launch itself, which a
-GPU's driver would take: the epoch's order, draws, matrices and luts, and the rows that the kernel is told.
+On a GPU, this is the time until all launches of an epoch are queued. Without a GPU, it is the time for all but the
+launch itself: the epoch plan, random parameters, matrices, lookup tables, and the kernel's description of each image.
 """
 
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from fastpets import Loader, kernels
 from fastpets.data.dataset import ImageDataset
 from fastpets.kernels import warp_triton
-from fastpets.loading import assemble
+from fastpets.loading import pool
 
 COUNT, BATCH_SIZE = 7390, 256
 
 
 class _NotLaunched:
-    """In the kernel's place where there is no GPU."""
+    """Stands in for the kernel where there is no GPU, and does nothing."""
 
     def __getitem__(self, grid: Any) -> Any:
         return lambda *_, **__: None
@@ -34,8 +34,8 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         return
     monkeypatch.setattr(warp_triton, "_warp", _NotLaunched())
 
-    monkeypatch.setattr(kernels, "warp", lambda *told: warp_triton.warp(*told))
-    monkeypatch.setattr(assemble, "slices", lambda count, _: [slice(0, count)])  # a batch in one go, as on a GPU
+    monkeypatch.setattr(kernels, "warp", lambda *args: warp_triton.warp(*args))
+    monkeypatch.setattr(pool, "even_slices", lambda count, _: [slice(0, count)])  # a batch in one go, as on a GPU
     yield "cpu"
 
 
@@ -46,7 +46,7 @@ def bench_host(benchmark: BenchmarkFixture, images: list[str], device: str, dtyp
     loader = Loader(
         dataset, batch_size=BATCH_SIZE, augment=True, dtype=dtype, device=device, num_workers=4, cache="device"
     )
-    loader.cache.filled[:] = True  # with whatever lies there: only the host's work counts
+    loader.cache.filled[:] = True  # uninitialised pixels will do: only the host's work is timed
 
     def epoch() -> int:
         return sum(1 for _ in loader)

@@ -1,10 +1,10 @@
-"""Loading alone: images per second from JPEG files to augmented, normalised batches at 224 px, on the CPU.
+"""Throughput of loading on the CPU: images per second from JPEG files to augmented, normalised batches at 224 px.
 
     make bench
 
-All rows run in one process after each other, on as many threads, or worker processes, as there are processors. The
-median of three epochs is taken after one to warm up, which for `fastpets-cached` fills the cache; plain pytest loads
-one batch of each, untimed.
+All rows run one after another in one process, with one thread, or worker process, per processor. The result is the
+median of three epochs after one epoch of warm-up, which fills the cache of `fastpets-cached`. Plain pytest loads one
+batch per row, untimed.
 """
 
 import pytest
@@ -15,7 +15,7 @@ from bench.peers import LIBRARIES, PEERS
 from bench.rate import measure
 from fastpets.utils.system import num_processors
 
-# Batches an epoch for each processor: some seconds of each row. They are whole, as timm and fastai drop what is left.
+# Batches per epoch and processor: an epoch takes some seconds. All are full, as timm and fastai drop an incomplete one.
 NUM_BATCHES = {
     "fastpets": 32,
     "fastpets-cached": 16,  # half a gigabyte of decoded images
@@ -32,7 +32,7 @@ NUM_BATCHES = {
 @pytest.mark.benchmark(group="loading at 224 px on the CPU")
 @pytest.mark.parametrize("row", PEERS)
 def bench_loading(benchmark: BenchmarkFixture, images: list[str], row: str) -> None:
-    """Every image of an epoch arrives, in batches."""
+    """Measures one row; each epoch must return all images."""
     if row in LIBRARIES:
         pytest.importorskip(LIBRARIES[row], reason=f"{LIBRARIES[row]} is in the extra `bench`")
     num_threads = num_processors()

@@ -1,12 +1,12 @@
-"""The runs of fastai's chapter on pet breeds: its errors and times, this project's, and fastai's on the same machine.
+"""The runs of fastai's chapter on pet breeds: error rates and times of the chapter, and of fastpets and fastai here.
 
     python -m bench.chapter                                   # as in the chapter: all images, ResNets, a GPU
     FASTPETS_PETS=... FASTPETS_WEIGHTS=... python -m bench.chapter --few --fastai --seeds 0 1 2
 
-`--few` takes the images of FASTPETS_PETS and, for every row, the EfficientNet-Lite0 weights of FASTPETS_WEIGHTS, at
-batch size 32. `--fastai` trains each row by fastai as well: the same weights, head, layer groups, schedule and split.
-Each run is a process of its own, fastpets' and fastai's in turn. `--rows` picks some. Prints a table in Markdown;
-`--out FILE` keeps all numbers as JSON, and goes on with those that are in the file already.
+`--few` trains each row on the images of FASTPETS_PETS, from the EfficientNet-Lite0 weights of FASTPETS_WEIGHTS, at
+batch size 32. `--fastai` also trains each row with fastai: same weights, head, layer groups, schedule and split. Each
+run is a process of its own, fastpets and fastai in turn. `--rows` selects rows. Prints a table in Markdown. `--out
+FILE` saves all numbers as JSON, and skips the runs that the file already has.
 """
 
 import argparse
@@ -27,12 +27,12 @@ FEW_ARCH, FEW_BATCH_SIZE = "tf_efficientnet_lite0", 32
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A run of the chapter: what was trained and how, the error rate it ended with, and seconds an epoch."""
+    """A run of the chapter: its settings, its final error rate, and its seconds per epoch."""
 
     name: str
     arch: str = "resnet34"
     flags: str
-    phases: tuple[tuple[str, Any, Any], ...]  # fastai's calls: a method, its first argument, its second
+    phases: tuple[tuple[str, Any, Any], ...]  # fastai's calls: method, first argument, keyword arguments
     error_rate: float
     epoch_s: float
     amp: bool = False
@@ -51,7 +51,7 @@ def two_phases(name: str, epochs: int, lr: float | slice, **row: Any) -> Row:
     return Row(name=name, flags=f"--schedule 'frozen 3 3e-3, unfrozen {epochs} {rate}'", phases=phases, **row)
 
 
-# Seconds are the means over the epochs that the chapter lists.
+# epoch_s is the mean over the epochs that the chapter lists.
 ROWS = (
     fine_tuned("fine_tune(2)", 2, 2e-3, 1, error_rate=0.080514, epoch_s=22.0),
     fine_tuned("fine_tune(1, 0.1)", 1, 0.1, 1, error_rate=0.834235, epoch_s=22.0),
@@ -68,7 +68,7 @@ ROWS = (
 
 
 def run_fastpets(row: Row, seed: int, few: bool, folder: Path) -> dict[str, float]:
-    """`python -m fastpets.train`, and what its metrics.csv says."""
+    """Runs `python -m fastpets.train` and reads its metrics.csv."""
     import shlex
 
     out = folder / f"fastpets-{ROWS.index(row)}-{seed}"
@@ -91,7 +91,7 @@ def run_fastpets(row: Row, seed: int, few: bool, folder: Path) -> dict[str, floa
 
 
 def run_fastai(row: Row, seed: int, few: bool, folder: Path) -> dict[str, float]:
-    """This file again, in a process that trains with fastai."""
+    """Runs `train_with_fastai` in a process of its own."""
     out = folder / f"fastai-{ROWS.index(row)}-{seed}.json"
     started = time.perf_counter()
     again = [sys.executable, "-m", "bench.chapter", "--train-fastai", str(ROWS.index(row)), str(seed), str(out)]
@@ -100,7 +100,7 @@ def run_fastai(row: Row, seed: int, few: bool, folder: Path) -> dict[str, float]
 
 
 def train_with_fastai(row: Row, seed: int, few: bool) -> dict[str, float]:
-    """The chapter's options on fastai, with this project's split."""
+    """Trains a row with fastai, by the chapter's code, on this project's split."""
     from fastai.vision.all import (
         CategoryBlock,
         CrossEntropyLossFlat,
@@ -120,9 +120,9 @@ def train_with_fastai(row: Row, seed: int, few: bool) -> dict[str, float]:
     from safetensors.torch import load_file
 
     from fastpets.data.pets import pets_folder
-    from fastpets.loading.opening import open_datasets
+    from fastpets.data.splits import train_valid_datasets
 
-    train, valid = open_datasets(os.environ["FASTPETS_PETS"] if few else pets_folder())
+    train, valid = train_valid_datasets(os.environ["FASTPETS_PETS"] if few else pets_folder())
     label_of = {
         path: dataset.classes[label]
         for dataset in (train, valid)
@@ -157,7 +157,7 @@ def train_with_fastai(row: Row, seed: int, few: bool) -> dict[str, float]:
 
 
 def table(found: dict[str, dict[str, Any]], few: bool) -> str:
-    """The means over seeds, in Markdown."""
+    """Returns a Markdown table of the means over seeds."""
     arch = ", EfficientNet-Lite0" if few else ""
     lines = [
         f"| run | chapter: arch | error | s/epoch | fastpets{arch}: error | s/epoch | fastai: error | s/epoch | time |",

@@ -1,9 +1,9 @@
-"""Checksums of what loaders deliver and of what training makes of it, to hold one version of the code against another.
+"""Checksums of loaders' batches and of trained weights, to compare two versions of the code.
 
     python -m bench.checksums > before.json          # in one checkout
     python -m bench.checksums --expect before.json   # in another, on the same machine
 
-A refactoring keeps all of them. Needs FASTPETS_PETS and FASTPETS_WEIGHTS; takes about a minute on two cores.
+A refactoring must not change them. Needs FASTPETS_PETS and FASTPETS_WEIGHTS; takes about a minute on two cores.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import fastpets
 
 NUM_IMAGES = 148  # four of each breed
 EPOCHS = 3
-# Loaders by name; each differs from the first in what its name says.
+# Loader arguments by name; the name says what differs from the first.
 LOADERS: dict[str, dict[str, Any]] = {
     "validation": {},
     "training": {"augment": True},
@@ -47,9 +47,9 @@ LOADERS: dict[str, dict[str, Any]] = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--expect", type=Path, help="what an earlier run printed")
+    parser.add_argument("--expect", type=Path, help="the output of an earlier run")
     expect = parser.parse_args().expect
-    warnings.simplefilter("ignore")  # of the bad files, which are there on purpose
+    warnings.simplefilter("ignore")  # about the bad files, which are intended
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder
         images = Path(folder, "images")
@@ -64,7 +64,7 @@ def main() -> int:
 
 
 def checksums(good: Path, bad: Path) -> Iterator[tuple[str, str]]:
-    """A name and a checksum for each loader, and for the weights of a short training run."""
+    """Yields a name and a checksum for each loader, and for the weights of a short training run."""
     for name, settings in LOADERS.items():
         loader = fastpets.Loader(bad if "bad files" in name else good, **{"device": "cpu", **settings})
         yield name, checksum(loader)
@@ -80,7 +80,7 @@ def checksums(good: Path, bad: Path) -> Iterator[tuple[str, str]]:
 
 
 def checksum(loader: fastpets.Loader, epochs: int = EPOCHS) -> str:
-    """SHA-256 of the images, labels and ids of some epochs."""
+    """Returns the SHA-256 of the images, labels and ids of `epochs` epochs."""
     digest = hashlib.sha256()
     for _ in range(epochs):
         for batch in loader:
@@ -91,7 +91,7 @@ def checksum(loader: fastpets.Loader, epochs: int = EPOCHS) -> str:
 
 
 def trained(train: fastpets.Loader, valid: fastpets.Loader) -> str:
-    """SHA-256 of a model's weights after two phases on two threads."""
+    """Returns the SHA-256 of a model's weights after two training phases on two threads."""
     torch.set_num_threads(2)
     model = fastpets.create_model("timm/efficientnet_lite0", len(train.classes), os.environ["FASTPETS_WEIGHTS"])
     learner = fastpets.Learner(train, valid, model, on_epoch_end=lambda result: None)
@@ -103,7 +103,7 @@ def trained(train: fastpets.Loader, valid: fastpets.Loader) -> str:
 
 
 def copied_images(folder: Path) -> Path:
-    """A folder of some of the real images, so that nothing depends on where those are."""
+    """Copies some of the real images to `folder`, so that checksums do not depend on the original paths."""
     folder.mkdir()
     by_breed: dict[str, list[Path]] = {}
     for path in sorted(Path(os.environ["FASTPETS_PETS"]).glob("*.jpg")):
@@ -115,7 +115,7 @@ def copied_images(folder: Path) -> Path:
 
 
 def with_bad_files(images: Path, folder: Path) -> Path:
-    """The same images, some of them cut short, empty, or no image at all."""
+    """Copies the images to `folder`, with some of them truncated, empty or replaced by text."""
     shutil.copytree(images, folder)
     paths = sorted(folder.iterdir())
     for path in paths[::17]:

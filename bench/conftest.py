@@ -1,4 +1,4 @@
-"""What the benchmarks share: the real images, what the machine is, and luts after the run."""
+"""Shared by the benchmarks: real images, a description of the machine, and tables of results after the run."""
 
 import os
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ DISTRIBUTIONS = (
 
 @pytest.fixture(scope="session")
 def images() -> list[str]:
-    """PathTable of real images, named by FASTPETS_PETS."""
+    """Paths of real images, from the folder FASTPETS_PETS."""
     folder = os.environ.get("FASTPETS_PETS")
     if not folder:
         pytest.skip("FASTPETS_PETS names no folder of real images")
@@ -29,14 +29,14 @@ def images() -> list[str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Facts on images that are gone after the run stay out of the user's cache."""
+    """Keeps headers of temporary images out of the user's header cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    """Adds what a rate depends on to what pytest-benchmark notes by itself (processor, system, Python)."""
+    """Adds processors, GPU and library versions to what pytest-benchmark records (processor, system, Python)."""
     machine_info["processors_usable"] = num_processors()
     machine_info["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     machine_info["versions"] = {"fastpets": fastpets.__version__, **_versions()}
@@ -54,7 +54,7 @@ def _versions() -> dict[str, str]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Images per second: one line a row, and behind it what grows, or its ratios to the rows that are references."""
+    """Prints images per second, one line per row: by the quantity that varies, or with ratios to reference rows."""
     session = getattr(config, "_benchmarksession", None)
     rows = [row for row in getattr(session, "benchmarks", []) if "images_per_sec" in row.extra_info]
     groups = dict.fromkeys(row.group for row in rows)

@@ -16,7 +16,7 @@ import fastpets
 from fastpets import kernels
 from fastpets.augment import geometry
 from fastpets.data.sample import sample_folder
-from fastpets.utils.figures import grid
+from fastpets.utils.figures import image_grid
 
 SIDE = 224
 
@@ -45,7 +45,7 @@ def interpolation(image: Image.Image) -> Image.Image:
     output_from_canvas = np.linalg.inv(canvas_from_output)
     for matrix in (warp, rotation, zoom):
         step_by_step = warped(step_by_step, output_from_canvas @ matrix @ canvas_from_output)
-    return grid([at_once.numpy(), step_by_step.numpy()], ["one interpolation", "one after another"])
+    return image_grid([at_once.numpy(), step_by_step.numpy()], ["one interpolation", "one after another"])
 
 
 def main() -> None:

@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# Proves the GPU path right and measures it, in at most 8 minutes, and prints a short table last:
+# Tests and measures the GPU path in at most 8 minutes, and prints a summary at the end:
 #
 #     FASTPETS_PETS=... bash bench/gpu.sh [FOLDER] [--device cpu]
 #
-# FOLDER (gpu-report) gets a JSON file and the output of each part. With `--device cpu` it is a rehearsal: all of it runs,
-# at a small scale, so that it is known to run, and no figure means anything. PYTHON names another interpreter, PARTS some
-# of the parts.
-# Status 0: every part came to its end and all tests passed.
+# Writes a JSON file and a log of each part to FOLDER, by default gpu-report. With `--device cpu` it is a rehearsal at a
+# small scale: it shows that the scripts run, and its figures mean nothing. PYTHON names another interpreter, PARTS a
+# selection of parts. Exits with status 0 if all parts completed and all tests passed.
 set -uo pipefail
 folder=gpu-report
 if [ $# -gt 0 ] && [ "${1#--}" = "$1" ]; then folder=$1; shift; fi

@@ -1,4 +1,4 @@
-"""Draws how cost grows with work, from what pytest-benchmark wrote: one image, a panel for each thing that grows.
+"""Plots the results of `bench_growth.py` from pytest-benchmark's JSON report, one panel per quantity that varies.
 
 python -m bench.growth .benchmarks.json bench/growth.png
 """
@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-PREFIX = "cost: "  # of the groups that are drawn
+PREFIX = "cost: "  # of the groups to plot
 COLOURS = {"fastpets": "#0b6e4f", "torchvision": "#c8553d", "decode-only": "#6b7280"}
 
 
 def draw(report: dict[str, Any]) -> Figure:
-    """A figure of a JSON report that has the four groups: milliseconds an image and thread, on logarithmic axes."""
+    """Plots a JSON report with the four groups: milliseconds per image and thread, on logarithmic axes."""
     rows = [row for row in report["benchmarks"] if row["group"].startswith(PREFIX)]
     groups = dict.fromkeys(row["group"] for row in rows)
     figure = Figure(figsize=(9, 7), layout="constrained")
@@ -35,7 +35,7 @@ def draw(report: dict[str, Any]) -> Figure:
 
 
 def _panel(panel: Axes, what: str, notes: list[dict[str, Any]]) -> dict[str, Line2D]:
-    """One line for each row of the benchmark, by its name."""
+    """Plots one line per row of the benchmark; returns the lines by row name."""
     lines = {}
     for name in dict.fromkeys(note["row"] for note in notes):
         points = sorted(
@@ -51,7 +51,7 @@ def _panel(panel: Axes, what: str, notes: list[dict[str, Any]]) -> dict[str, Lin
     for axis in (panel.xaxis, panel.yaxis):
         axis.set_minor_locator(NullLocator())
     low, high = panel.get_ylim()
-    panel.set_ylim(min(low, 1), max(high, 20))  # the same in all panels, as far as the lines allow it
+    panel.set_ylim(min(low, 1), max(high, 20))  # the same in all panels, unless a line is outside
     panel.grid(alpha=0.25)
     return lines
 

@@ -1,8 +1,8 @@
-"""The rows of the loading benchmark: this project's loader, its peers, and decoding alone.
+"""The rows of the loading benchmarks: this project's loader, other libraries' loaders, and decoding alone.
 
-Every row is a function of the paths, their labels and the number of threads or worker processes, and of the output's
-side and the batch size by keyword. It returns an iterable over one epoch's batches after another, of float images
-and labels. The libraries that are extras are imported where they are used.
+Each row is a function of the paths, their labels, the number of threads or worker processes and, by keyword, the output
+size and the batch size. It returns an iterable; each pass over it is an epoch of batches of float images and labels.
+Optional libraries are imported where they are used.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,7 +29,7 @@ def fastpets(
     batch_size: int = BATCH_SIZE,
     **settings: Any,
 ) -> Iterable[Any]:
-    """This project's loader with its default augmentation, the chapter's; `settings` are more of Loader's."""
+    """This project's loader with its default augmentation, which is the chapter's; `settings` go to Loader."""
     dataset = ImageDataset(tuple(paths), np.array(labels), tuple(map(str, range(max(labels) + 1))))
     return Loader(
         dataset,
@@ -51,7 +51,7 @@ def decode_only(
     size: int = SIZE,
     batch_size: int = BATCH_SIZE,
 ) -> Iterable[Any]:
-    """DALI's decoder on bytes in memory, with nothing before or after it. `size` changes nothing."""
+    """DALI's decoder alone, on bytes in memory. `size` is ignored."""
     encoded = [np.fromfile(path, np.uint8) for path in paths]
     batches = [encoded[start : start + batch_size] for start in range(0, len(encoded), batch_size)]
     return _DecodeOnly(batches, batch_size, num_workers)
@@ -82,5 +82,5 @@ PEERS: dict[str, Peer] = {
     "dali-native": dali_native,
     "decode-only": decode_only,
 }
-# What must be there for a row, beyond what the package itself needs.
+# The optional library that a row needs.
 LIBRARIES = {"timm": "timm", "fastai": "fastai", "opencv": "cv2"}

@@ -1,4 +1,4 @@
-"""The measurement that all loading benchmarks share: whole epochs by one row's loader."""
+"""The measurement shared by all loading benchmarks: whole epochs of one row's loader."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,9 +11,10 @@ from bench.peers import PEERS
 def measure(
     benchmark: BenchmarkFixture, row: str, images: Sequence[str], count: int, num_threads: int, **settings: Any
 ) -> None:
-    """Loads epochs of `count` images, taken in turn from `images`, and notes the row's median rate.
+    """Times epochs of `count` images, repeated from `images`, and records the row's median images per second.
 
-    All of them must arrive. One epoch to warm up and three timed ones; where benchmarks are disabled, one in all.
+    There is one epoch of warm-up and three timed ones, or one in all if benchmarks are disabled. Asserts that each
+    epoch returns all images.
     """
     paths = (list(images) * (count // len(images) + 1))[:count]
     loader = PEERS[row](paths, [number % 37 for number in range(count)], num_threads, **settings)

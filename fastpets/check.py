@@ -1,4 +1,4 @@
-"""`python -m fastpets.check`: which of a folder's images cannot be used, by decoding all of them as training does."""
+"""`fastpets check`: decodes all images as training does, and lists those that cannot be used."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,58 +15,52 @@ import numpy as np
 from tyro.conf import Positional, arg
 
 from fastpets.augment.preprocessing import MAX_PIXELS
-from fastpets.command import run_command
-from fastpets.errors import FastpetsError, one_line
-from fastpets.utils.console import track
+from fastpets.errors import InvalidArgumentError, one_line
+from fastpets.utils.progress import track
+from fastpets.utils.validation import check_range
 
 if TYPE_CHECKING:
     from fastpets.data.dataset import ImageDataset
 
 DEFAULT_OUT = Path("bad_files.csv")
-BATCH_SIZE = 32  # where one does not decode, each image of its batch is tried alone, which takes 5 ms apiece
+# If a batch does not decode, each of its images is decoded alone, which takes 5 ms per image.
+BATCH_SIZE = 32
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckConfig:
-    """Decode every image of a folder, as training does, and list those that cannot be used.
+    """Decode every image of a data set, as training does, and list those that cannot be used.
 
-    The exit status is 1 if there are any, and 0 if all of them are good.
+    The exit status is 1 if there are any, else 0.
     """
 
     source: Annotated[Positional[str], arg(metavar="DIR")]
     """Folder of images (s3:// too), tar shards, or a CSV."""
     out: Annotated[Path | None, arg(metavar="FILE.csv")] = None
-    """Where the list goes, with the columns file and problem. Default: bad_files.csv, if there is a bad file."""
-    threads: Annotated[int | None, arg(metavar="N")] = None
+    """Where to write the list, with the columns file and problem. Default: bad_files.csv, if there are bad files."""
+    num_workers: Annotated[int | None, arg(metavar="N")] = None
     """Threads that read and decode. Default: the processors that this process may use."""
     max_pixels: Annotated[int, arg(metavar="N")] = MAX_PIXELS
-    """Pixels that an image may have; a larger one is a bad file."""
+    """Largest image that is accepted, in pixels."""
 
     def __post_init__(self) -> None:
-        for name, value, most in (("threads", self.threads, 1024), ("max-pixels", self.max_pixels, 2**31)):
-            if value is not None and not 1 <= value <= most:
-                raise FastpetsError(f"--{name}: {value}, expected a value from 1 to {most}")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line: 0 if all files are good, 1 if one is bad or it cannot be done, 130 after Ctrl-C."""
-    return run_command(
-        "check", CheckConfig, check, arguments, "stopped before all files were checked", lists_bad_files=True
-    )
+        if self.num_workers is not None:
+            check_range("num_workers", self.num_workers, 1, 1024)
+        check_range("max_pixels", self.max_pixels, 1, 2**31)
 
 
 def check(config: CheckConfig) -> int:
-    """Decodes all images, prints and saves the list of the bad ones, and returns the exit status."""
+    """Decodes all images, prints and saves the list of bad files, and returns the exit status."""
     from fastpets.data.sources import as_dataset
 
-    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # its complaints; what is wrong, we say
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # bad files are listed below
     dataset = as_dataset(config.source, label_from="none")
     with muted_decoders():
-        num_good, problems = decode_all(dataset, config)
+        num_good, problems = decode_all(dataset, config.num_workers, config.max_pixels)
     for path, problem in problems.items():
         print(one_line(f"{path}: {problem}"))
     if dataset.left_out:
-        print(f"no images by their names, left out: {len(dataset.left_out)}")
+        print(f"ignored {len(dataset.left_out)} files without an image's suffix")
     print(f"{len(dataset)} files: {num_good} good, {len(problems)} bad")
     if problems or config.out:
         save(config.out or DEFAULT_OUT, problems)
@@ -75,22 +69,23 @@ def check(config: CheckConfig) -> int:
 
 @contextlib.contextmanager
 def muted_decoders() -> Iterator[None]:
-    """Drops what DALI's decoders write to standard error, two lines a bad JPEG; what Python writes there stays."""
-    with open(os.dup(2), "w") as kept, open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(kept):
-        os.dup2(nowhere.fileno(), 2)
+    """Discards what DALI's decoders write to file descriptor 2, two lines per bad JPEG, but not sys.stderr's output."""
+    with open(os.dup(2), "w") as stderr, open(os.devnull, "w") as devnull, contextlib.redirect_stderr(stderr):
+        os.dup2(devnull.fileno(), 2)
         try:
             yield
         finally:
-            os.dup2(kept.fileno(), 2)
+            os.dup2(stderr.fileno(), 2)
 
 
-def decode_all(dataset: ImageDataset, config: CheckConfig) -> tuple[int, dict[str, str]]:
-    """How many images were delivered, and what is wrong with each of the others, by its path and sorted."""
-    from fastpets.data.headers import scan
+def decode_all(dataset: ImageDataset, num_workers: int | None, max_pixels: int) -> tuple[int, dict[str, str]]:
+    """Decodes every image. Returns the number of good ones, and what is wrong with each bad one by path, sorted."""
     from fastpets.loading.loader import Loader
-    from fastpets.utils.system import num_processors
+    from fastpets.utils.system import default_num_workers
 
-    headers = scan(dataset, config.threads or num_processors(), config.max_pixels)
+    dataset = dataset.scanned(num_workers or default_num_workers())
+    assert dataset.headers is not None
+    headers = dataset.headers.limited(max_pixels)
     num_good, problems = 0, dict(headers.problems)
     if headers.usable.any():
         loader = Loader(
@@ -98,9 +93,9 @@ def decode_all(dataset: ImageDataset, config: CheckConfig) -> tuple[int, dict[st
             size=8,
             batch_size=BATCH_SIZE,
             device="cpu",
-            num_workers=config.threads,
+            num_workers=num_workers,
             on_bad_file="skip",
-            max_pixels=config.max_pixels,
+            max_pixels=max_pixels,
         )
         for batch in track(loader, "decoding", len(loader)):
             num_good += len(batch.labels)
@@ -109,16 +104,18 @@ def decode_all(dataset: ImageDataset, config: CheckConfig) -> tuple[int, dict[st
 
 
 def save(path: Path, problems: dict[str, str]) -> None:
-    """Writes the list, whole or not at all, and says where it is."""
+    """Writes the list of bad files and prints where it is."""
     from fastpets.runs.folder import write_bad_files
-    from fastpets.utils.writing import write_whole
+    from fastpets.utils.atomic import write_atomically
 
     try:
-        write_whole(path, lambda staging: write_bad_files(staging, problems))
+        write_atomically(path, lambda staging: write_bad_files(staging, problems))
     except OSError as error:
-        raise FastpetsError(f"--out {path}: {error.strerror}, expected a file in a folder that is there") from None
-    print(f"{path} lists the bad files" if problems else f"{path} has no line, since no file is bad")
+        raise InvalidArgumentError(f"out: {path}: {error.strerror}, expected a file in an existing folder") from None
+    print(f"list of bad files: {path}" if problems else f"empty list, since no file is bad: {path}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from fastpets.__main__ import main
+
+    sys.exit(main(["check", *sys.argv[1:]]))

@@ -1,4 +1,4 @@
-"""`python -m fastpets.export`: a trained model for other programs, with the normalisation inside: 8-bit pixels in."""
+"""`fastpets export`: converts a trained model to ONNX or torch.export, with the normalisation inside."""
 
 from __future__ import annotations
 
@@ -13,56 +13,48 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from fastpets.command import run_command
 from fastpets.errors import FastpetsError
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """Write a run's model as one file that takes uint8 pixels (B, 3, H, W) and gives logits (B, classes).
+    """Convert the model of a run to one file that maps pixels (B, 3, H, W) uint8 to logits (B, classes).
 
-    B is any number; H and W are what the model was trained for. The normalisation is inside.
+    B is variable; H and W are the size that the model was trained with. The normalisation is part of the model.
     """
 
     run: Positional[Path]
-    """The run's folder."""
+    """The run folder."""
     format: Literal["onnx", "torch"] = "onnx"
-    """onnx, or torch's own (torch.export, to be loaded by torch.export.load)."""
+    """`onnx`, or `torch` for a file that torch.export.load reads."""
     out: Annotated[Path | None, arg(metavar="FILE")] = None
-    """Where it goes. Default: model.onnx or model.pt2 in the run's folder."""
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line: 0 when written, 1 if it cannot be done (one line says why), 130 after Ctrl-C."""
-    return run_command("export", ExportConfig, export, arguments)
+    """Where to write it. Default: model.onnx or model.pt2 in the run folder."""
 
 
 def export(config: ExportConfig) -> int:
-    """Writes the file, whole or not at all, and says where it is."""
+    """Writes the file and prints where it is."""
     import torch
 
     from fastpets.runs.saved_model import load_run
-    from fastpets.utils.writing import write_whole
+    from fastpets.utils.atomic import write_atomically
 
-    run = load_run(config.run, torch.device("cpu"))
+    run = load_run(config.run, "cpu")
+    height, width = run.preprocessing.size
     path = config.out or config.run / {"onnx": "model.onnx", "torch": "model.pt2"}[config.format]
-    pixels = torch.zeros(2, 3, *run.seeing["size"], dtype=torch.uint8)  # of one image, B would be taken to be fixed
-    module = from_pixels(run.model, run.seeing["mean"], run.seeing["std"])
+    pixels = torch.zeros(2, 3, height, width, dtype=torch.uint8)  # torch.export takes a B of 1 for a constant
+    module = from_pixels(run.model, run.preprocessing.mean, run.preprocessing.std)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         exported = torch.export.export(module, (pixels,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False)
-        if config.format == "torch":
-            write_whole(path, lambda staging: save_torch(exported, staging, run.classes))
-        else:
-            write_whole(path, lambda staging: save_onnx(exported, staging, run.classes))
-    height, width = run.seeing["size"]
-    print(f"{path} takes uint8 pixels (B, 3, {height}, {width}) and gives logits (B, {len(run.classes)})")
+        save = save_torch if config.format == "torch" else save_onnx
+        write_atomically(path, lambda staging: save(exported, staging, run.classes))
+    print(f"{path}: pixels (B, 3, {height}, {width}) uint8 to logits (B, {len(run.classes)})")
     return 0
 
 
 def from_pixels(model: Any, mean: Sequence[float], std: Sequence[float]) -> Any:
-    """A module from pixels (B, 3, H, W) uint8 to the model's logits."""
+    """A module that normalises pixels (B, 3, H, W) uint8 and returns the model's logits (B, C)."""
     import torch
     from torch import nn
 
@@ -83,7 +75,7 @@ def from_pixels(model: Any, mean: Sequence[float], std: Sequence[float]) -> Any:
 
 
 def save_torch(exported: Any, path: Path, classes: Sequence[str]) -> None:
-    """torch's format, with the classes as an extra file `classes.json`."""
+    """Writes a torch.export file, with the classes as its extra file `classes.json`."""
     import torch
 
     with open(path, "wb") as file:
@@ -91,7 +83,7 @@ def save_torch(exported: Any, path: Path, classes: Sequence[str]) -> None:
 
 
 def save_onnx(exported: Any, path: Path, classes: Sequence[str]) -> None:
-    """ONNX, with the classes in its metadata. Raises FastpetsError if what writes it is not installed."""
+    """Writes an ONNX file, with the classes in its metadata. Raises FastpetsError if a library for it is missing."""
     import torch
 
     try:
@@ -99,11 +91,13 @@ def save_onnx(exported: Any, path: Path, classes: Sequence[str]) -> None:
             exported, dynamo=True, verbose=False, input_names=["pixels"], output_names=["logits"]
         )
     except ImportError as error:
-        raise FastpetsError(f"--format onnx: {error.name} is not installed; pip install 'fastpets[onnx]'") from None
+        raise FastpetsError(f"format: 'onnx' needs {error.name}; pip install onnx onnxscript") from None
     assert program is not None
     program.model.metadata_props["classes"] = json.dumps(classes)
     program.save(path)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from fastpets.__main__ import main
+
+    sys.exit(main(["export", *sys.argv[1:]]))

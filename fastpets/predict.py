@@ -1,4 +1,4 @@
-"""`python -m fastpets.predict`: what a trained model takes images for, as a table, CSV or JSON."""
+"""`fastpets predict`: predicts the classes of images, as a table, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from tyro.conf import Positional, arg
 
-from fastpets.augment.preprocessing import MAX_PIXELS
-from fastpets.command import run_command
-from fastpets.errors import FastpetsError, one_line
-from fastpets.utils.console import track
+from fastpets.errors import FastpetsError, InvalidArgumentError, one_line
+from fastpets.utils.progress import track
 from fastpets.utils.validation import check_range
 
 if TYPE_CHECKING:
@@ -29,53 +27,51 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
-    """Predict the classes of images by the model that a training run left.
+    """Predict the classes of images with the model of a run.
 
-    The exit status is 1 if an image cannot be used; the others are predicted all the same.
+    The exit status is 1 if an image cannot be used; the other images are predicted nevertheless.
     """
 
     run: Positional[Path]
-    """The run's folder."""
+    """The run folder."""
     sources: Annotated[Positional[tuple[str, ...]], arg(metavar="FILE|DIR|GLOB|-")]
-    """Images, folders of them, patterns, or - for a list on standard input."""
+    """Images, folders of images, glob patterns, or - for a list of images on standard input."""
     format: Literal["table", "csv", "json"] = "table"
-    """What is printed."""
+    """Format of the output."""
     top: int = 3
-    """How many classes of each image, the most probable first."""
+    """Classes to print for each image, the most probable first."""
     batch_size: int = 64
-    """Images that are predicted at a time."""
-    threads: Annotated[int | None, arg(metavar="N")] = None
+    """Images per batch."""
+    num_workers: Annotated[int | None, arg(metavar="N")] = None
     """Threads that read and decode. Default: the processors that this process may use."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
 
     def __post_init__(self) -> None:
-        check_range("--top", self.top, 1, 100_000)
-        check_range("--batch-size", self.batch_size, 1, 65536)
+        check_range("top", self.top, 1, 100_000)
+        check_range("batch_size", self.batch_size, 1, 65536)
+        if self.num_workers is not None:
+            check_range("num_workers", self.num_workers, 1, 1024)
         if not self.sources:
-            raise FastpetsError("no images named, expected files, folders, patterns, or - for standard input")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line: 0, 1 if an image or all of it cannot be predicted, 130 after Ctrl-C."""
-    return run_command("predict", PredictConfig, predict, arguments, lists_bad_files=True)
+            raise InvalidArgumentError("no images named, expected files, folders, patterns, or - for standard input")
 
 
 def predict(config: PredictConfig) -> int:
-    """Prints the predictions in the order of the images, and on standard error what cannot be used."""
-    from fastpets.loading.settings import resolve_device
+    """Prints the predictions in the order of the images, and on standard error the images that cannot be used."""
     from fastpets.runs.saved_model import load_run
 
-    run = load_run(config.run, resolve_device(config.device))
-    paths = list(images(config.sources))
+    run = load_run(config.run, config.device)
+    paths = list(image_paths(config.sources))
     if not paths:
-        raise FastpetsError(f"{', '.join(config.sources)}: no image there, expected .jpg, .png and the like")
-    found, problems = probabilities(run, paths, config)
+        raise FastpetsError(
+            f"{', '.join(config.sources)}: no images, expected files with a suffix such as .jpg or .png"
+        )
+    predicted, problems = probabilities(run, paths, config.batch_size, config.num_workers)
     top = min(config.top, len(run.classes))
     rows = []
     for path in paths:
-        if path in found:
-            values, labels = found[path].topk(top)
+        if path in predicted:
+            values, labels = predicted[path].topk(top)
             names = [run.classes[label] for label in labels.tolist()]
             rows.append((path, list(zip(names, values.tolist(), strict=True))))
     sys.stdout.write(FORMATS[config.format](rows))
@@ -84,8 +80,8 @@ def predict(config: PredictConfig) -> int:
     return 1 if problems else 0
 
 
-def images(sources: Sequence[str]) -> Iterator[str]:
-    """The paths that are named. Raises FastpetsError for a folder without images."""
+def image_paths(sources: Sequence[str]) -> Iterator[str]:
+    """Expands files, folders, patterns and standard input to paths. Raises FastpetsError for an empty folder."""
     from fastpets.data import storage
     from fastpets.data.sources import from_folder
 
@@ -99,40 +95,39 @@ def images(sources: Sequence[str]) -> Iterator[str]:
         elif matches := sorted(glob.glob(source, recursive=True)):
             yield from matches
         else:
-            yield source  # which is not there, and is said to be
+            yield source  # reported as missing when it is read
 
 
 def probabilities(
-    run: SavedModel, paths: list[str], config: PredictConfig
+    run: SavedModel, paths: list[str], batch_size: int, num_workers: int | None
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """The probabilities (C,) by path of the images that can be used, and what is wrong with each of the others."""
-    from fastpets.data.headers import scan
+    """Probabilities (C,) by path, and what is wrong with each image that cannot be used, by path."""
     from fastpets.data.sources import as_dataset
-    from fastpets.utils.system import num_processors
+    from fastpets.utils.system import default_num_workers
 
-    dataset = as_dataset(paths, label_from="none")
-    headers = scan(dataset, config.threads or num_processors(), MAX_PIXELS)
-    found: dict[str, torch.Tensor] = {}
+    dataset = as_dataset(paths, label_from="none").scanned(num_workers or default_num_workers())
+    assert dataset.headers is not None
+    headers = dataset.headers.limited(run.preprocessing.max_pixels)
+    predicted: dict[str, torch.Tensor] = {}
     problems = dict(headers.problems)
     if headers.usable.any():
         usable = dataset.select(np.flatnonzero(headers.usable))
-        settings = {"batch_size": config.batch_size, "num_workers": config.threads, "on_bad_file": "skip"}
-        loader = run.loader(usable, **settings)
+        loader = run.loader(usable, batch_size=batch_size, num_workers=num_workers, on_bad_file="skip")
         for batch in track(loader, "predicting", len(loader)):
             names = [usable.paths[i] for i in batch.ids.tolist()]
-            found |= zip(names, run.probabilities(batch.images).cpu(), strict=True)
+            predicted |= zip(names, run.probabilities(batch.images).cpu(), strict=True)
         problems |= loader.bad_files
-    return found, problems
+    return predicted, problems
 
 
-Rows = list[tuple[str, list[tuple[str, float]]]]
+Rows = list[tuple[str, list[tuple[str, float]]]]  # path, and (class, probability) with the highest first
 
 
 def as_table(rows: Rows) -> str:
     width = max((len(one_line(path)) for path, _ in rows), default=0)
     return "".join(
-        f"{one_line(path):<{width}}  {', '.join(f'{name} {value:.3f}' for name, value in found)}\n"
-        for path, found in rows
+        f"{one_line(path):<{width}}  {', '.join(f'{name} {value:.3f}' for name, value in classes)}\n"
+        for path, classes in rows
     )
 
 
@@ -141,17 +136,19 @@ def as_csv(rows: Rows) -> str:
     writer = csv.writer(file, lineterminator="\n")
     top = len(rows[0][1]) if rows else 0
     writer.writerow(["file", *(f"{name}_{n}" for n in range(1, top + 1) for name in ("class", "probability"))])
-    for path, found in rows:
-        writer.writerow([path, *(cell for name, value in found for cell in (name, f"{value:.6f}"))])
+    for path, classes in rows:
+        writer.writerow([path, *(cell for name, value in classes for cell in (name, f"{value:.6f}"))])
     return file.getvalue()
 
 
 def as_json(rows: Rows) -> str:
-    return json.dumps([{"file": path, "classes": dict(found)} for path, found in rows], indent=1) + "\n"
+    return json.dumps([{"file": path, "classes": dict(classes)} for path, classes in rows], indent=1) + "\n"
 
 
 FORMATS = {"table": as_table, "csv": as_csv, "json": as_json}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from fastpets.__main__ import main
+
+    sys.exit(main(["predict", *sys.argv[1:]]))

@@ -1,4 +1,4 @@
-"""`python -m fastpets.serve`: a page on this machine to drop an image on, and read what a model takes it for."""
+"""`fastpets serve`: serves a web page that classifies an image dropped on it, on this machine only."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import sys
 import threading
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,47 +13,41 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fsspec
-import tyro
 from tyro.conf import Positional
 
-from fastpets.errors import BadFileError, FastpetsError
+from fastpets.errors import BadFileError, FastpetsError, InvalidArgumentError
 from fastpets.utils.validation import check_range
 
 if TYPE_CHECKING:
     from fastpets.runs.saved_model import SavedModel
 
-HOST = "127.0.0.1"  # nobody else's
-TOP = 5
+HOST = "127.0.0.1"  # not reachable from other machines
+NUM_CLASSES_SHOWN = 5
 PAGE = Path(__file__).with_name("serve.html")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServeConfig:
-    """Serve a page on this machine alone, on which an image can be dropped to read its class."""
+    """Serve a web page that classifies an image dropped on it, on this machine only."""
 
     run: Positional[Path]
-    """The run's folder."""
+    """The run folder."""
     port: int = 8000
-    """Where; 0 for any that is free."""
+    """TCP port; 0 picks a free one."""
     max_megabytes: float = 20.0
-    """The largest file that is taken."""
+    """Largest image file that is accepted, in megabytes."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
 
     def __post_init__(self) -> None:
-        check_range("--port", self.port, 0, 65535)
-        check_range("--max-megabytes", self.max_megabytes, 0.001, 1e4)
+        check_range("port", self.port, 0, 65535)
+        check_range("max_megabytes", self.max_megabytes, 0.001, 1e4)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line: serves until Ctrl-C, then 0; 1 if it cannot (one line says why)."""
-    try:
-        config = tyro.cli(ServeConfig, args=arguments, prog="python -m fastpets.serve")
-        server = make_server(config)
-    except FastpetsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"http://{HOST}:{server.server_port} takes images; Ctrl-C ends it", flush=True)
+def serve(config: ServeConfig) -> int:
+    """Serves the page until Ctrl-C."""
+    server = make_server(config)
+    print(f"http://{HOST}:{server.server_port} classifies images; stop it with Ctrl-C", flush=True)
     try:
         server.serve_forever()
     except KeyboardInterrupt:
@@ -65,47 +58,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make_server(config: ServeConfig) -> ThreadingHTTPServer:
-    """The server, not serving yet. Raises FastpetsError if there is no model, or the port is taken."""
-    from fastpets.loading.settings import resolve_device
+    """Loads the model and opens the port. Raises FastpetsError if there is no model, or the port is taken."""
     from fastpets.runs.saved_model import load_run
 
-    run = load_run(config.run, resolve_device(config.device))
-    handler = type(
-        "Handler", (Handler,), {"run": run, "most_bytes": int(config.max_megabytes * 1e6), "lock": threading.Lock()}
-    )
+    run = load_run(config.run, config.device)
+    max_bytes = int(config.max_megabytes * 1e6)
+    handler = type("Handler", (Handler,), {"run": run, "max_bytes": max_bytes, "lock": threading.Lock()})
     try:
         return ThreadingHTTPServer((HOST, config.port), handler)
     except OSError as error:
-        raise FastpetsError(
-            f"--port {config.port}: {error.strerror}; take another, or 0 for one that is free"
+        raise InvalidArgumentError(
+            f"port: {config.port}: {error.strerror}, expected a free one; port=0 picks one"
         ) from None
 
 
 class Handler(BaseHTTPRequestHandler):
-    """GET / is the page; POST /predict takes a file's bytes and answers with the most probable classes as JSON."""
+    """Answers GET / with the page, and POST /predict, whose body is an image file, with its classes as JSON."""
 
     run: SavedModel
-    most_bytes: int
+    max_bytes: int
     lock: threading.Lock
-    timeout = 30  # seconds for a request that does not come whole
+    timeout = 30  # seconds until an incomplete request is dropped
 
     def do_GET(self) -> None:
         if self.path != "/":
-            self.answer(HTTPStatus.NOT_FOUND, {"error": "there is only the page itself"})
+            self.answer(HTTPStatus.NOT_FOUND, {"error": "no such page"})
             return
         self.send(HTTPStatus.OK, "text/html; charset=utf-8", PAGE.read_bytes())
 
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
         if self.path != "/predict":
-            self.answer(HTTPStatus.NOT_FOUND, {"error": "images go to /predict"})
-        elif not self.from_the_page():
-            self.answer(HTTPStatus.FORBIDDEN, {"error": "only this page may ask"})
+            self.answer(HTTPStatus.NOT_FOUND, {"error": "no such address; send images to /predict"})
+        elif not self.is_same_origin():
+            self.answer(HTTPStatus.FORBIDDEN, {"error": "requests from other sites are refused"})
         elif not length.isdecimal():
             self.answer(HTTPStatus.LENGTH_REQUIRED, {"error": "Content-Length is missing"})
-        elif int(length) > self.most_bytes:
-            most = self.most_bytes / 1e6
-            self.answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": f"larger than {most:g} MB; see --max-megabytes"})
+        elif int(length) > self.max_bytes:
+            error = f"larger than {self.max_bytes / 1e6:g} MB; see --max-megabytes"
+            self.answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": error})
         else:
             try:
                 self.answer(HTTPStatus.OK, {"classes": self.predict(self.rfile.read(int(length)))})
@@ -113,19 +104,21 @@ class Handler(BaseHTTPRequestHandler):
                 problems = getattr(error, "problems", {"": str(error)})
                 self.answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, {"error": next(iter(problems.values()))})
 
-    def from_the_page(self) -> bool:
-        """Whether a request is not another site's, sent by a browser that also looks at this one."""
+    def is_same_origin(self) -> bool:
+        """Whether the request comes from this page or from no browser, and not from a page of another site."""
         host, origin = self.headers.get("Host", ""), self.headers.get("Origin")
         return host.rpartition(":")[0] in (HOST, "localhost") and origin in (None, f"http://{host}")
 
     def predict(self, content: bytes) -> list[dict[str, Any]]:
-        """The most probable classes of an encoded image, which goes the way of all others."""
+        """The most probable classes of an encoded image, which a Loader reads from memory as any other file."""
         name = f"memory://fastpets/{uuid.uuid4()}.jpg"
         fsspec.filesystem("memory").pipe(name, content)
         try:
             with self.lock:
                 (batch,) = self.run.loader([name], batch_size=1, num_workers=1)
-                values, labels = self.run.probabilities(batch.images)[0].topk(min(TOP, len(self.run.classes)))
+                values, labels = self.run.probabilities(batch.images)[0].topk(
+                    min(NUM_CLASSES_SHOWN, len(self.run.classes))
+                )
         finally:
             fsspec.filesystem("memory").rm(name)
         names = [self.run.classes[label] for label in labels.tolist()]
@@ -133,7 +126,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, status: HTTPStatus, content: dict[str, Any]) -> None:
         self.send(status, "application/json", json.dumps(content).encode())
-        self.close_connection = status != HTTPStatus.OK  # what was sent may not have been read
+        self.close_connection = status != HTTPStatus.OK  # the request's body may be unread
 
     def send(self, status: HTTPStatus, kind: str, content: bytes) -> None:
         self.send_response(status)
@@ -145,8 +138,10 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Says nothing for each request."""
+        """Logs no requests."""
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from fastpets.__main__ import main
+
+    sys.exit(main(["serve", *sys.argv[1:]]))

@@ -1,67 +1,64 @@
-"""`python -m fastpets.show`: what training will see, a batch of it and one image under nine draws, as PNG files."""
+"""`fastpets show`: draws a batch as the model sees it, and one image under nine random augmentations."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from fastpets.command import run_command
-from fastpets.errors import FastpetsError
+from fastpets.errors import InvalidArgumentError
 from fastpets.runs.config import TrainConfig
+from fastpets.utils.validation import check_range
 
-NUM_DRAWS = 9
+NUM_AUGMENTED = 9
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShowConfig(TrainConfig):
-    """Draw what training will see: batch.png, a batch with its classes, and draws.png, one image under nine draws.
+    """Draw training images as the model sees them.
 
-    Takes the flags of fastpets.train.
+    Writes batch.png, a batch with its classes, and augmented.png, one image under nine random augmentations. Takes the
+    flags of `fastpets train`.
     """
 
     data: Annotated[Positional[str | None], arg(metavar="DIR")] = None
     """Folder of images (s3:// too), tar shards, a CSV, or `sample`, a small drawn set. Default: Oxford-IIIT Pet."""
-    images: int = 16
-    """How many of the batch are drawn."""
+    num_images: int = 16
+    """Images of the batch to draw."""
     out: Annotated[Path | None, arg(metavar="DIR")] = None
     """Folder for the two files. Default: the current one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.images <= 1024:
-            raise FastpetsError(f"--images: {self.images}, expected a value from 1 to 1024")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line: 0 when drawn, 1 if it cannot be done (one line says why), 130 after Ctrl-C."""
-    return run_command("show", ShowConfig, show, arguments)
+        check_range("num_images", self.num_images, 1, 1024)
 
 
 def show(config: ShowConfig) -> int:
-    """Writes the two files, and says where they are."""
+    """Writes the two files and prints where they are."""
     from fastpets.data.storage import name_of
+    from fastpets.loading.display import to_pixels
     from fastpets.runs.build import build_datasets, build_loaders
-    from fastpets.utils.figures import batch_grid, grid, shortened, visible
+    from fastpets.utils.figures import image_grid, shorten
 
     folder = config.out or Path()
     if not folder.is_dir():
-        raise FastpetsError(f"--out {folder}: no such folder, expected one for the files")
+        raise InvalidArgumentError(f"out: {folder}: no such folder, expected an existing one")
     dataset, _ = build_datasets(config)
-    train, _ = build_loaders(config, dataset, dataset, device="cpu")
-    batch_grid(train, config.images).save(folder / "batch.png")
+    train, _ = build_loaders(config, dataset, dataset, config.preprocessing(), "cpu")
+    train.show_batch(config.num_images).save(folder / "batch.png")
     first = int(train.peek().ids[0])
-    draws = train.like(dataset, sampler=[first] * NUM_DRAWS, batch_size=NUM_DRAWS, drop_last=False)
-    name = shortened(name_of(dataset.paths[first]), 60)
-    titles = [""] * NUM_DRAWS
-    grid(visible(draws, draws.peek().images), titles, f"{name}: {NUM_DRAWS} draws").save(folder / "draws.png")
-    print(f"{folder / 'batch.png'} and {folder / 'draws.png'} show what training gets, {len(dataset)} images in all")
+    augmented = train.like(dataset, sampler=[first] * NUM_AUGMENTED, batch_size=NUM_AUGMENTED, drop_last=False)
+    pixels = to_pixels(augmented.peek().images, augmented.preprocessing)
+    heading = f"{shorten(name_of(dataset.paths[first]), 60)}: {NUM_AUGMENTED} random augmentations"
+    image_grid(pixels, [""] * NUM_AUGMENTED, heading).save(folder / "augmented.png")
+    print(f"{len(dataset)} training images; drawn: {folder / 'batch.png'} and {folder / 'augmented.png'}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from fastpets.__main__ import main
+
+    sys.exit(main(["show", *sys.argv[1:]]))

@@ -1,10 +1,10 @@
-"""`python -m fastpets.summary`: what a data set is, what becomes of one image, and what may spoil training."""
+"""`fastpets summary`: describes a data set, traces one image through the loader, and warns of data-quality problems."""
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,84 +12,114 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from tyro.conf import Positional, arg
 
-from fastpets.command import run_command
-from fastpets.errors import one_line
+from fastpets.errors import FastpetsError, one_line
 from fastpets.runs.config import TrainConfig
 
 if TYPE_CHECKING:
+    from fastpets.data.dataset import ImageDataset
     from fastpets.loading.loader import Loader
 
-MOST_LISTED = 10
+MAX_LISTED = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class SummaryConfig(TrainConfig):
-    """Say what was found in a data set, follow one image through every stage, and warn of what may spoil training.
+    """Describe a data set, trace one image through the loader, and warn of data-quality problems.
 
-    Takes the flags of fastpets.train.
+    Takes the flags of `fastpets train`.
     """
 
     data: Annotated[Positional[str | None], arg(metavar="DIR")] = None
     """Folder of images (s3:// too), tar shards, a CSV, or `sample`, a small drawn set. Default: Oxford-IIIT Pet."""
     image: str | None = None
-    """The image to follow, by a part of its path. Default: the first to train on."""
+    """Part of the path of the training image to trace. Default: the first one."""
     out: Annotated[Path | None, arg(metavar="FILE.png")] = None
-    """Also draw where the sample is cut out of that image, beside the sample."""
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line: 0, 1 if a stage fails (one line says which and why), 130 after Ctrl-C."""
-    return run_command("summary", SummaryConfig, summary, arguments, lists_bad_files=True)
+    """Also draw the traced image and the sample that is cut out of it."""
 
 
 def summary(config: SummaryConfig) -> int:
-    """Prints all of it, stage by stage."""
+    """Prints the summary. Raises FastpetsError, with the name of the stage, if a stage fails."""
+    from fastpets.__main__ import with_flags
     from fastpets.analysis import data_quality
-    from fastpets.analysis.trace import follow, stage
+    from fastpets.analysis.trace import stage, trace
     from fastpets.runs import build
 
-    with stage("files to items"):
-        dataset = build.build_datasets(config)
-    with stage("headers of the files"):
-        train, valid = build.build_loaders(config, *dataset, device="cpu")
-    describe(train, valid)
-    follow(config, train)
-    found = list(data_quality.of(train, valid))
-    print("\nWhat may spoil training" if found else "\nNothing was found that may spoil training")
-    for line in found:
+    with stage("files to data sets"):
+        datasets = build.build_datasets(config)
+    with stage("image headers"):
+        train, valid = build.build_loaders(config, *datasets, config.preprocessing(), "cpu")
+    for line in describe(train, valid):
+        print(line)
+    item = find_item(config.image, train.dataset, train.headers.usable)
+    print("\nTrace of one training image:", end=" ")
+    for line in trace(train, item, label_origin(config, train.dataset, item), config.out):
+        print(line)
+    warnings = [with_flags(line, SummaryConfig) for line in data_quality.find_warnings(train, valid)]
+    print("\nData-quality warnings" if warnings else "\nNo data-quality warnings")
+    for line in warnings:
         print(f"  {one_line(line)}")
     return 0
 
 
-def describe(train: Loader, valid: Loader) -> None:
-    """What was found: images, sizes, formats, what was left out, classes and their counts."""
+def describe(train: Loader, valid: Loader) -> Iterator[str]:
+    """Yields lines about images, formats, sizes, files that are not used, and classes."""
     from fastpets.data.headers import PILLOW
 
     both = (train, valid)
-    num_usable = [int(loader.usable.sum()) for loader in both]
-    print(f"Found in {one_line(train.dataset.root)}")
-    print(f"  {sum(num_usable)} images: {num_usable[0]} to train on, {num_usable[1]} to validate")
+    num_train, num_valid = (int(loader.headers.usable.sum()) for loader in both)
+    yield f"Data set in {one_line(train.dataset.root)}"
+    yield f"  {num_train + num_valid} images: {num_train} for training, {num_valid} for validation"
     suffixes = Counter(Path(path).suffix.lower() for loader in both for path in loader.dataset.paths)
-    print(f"  by their names: {', '.join(f'{count} {suffix}' for suffix, count in suffixes.most_common())}")
-    if by_pillow := sum(int((loader.headers.decoders == PILLOW).sum()) for loader in both):
-        print(f"  {by_pillow} are decoded by Pillow, the others by DALI")
+    yield f"  suffixes: {', '.join(f'{count} {suffix}' for suffix, count in suffixes.most_common())}"
+    if num_pillow := sum(int((loader.headers.decoders == PILLOW).sum()) for loader in both):
+        yield f"  {num_pillow} are decoded by Pillow, the others by DALI"
     for name in ("heights", "widths"):
-        values = np.concatenate([getattr(loader.headers, name)[loader.usable] for loader in both])
-        print(f"  {name}: {values.min()} to {values.max()} px, median {np.median(values):.0f}")
+        values = np.concatenate([getattr(loader.headers, name)[loader.headers.usable] for loader in both])
+        yield f"  {name}: {values.min()} to {values.max()} px, median {np.median(values):.0f}"
     if left_out := train.dataset.left_out:
-        print(f"  left out, no images by their names: {len(left_out)}, such as {one_line(left_out[0])}")
-    for path, problem in list((train.bad_files | valid.bad_files).items())[:MOST_LISTED]:
-        print(f"  left out: {one_line(path)}: {problem}")
-    print(f"  {len(train.classes)} classes, images to train on and to validate:")
-    counts = [np.bincount(loader.dataset.labels[loader.usable], minlength=len(train.classes)) for loader in both]
-    order = np.argsort(-counts[0], kind="stable").tolist()
-    width = max(len(one_line(name)) for name in train.classes)
+        yield f"  ignored files without an image's suffix: {len(left_out)}, such as {one_line(left_out[0])}"
+    for path, problem in list((train.bad_files | valid.bad_files).items())[:MAX_LISTED]:
+        yield f"  bad file: {one_line(path)}: {problem}"
+    yield f"  {len(train.classes)} classes, with their numbers of training and validation images:"
+    yield from class_counts(train.classes, *(loader.dataset.labels[loader.headers.usable] for loader in both))
+
+
+def class_counts(classes: tuple[str, ...], train_labels: np.ndarray, valid_labels: np.ndarray) -> Iterator[str]:
+    """Yields a line for each of the largest and the smallest classes."""
+    num_train, num_valid = (np.bincount(labels, minlength=len(classes)) for labels in (train_labels, valid_labels))
+    order = np.argsort(-num_train, kind="stable").tolist()
+    width = max(len(one_line(name)) for name in classes)
     for place, label in enumerate(order):
-        if place < MOST_LISTED or place >= len(order) - MOST_LISTED:
-            print(f"    {one_line(train.classes[label]):<{width}} {counts[0][label]:>6} {counts[1][label]:>6}")
-        elif place == MOST_LISTED:
-            print(f"    ... {len(order) - 2 * MOST_LISTED} more")
+        if place < MAX_LISTED or place >= len(order) - MAX_LISTED:
+            yield f"    {one_line(classes[label]):<{width}} {num_train[label]:>6} {num_valid[label]:>6}"
+        elif place == MAX_LISTED:
+            yield f"    ... {len(order) - 2 * MAX_LISTED} more"
+
+
+def find_item(image: str | None, dataset: ImageDataset, usable: np.ndarray) -> int:
+    """The id of the first usable item (N,) whose path contains `image`, or of the first one for None."""
+    ids = np.flatnonzero(usable).tolist()
+    for i in ids:
+        if image is None or image in dataset.paths[i]:
+            return i
+    raise FastpetsError(f"image: {image!r} is in no path of the {len(ids)} training images")
+
+
+def label_origin(config: TrainConfig, dataset: ImageDataset, i: int) -> str:
+    """Where the label of item `i` comes from."""
+    from fastpets.data.storage import name_of
+
+    path = dataset.paths[i]
+    if dataset.label_from == "table":
+        return f"column label of {config.labels or config.data}"
+    if dataset.label_from == "shard":
+        return "the .cls file beside the image in its shard"
+    if dataset.label_from == "folder":
+        return f"the folder {Path(path).parent.name!r}"
+    return f"the pattern {config.label_pattern} on {name_of(path)!r}"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from fastpets.__main__ import main
+
+    sys.exit(main(["summary", *sys.argv[1:]]))

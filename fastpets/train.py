@@ -1,191 +1,190 @@
-"""`python -m fastpets.train`: from a folder of images to a trained classifier, in one command."""
+"""`fastpets train`: trains an image classifier and writes a run folder."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastpets.command import run_command
-from fastpets.errors import FastpetsError
+from fastpets.errors import InvalidArgumentError
 from fastpets.runs.config import TrainConfig, read_config
-from fastpets.utils.console import EpochTable
 
 if TYPE_CHECKING:
     from fastpets.loading.loader import Loader
     from fastpets.runs.folder import RunFolder
     from fastpets.training.history import EpochResult
     from fastpets.training.learner import Learner
+    from fastpets.training.phases import Phase
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line: 0 when trained, 1 if it cannot be done (one line says why), 130 after Ctrl-C, 143 after
-    SIGTERM."""
-    return run_command("train", TrainConfig, with_messages, arguments)
-
-
-def with_messages(config: TrainConfig) -> int:
-    """The run, whose warnings are a line each; of several processes, the first alone speaks."""
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; what went wrong, we say
-    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
-        warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
-        if os.environ.get("RANK", "0") != "0":
-            nowhere = stack.enter_context(open(os.devnull, "w"))
-            stack.enter_context(contextlib.redirect_stdout(nowhere))
-            warnings.simplefilter("ignore")
-        return train(config)
+CAN_CHANGE = ("device", "num_workers", "resume")  # settings that may differ when a run is resumed
 
 
 def train(config: TrainConfig) -> int:
-    """The whole run: data, model, run folder, all phases of training. Returns the exit status."""
-    from fastpets.runs.build import build_phases, make_learner, with_rate_found
+    """Trains a new run, or resumes one. Returns the exit status: 0, or 128 + N after a signal N."""
+    from fastpets.training import distributed
+
+    with _only_first_process_prints():
+        try:
+            return _train(config)
+        finally:
+            distributed.stop()
+
+
+def _train(config: TrainConfig) -> int:
+    from fastpets.runs.build import build_learner, find_lr, set_up_process
     from fastpets.training import checkpoints, distributed
 
+    checkpoint = None if config.resume is None else checkpoints.find(config.resume)
     state = None
-    if config.resume is not None:
-        state, config = resumed(config, checkpoints.find(config.resume))
-    try:
-        learner = make_learner(config)
-        _describe(learner.train, learner.valid)
-        if state is None:
-            config = with_rate_found(config, learner)
-        else:
-            learner.load_state_dict(state)
-            learner.random.diverge(distributed.rank())
-        phases = build_phases(config, learner.model.pretrained)
-        run = open_run(config, learner, goes_on=state is not None)
-        status = _fit(learner, lambda: learner.fit(phases, resume=state is not None), run)
-        if status == 0 and learner.history:
-            _conclude(learner, config)
+    if checkpoint is not None:
+        config, state = resumed_config(config, checkpoint.parent), checkpoints.load(checkpoint)
+    learner = build_learner(config, set_up_process(config))
+    _print_data_set(learner.train, learner.valid)
+    if state is not None:
+        learner.load_state_dict(state)
+        learner.random.diverge(distributed.rank())
+    elif config.lr == "auto" and config.schedule is None:
+        lr = find_lr(learner)
+        print(f"the rate finder suggests {lr:.2e}")
+        config = dataclasses.replace(config, lr=repr(lr))
+    run = open_run(config, learner, resume=state is not None)
+    learner.on_epoch_end = _epoch_callback(config, learner, run) if run is not None else lambda result: None
+    status = _fit(learner, config.phases(learner.model.pretrained), run, resume=state is not None)
+    if status == 0 and learner.history:
+        _print_conclusions(learner, config)
         if run is not None:
-            if status == 0 and learner.history:
-                _report(learner, config, run)
-            _say_what_is_left(learner, run)
-        return status
-    finally:
-        distributed.stop()
+            _write_report(learner, config, run)
+    if run is not None:
+        _print_results(learner, run)
+    return status
 
 
-def resumed(config: TrainConfig, file: Path) -> tuple[dict[str, Any], TrainConfig]:
-    """A checkpoint's state and its run's settings. Raises FastpetsError for flags beside --resume that differ."""
-    from fastpets.training import checkpoints
+@contextlib.contextmanager
+def _only_first_process_prints() -> Iterator[None]:
+    """Under torchrun, discards what all processes but the first print, and their warnings."""
+    if os.environ.get("RANK", "0") == "0":
+        yield
+        return
+    with open(os.devnull, "w") as devnull, contextlib.redirect_stdout(devnull), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
-    folder = file.parent
-    stored = read_config(folder, out=folder, resume=config.resume)
-    free = ("device", "threads", "resume")  # what may be another this time
-    defaults = TrainConfig()
+
+def resumed_config(config: TrainConfig, run: Path) -> TrainConfig:
+    """The settings of the run in a folder, with the device and the number of threads of `config` if it has any.
+
+    Raises InvalidArgumentError if another setting of `config` differs from both its default and the run's.
+    """
+    stored, defaults = read_config(run, out=run, resume=config.resume), TrainConfig()
     for field in dataclasses.fields(TrainConfig):
         given, default = getattr(config, field.name), getattr(defaults, field.name)
-        if field.name not in free and given not in (default, getattr(stored, field.name)):
-            flag = f"--{field.name.replace('_', '-')}"
-            raise FastpetsError(f"{flag} {given}: the run has {getattr(stored, field.name)}, and goes on with it")
+        if field.name not in CAN_CHANGE and given not in (default, getattr(stored, field.name)):
+            raise InvalidArgumentError(
+                f"{field.name}: {given}, but the run that is resumed has {getattr(stored, field.name)}; leave it out"
+            )
     device = stored.device if config.device == defaults.device else config.device
-    threads = config.threads or stored.threads  # of which there must be as many for the very same sums on a CPU
-    return checkpoints.load(file), dataclasses.replace(stored, device=device, threads=threads)
+    # The same number of threads as before gives the same sums on a CPU.
+    return dataclasses.replace(stored, device=device, num_workers=config.num_workers or stored.num_workers)
 
 
-def open_run(config: TrainConfig, learner: Learner, *, goes_on: bool) -> RunFolder | None:
-    """The run's folder, in which each epoch leaves its numbers and its model; None in all processes but the first."""
-    from fastpets.runs.build import num_threads
+def open_run(config: TrainConfig, learner: Learner, *, resume: bool) -> RunFolder | None:
+    """The run folder, with its config.json; None in all processes but the first."""
     from fastpets.runs.folder import RunFolder
     from fastpets.training import distributed
 
     if distributed.rank() > 0:
-        learner.on_epoch_end = lambda result: None
         return None
     name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{config.arch.replace('/', '-')}"
-    run = RunFolder(config.out or Path("runs", name), goes_on=goes_on)
-    resolved = {"device": learner.device, "threads": num_threads(config), "amp_dtype": learner.options.amp_dtype}
-    run.save_config(dataclasses.asdict(config), resolved | {"processes": distributed.world_size()})
-    learner.on_epoch_end = keeper(learner, config, run)
+    run = RunFolder(config.out or Path("runs", name), resume=resume)
+    resolved: dict[str, Any] = {
+        "device": learner.device,
+        "num_workers": learner.train.num_workers,
+        "amp_dtype": learner.train_step.amp_dtype,
+        "num_processes": distributed.world_size(),
+    }
+    run.save_config(dataclasses.asdict(config), resolved)
     return run
 
 
-def keeper(learner: Learner, config: TrainConfig, run: RunFolder) -> Callable[[EpochResult], None]:
-    """What happens at the end of each epoch: a printed line, and all that the run folder keeps, as it is now."""
+def _epoch_callback(config: TrainConfig, learner: Learner, run: RunFolder) -> Callable[[EpochResult], None]:
+    """A function that prints an epoch's results, then saves them, the model and a checkpoint in the run folder."""
+    from fastpets.__main__ import with_flags
     from fastpets.runs import hints
-    from fastpets.training import checkpoints
+    from fastpets.runs.saved_model import save_model
+    from fastpets.runs.trackers import TensorBoard
+    from fastpets.training.history import print_epoch
 
-    table, description = EpochTable(), model_description(config, learner.train)
-    log, advised = None, False
-    if config.tensorboard:
-        from fastpets.runs.trackers import TensorBoard
-
-        log = TensorBoard(run.path, learner.history[-1].batches if learner.history else 0)
+    num_logged = learner.history[-1].batches if learner.history else 0
+    tensorboard = TensorBoard(run.path, num_logged) if config.tensorboard else None
+    # The saved model predicts without autocast.
+    preprocessing = dataclasses.replace(learner.valid.preprocessing, dtype="float32")
+    hinted = False
 
     def on_epoch_end(result: EpochResult) -> None:
-        nonlocal advised
-        table(result)
-        done, cached = len(learner.history), learner.train.cache is not None
-        if not advised and (line := hints.input_waits(result.input_share, done, cached)):
-            print(f"       {line}")
-            advised = True
-        if log is not None:
-            log(result, learner.recorder)
+        nonlocal hinted
+        print_epoch(result)
+        hint = hints.input_bound(result.input_share, len(learner.history), learner.train.cache is not None)
+        if hint and not hinted:
+            print(f"       {with_flags(hint, TrainConfig)}")
+            hinted = True
+        if tensorboard is not None:
+            tensorboard(result, learner.recorder)
         run.save_history(learner.history)
         run.save_steps(learner.recorder)
         if learner.rate_curve is not None:
             run.save_rate_curve(learner.rate_curve)
-        run.save_model(learner.train_step.evaluated_model, description)
-        checkpoints.save(run.path, len(learner.recorder.losses), learner.state_dict())
+        model, classes = learner.train_step.evaluated_model, learner.train.classes
+        save_model(run.path, model, arch=config.arch, classes=classes, preprocessing=preprocessing)
+        _save_checkpoint(learner, run)
 
     return on_epoch_end
 
 
-def model_description(config: TrainConfig, loader: Loader) -> dict[str, Any]:
-    """All that a prediction needs beside the weights."""
-    return {
-        "arch": config.arch,
-        "classes": list(loader.classes),
-        "size": config.sizes[1],
-        "presize": config.presize,
-        "presize_method": config.presize_method,
-        "borders": config.borders,
-        "supersample": config.supersample,
-        "mean": list(loader.preprocessing.mean),
-        "std": list(loader.preprocessing.std),
-    }
-
-
-def _describe(train_loader: Loader, valid_loader: Loader) -> None:
-    """Says what was found before it is trained on."""
-    dataset, counts = train_loader.dataset, [int(loader.usable.sum()) for loader in (train_loader, valid_loader)]
-    print(f"{counts[0]} images to train on, {counts[1]} to validate, {len(dataset.classes)} classes")
-    if dataset.left_out:
-        names = [Path(path).name for path in dataset.left_out[:5]] + ["..."] * (len(dataset.left_out) > 5)
-        print(f"no images by their names, left out ({len(dataset.left_out)}): {', '.join(names)}")
-
-
-def _fit(learner: Learner, fit: Callable[[], None], run: RunFolder | None) -> int:
-    """Trains, and keeps a checkpoint if it is asked to stop."""
-    from fastpets.training import checkpoints
+def _fit(learner: Learner, phases: list[Phase], run: RunFolder | None, *, resume: bool) -> int:
+    """Trains, with a checkpoint if a signal interrupts it. Returns the exit status."""
     from fastpets.training.interruption import Interrupted, Interruption
 
     if not learner.model.pretrained:
-        print("no pretrained weights: all layers train from the start")
+        print("no pretrained weights: training all layers from the start")
     try:
         with Interruption() as interruption:
             learner.on_step_end = interruption.check
-            fit()
+            learner.fit(phases, resume=resume)
     except Interrupted as interrupted:
         if run is not None:
-            checkpoints.save(run.path, len(learner.recorder.losses), learner.state_dict())
-            print(f"\nstopped after {len(learner.history)} whole epochs; --resume {run.path} goes on from here")
+            _save_checkpoint(learner, run)
+            print(f"\nstopped after {len(learner.history)} complete epochs; resume with --resume {run.path}")
         return 128 + interrupted.number
     finally:
         learner.on_step_end = lambda: None
     return 0
 
 
-def _conclude(learner: Learner, config: TrainConfig) -> None:
-    """What is said of the numbers when all phases are over."""
+def _save_checkpoint(learner: Learner, run: RunFolder) -> None:
+    from fastpets.training import checkpoints
+
+    checkpoints.save(run.path, len(learner.recorder.losses), learner.state_dict())
+
+
+def _print_data_set(train_loader: Loader, valid_loader: Loader) -> None:
+    """Prints the number of images and classes, and the files that are no images."""
+    dataset = train_loader.dataset
+    num_train, num_valid = (int(loader.headers.usable.sum()) for loader in (train_loader, valid_loader))
+    print(f"{num_train} training images, {num_valid} validation images, {len(dataset.classes)} classes")
+    if dataset.left_out:
+        names = [Path(path).name for path in dataset.left_out[:5]] + ["..."] * (len(dataset.left_out) > 5)
+        print(f"ignored {len(dataset.left_out)} files without an image's suffix: {', '.join(names)}")
+
+
+def _print_conclusions(learner: Learner, config: TrainConfig) -> None:
+    """Prints the lowest recalls, the error rate with test-time augmentation, and a hint."""
+    from fastpets.__main__ import with_flags
     from fastpets.runs import hints
     from fastpets.training.tta import tta
 
@@ -196,28 +195,29 @@ def _conclude(learner: Learner, config: TrainConfig) -> None:
         probabilities, labels = tta(learner, config.tta)
         error_rate = (probabilities.argmax(1) != labels).float().mean().item()
         print(f"error rate with test-time augmentation ({config.tta}): {error_rate:.6f}")
-    if line := hints.best_epoch(learner.history, int(learner.valid.usable.sum())):
-        print(line)
+    if hint := hints.best_epoch(learner.history, int(learner.valid.headers.usable.sum())):
+        print(with_flags(hint, TrainConfig))
 
 
-def _say_what_is_left(learner: Learner, run: RunFolder) -> None:
-    """Where to find what the run leaves."""
-    if bad_files := learner.train.bad_files | learner.valid.bad_files:
-        run.save_bad_files(bad_files)
-        print(f"{len(bad_files)} images could not be used; {run.path / 'bad_files.csv'} lists them")
-    if learner.history:
-        print(f"the model and its numbers are in {run.path}")
-
-
-def _report(learner: Learner, config: TrainConfig, run: RunFolder) -> None:
-    """The page that shows the run."""
+def _write_report(learner: Learner, config: TrainConfig, run: RunFolder) -> None:
+    from fastpets.__main__ import command_line
     from fastpets.analysis.interpretation import Interpretation
     from fastpets.analysis.report import write_report
 
-    interpretation = Interpretation.from_learner(learner)
-    path = write_report(run.path, interpretation, {f.name: getattr(config, f.name) for f in dataclasses.fields(config)})
-    print(f"{path} shows it")
+    command = command_line("train", config, leave_out=("out", "resume"))
+    print(f"report: {write_report(run.path, Interpretation.from_learner(learner), command)}")
+
+
+def _print_results(learner: Learner, run: RunFolder) -> None:
+    """Saves the list of bad files, if there are any, and prints where everything is."""
+    if bad_files := learner.train.bad_files | learner.valid.bad_files:
+        run.save_bad_files(bad_files)
+        print(f"{len(bad_files)} images could not be used; they are listed in {run.path / 'bad_files.csv'}")
+    if learner.history:
+        print(f"model and metrics: {run.path}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from fastpets.__main__ import main
+
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -1,12 +1,13 @@
-"""Kernels that turn decoded images into a model's input in one pass, for CPUs (numba) and NVIDIA GPUs (Triton).
+"""Image kernels: `warp` a batch of images and map it through lookup tables in one pass, and `shrink` a large image.
 
-This module chooses the kernel by the images' device, and checks shapes and types. In reading order:
+Triton compiles them for a GPU, numba for a CPU. In reading order:
 
-    reference.py    the specification, in plain torch and float64; tests compare the kernels with it
-    warp_cpu.py     the warp on a CPU
-    warp_triton.py  the warp on a GPU
-    shrink_cpu.py   shrinking large images on a CPU
-    memory.py       images packed into one block of memory, and copies to a device
+    reference.py    the specification in plain torch, which tests compare both implementations with
+    __init__.py     the interface: checks the arguments and chooses the implementation by device
+    memory.py       images packed into one block of memory; addresses; copies to a device
+    warp_cpu.py     `warp` on a CPU, one image after another
+    warp_triton.py  `warp` on a GPU, the whole batch in one launch
+    shrink_cpu.py   `shrink` on a CPU; on a GPU the reference is used
 """
 
 from collections.abc import Sequence
@@ -31,21 +32,21 @@ def warp(
     out: torch.Tensor,
     borders: str = "reflect",
 ) -> torch.Tensor:
-    """Warps each image by its matrix and looks the result up in its lookup tables (LUTs), as `reference` specifies.
+    """Warps each image by its matrix, rounds to 8 bits (ties to even) and maps the result through lookup tables.
 
-    An output pixel is the mean of k x k bilinear samples of the image, rounded to the nearest 8-bit value (ties to
-    even), then looked up in its channel's LUT. Images and `out` lie on one device, all else on the CPU.
+    `reference.warp` followed by `reference.look_up` is the specification. `images` and `out` are on one device, all
+    other tensors on the CPU.
 
     Args:
-        images: B of (H, W, 3) uint8, contiguous, each of its own size; a sequence of tensors or `PackedImages`.
+        images: B images (H, W, 3) uint8, contiguous, each of its own size: separate tensors or `PackedImages`.
         source_from_output: (B, 3, 3) float32, homographies from output pixels to image pixels.
-        samples: (B,) int32, at least 1: k.
-        spread: (B,) float32, 0-1: side of the centred grid of samples, as a fraction of the output pixel's side.
-        luts: (B, 3, 256) of out's type.
-        out: (B, H, W, 3) float32, float16, bfloat16 or uint8, contiguous; overwritten.
-        borders: what lies beyond an image: "reflect", "border" or "zeros".
+        samples: (B,) int32, at least 1. An output pixel is the mean of k x k bilinear samples, k being `samples`.
+        spread: (B,) float32, the share of an output pixel's side over which its samples are spread, about its centre.
+        luts: (B, 3, 256), one lookup table per image and channel, of out's dtype.
+        out: (B, H, W, 3) float32, float16, bfloat16 or uint8, which is written.
+        borders: "reflect", "border" or "zeros", the image's continuation beyond its edges.
 
-    Returns `out` as (B, 3, H, W) in channels_last memory format. Raises ValueError for other shapes, types or borders.
+    Returns out as a view (B, 3, H, W) in channels_last layout. Raises ValueError on other shapes, types and borders.
     """
     _check(images, source_from_output, samples, spread, luts, out, borders)
     if out.device.type == "cpu":
@@ -62,7 +63,7 @@ def warp(
 def shrink(image: torch.Tensor, by_height: int, by_width: int) -> torch.Tensor:
     """Shrinks an image (H, W, 3) uint8 to (H // by_height, W // by_width, 3): the rounded mean of each block of pixels.
 
-    Incomplete blocks at the right and at the bottom are cut off. Runs on the image's device.
+    Rows and columns at the bottom and at the right that do not fill a block are dropped. Runs on the image's device.
     """
     if image.device.type == "cpu":
         from fastpets.kernels import shrink_cpu
@@ -81,11 +82,11 @@ def _check(
     borders: str,
 ) -> None:
     num_images = len(images)
-    for image in [] if isinstance(images, PackedImages) else images:
+    for i, image in enumerate([] if isinstance(images, PackedImages) else images):
         if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.is_contiguous():
-            raise ValueError(f"images: {_described(image)}, expected contiguous uint8 (H, W, 3)")
+            raise ValueError(f"images[{i}]: {_description(image)}, expected contiguous uint8 (H, W, 3)")
         if 0 in image.shape or image.numel() >= 2**31:
-            raise ValueError(f"images: {_described(image)}, expected 1 to 2**31 - 1 values each")
+            raise ValueError(f"images[{i}]: {_description(image)}, expected 1 to 2**31 - 1 elements")
     expected = {
         "source_from_output": (source_from_output, torch.float32, (num_images, 3, 3)),
         "samples": (samples, torch.int32, (num_images,)),
@@ -95,12 +96,12 @@ def _check(
     }
     for name, (tensor, dtype, shape) in expected.items():
         if tensor.dtype != dtype or tuple(tensor.shape) != shape or not tensor.is_contiguous():
-            raise ValueError(f"{name}: {_described(tensor)}, expected contiguous {dtype} {shape}")
+            raise ValueError(f"{name}: {_description(tensor)}, expected contiguous {dtype} {shape}")
     if out.dtype not in DTYPES:
         raise ValueError(f"out: {out.dtype}, expected one of {', '.join(map(str, DTYPES))}")
     if borders not in BORDERS:
         raise ValueError(f"borders: {borders!r}, expected one of {', '.join(BORDERS)}")
 
 
-def _described(tensor: torch.Tensor) -> str:
+def _description(tensor: torch.Tensor) -> str:
     return f"{tensor.dtype} {tuple(tensor.shape)}{'' if tensor.is_contiguous() else ' not contiguous'}"

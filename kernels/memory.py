@@ -1,4 +1,4 @@
-"""Images packed into one block of memory, and copies to a device."""
+"""Images in memory: packed into one block, their addresses, and copies to a device."""
 
 from collections.abc import Sequence
 from typing import Any, overload
@@ -8,23 +8,26 @@ import torch
 
 
 class PackedImages(Sequence[torch.Tensor]):
-    """A sequence of B images (H, W, 3) uint8 in one block of memory.
+    """A sequence of B images (H, W, 3) uint8 that lie in one block of memory.
 
-    Views are created on access, as each costs 3 us and the GPU kernel needs addresses only. Raises ValueError for an
-    image without pixels, or outside the block.
+    A view of an image takes 3 us to make and is made only on indexing; the GPU kernel takes `addresses_and_sizes`.
 
     Args:
-        block: (num_bytes,) uint8.
-        starts: (B,) int64, the image's first byte in the block.
-        sizes: (B, 2), height and width.
+        block: (bytes,) uint8.
+        starts: (B,) int64, the byte of the block at which each image starts.
+        sizes: (B, 2), height and width of each image in pixels.
+
+    Raises ValueError if an image has no pixels or is not within the block.
     """
 
     def __init__(self, block: torch.Tensor, starts: np.ndarray, sizes: np.ndarray) -> None:
         self.block, self.starts, self.sizes = block, starts, sizes
         ends = starts + 3 * sizes.astype(np.int64).prod(axis=-1)
         if len(starts) and (sizes.min() < 1 or starts.min() < 0 or ends.max() > block.numel()):
-            found = f"images at bytes {starts.min()} to {ends.max()}, the smallest side {sizes.min()}"
-            raise ValueError(f"starts: {found}, expected images with pixels within {block.numel()} bytes")
+            raise ValueError(
+                f"images at bytes {starts.min()} to {ends.max()} with sides of at least {sizes.min()} px, "
+                f"expected sides of at least 1 px, within a block of {block.numel()} bytes"
+            )
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -42,7 +45,7 @@ class PackedImages(Sequence[torch.Tensor]):
 
 
 def addresses_and_sizes(images: Sequence[torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
-    """Addresses (B,) int64 and heights and widths (B, 2) of contiguous images."""
+    """Returns the addresses (B,) int64 and the sizes (B, 2), height and width, of contiguous images (H, W, 3)."""
     if isinstance(images, PackedImages):
         return images.block.data_ptr() + images.starts, images.sizes
     addresses = np.array([image.data_ptr() for image in images], np.int64)
@@ -50,9 +53,10 @@ def addresses_and_sizes(images: Sequence[torch.Tensor]) -> tuple[np.ndarray, np.
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copies a tensor to a device asynchronously, from the CPU through pinned memory.
+    """Returns the tensor on `device`, without waiting for the copy.
 
-    The pinned memory is freed at once: torch's allocator reuses it only after the stream has completed the copy.
+    A copy from the CPU to a GPU is made from pinned memory, which is released on return: torch's allocator does not
+    reuse it before the stream has completed the copy.
     """
     if device.type == "cuda" and not tensor.is_cuda:
         tensor = tensor.pin_memory()

@@ -1,11 +1,11 @@
-"""The specification of the kernels in plain torch and float64, which tests and benchmarks compare them with."""
+"""The specification of the kernels in plain torch, which tests and benchmarks compare them with."""
 
 from collections.abc import Sequence
 
 import torch
 from torch.nn.functional import grid_sample
 
-PADDING_MODES = {"reflect": "reflection", "border": "border", "zeros": "zeros"}  # grid_sample's names of our borders
+PADDING_MODES = {"reflect": "reflection", "border": "border", "zeros": "zeros"}  # as grid_sample names them
 
 
 def warp(
@@ -16,12 +16,15 @@ def warp(
     size: tuple[int, int],
     borders: str = "reflect",
 ) -> torch.Tensor:
-    """Warps B images (H, W, 3) uint8 by their matrices: (B, *size, 3) float64, 0-255, not rounded.
+    """Warps B images (H, W, 3) uint8, each by its matrix, to (B, *size, 3) float64, 0-255, not rounded.
 
-    The output pixel in column i and row j is the mean of k x k bilinear samples, k being the image's `samples`. Sample
-    (s, t) lies at source_from_output @ (i + at(s), j + at(t), 1), at(s) = 0.5 + spread * (s - (k - 1) / 2) / k, where
-    pixel p of the image covers [p, p + 1). Beyond its edges the image is mirrored ("reflect"), continued by its
-    outermost pixels ("border") or 0 ("zeros").
+    Output pixel (column i, row j) is the mean of k x k bilinear samples, k being the image's entry in `samples`. Sample
+    (s, t), with s and t from 0 to k - 1, is taken at the image's point
+
+        source_from_output @ (i + at(s), j + at(t), 1), at(s) = 0.5 + spread * (s - (k - 1) / 2) / k
+
+    where pixel p covers [p, p + 1) and so has its centre at p + 0.5. Beyond its edges the image is mirrored at them
+    (`borders` "reflect"), continues with its outermost pixels ("border") or is 0 ("zeros").
     """
     warped = []
     for image, matrix, k, share in zip(
@@ -40,14 +43,17 @@ def warp(
 
 
 def look_up(pixels: torch.Tensor, luts: torch.Tensor) -> torch.Tensor:
-    """Looks up pixels (B, H, W, 3) uint8 in LUTs (B, 3, 256): (B, H, W, 3) in the LUTs' dtype, on any device."""
+    """Maps pixels (B, H, W, 3) uint8 through luts (B, 3, 256): (B, H, W, 3) of luts' dtype. Runs on any device."""
     batch = torch.arange(pixels.shape[0], device=pixels.device)[:, None, None, None]
     channel = torch.arange(3, device=pixels.device)
     return luts[batch, channel, pixels.long()]
 
 
 def shrink(image: torch.Tensor, by_height: int, by_width: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    """Rounded means of blocks of an image (H, W, 3) uint8, computed in `dtype`, on any device."""
+    """Shrinks an image (H, W, 3) uint8 to (H // by_height, W // by_width, 3): the rounded mean of each block of pixels.
+
+    Means are computed in `dtype`. Incomplete blocks at the bottom and at the right are dropped. Runs on any device.
+    """
     height, width = image.shape[0] // by_height, image.shape[1] // by_width
     blocks = image[: height * by_height, : width * by_width].view(height, by_height, width, by_width, 3)
     return blocks.to(dtype).mean((1, 3)).round().to(torch.uint8)

@@ -1,4 +1,4 @@
-"""Shrinking by whole factors on a CPU, compiled by numba. 12 megapixels by 4 x 4 take 8 ms (Xeon, one thread)."""
+"""`shrink` on a CPU, compiled by numba: 12 megapixels shrunk by 4 x 4 take 8 ms (Xeon, one thread)."""
 
 import numba
 import numpy as np
@@ -6,7 +6,7 @@ import torch
 
 
 def shrink(image: torch.Tensor, by_height: int, by_width: int) -> torch.Tensor:
-    """`kernels.shrink` for an image on the CPU. Runs in the calling thread and releases the GIL."""
+    """Implements `kernels.shrink` on the calling thread, without holding the GIL."""
     out = torch.empty(image.shape[0] // by_height, image.shape[1] // by_width, 3, dtype=torch.uint8)
     _shrink(image.numpy().reshape(image.shape[0], -1), by_height, by_width, out.numpy())
     return out
@@ -14,9 +14,10 @@ def shrink(image: torch.Tensor, by_height: int, by_width: int) -> torch.Tensor:
 
 @numba.njit(nogil=True)
 def _shrink(rows: np.ndarray, by_height: int, by_width: int, out: np.ndarray) -> None:
-    """Writes the means of blocks of `rows` (H, 3 W) to `out` (H // by_height, W // by_width, 3).
+    """Writes block means into out, from rows (H, 3 * W).
 
-    Computes a sum and a mean at every byte although few are kept: loops without a stride vectorise, twice as fast.
+    Sums and means are computed at every byte, though only those at block starts are kept: loops of unit stride
+    vectorise, which makes them twice as fast.
     """
     num_bytes = rows.shape[1]
     num_sums = num_bytes - 3 * (by_width - 1)

@@ -1,11 +1,9 @@
-"""The warp on a CPU, compiled by numba: sampling, averaging, rounding and the table lookup in one pass over an image.
+"""`warp` on a CPU, compiled by numba: sampling, averaging, rounding and table lookup in one pass over an image.
 
-At 224 px one thread needs 0.09 ms for each of the k x k samples per pixel, and 0.09 ms for the rest: lookup and
-writing float32 (EPYC, Zen 5, AVX-512). This requires two things:
-
-- The loop over samples vectorises. It does so while it has no branches and its loads cannot alias its stores: so
-  borders are arithmetic, each bilinear tap is one 32-bit load, and sums are on the stack.
-- Loads hit the cache. So each row prefetches what a later row samples.
+For an image of 224 px a thread takes 0.09 ms for each of the k x k samples, and 0.09 ms for lookups and for writing
+float32 (EPYC, Zen 5, AVX-512). The loop over samples must vectorise for that. It does because it has no branches and
+its loads cannot alias its stores: borders are computed by arithmetic, a pixel is loaded as one 32-bit word, and sums
+are kept on the stack. Memory latency is hidden: each row prefetches the pixels of a later row.
 """
 
 import functools
@@ -19,13 +17,15 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-COLUMNS = 256  # output pixels of a row that are summed on the stack before they are written
-# Each row prefetches what is sampled ROWS_AHEAD rows later, for every COLUMNS_APART-th pixel. Slanted rows defeat the
-# hardware's prefetcher: without this, an image that is not in the cache took 0.34 ms instead of 0.18.
+COLUMNS = 256  # output pixels whose sums are kept on the stack before they are written
+# While a row is computed, the samples of the row ROWS_AHEAD below are prefetched, for every COLUMNS_APART-th pixel.
+# The hardware prefetcher fails on slanted rows: without this, an image in memory and in no cache takes 0.34 ms, with it
+# 0.18 ms.
 ROWS_AHEAD, COLUMNS_APART = 4, 8
-# The kernel copies bits from LUT to output, so that types that NumPy or numba lack (bfloat16, float16) need no code.
+# Lookup tables and outputs are copied as integers of their width, by bytes per element. No arithmetic is done on them,
+# so bfloat16 and float16, which NumPy or numba lack, need no support.
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
-# IEEE division, without Python's check for zero; fused multiply-add is allowed.
+# "numpy": IEEE division, without a check for zero. "contract": permits fused multiply-add.
 COMPILED = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
 f32, i32, u32 = np.float32, np.int32, np.uint32
@@ -41,20 +41,20 @@ def warp(
     out: torch.Tensor,
     borders: str,
 ) -> None:
-    """`kernels.warp` for images on the CPU. Runs in the calling thread and releases the GIL."""
+    """Implements `kernels.warp` on the calling thread, without holding the GIL."""
     kernel = _kernel(borders)
     bits = BITS[out.element_size()]
     arguments = [each.numpy() for each in (source_from_output, samples, spread, luts.view(bits), out.view(bits))]
-    for image, matrix, k, grid, lut, pixels in zip(images, *arguments, strict=True):
+    for image, matrix, k, share, lut, pixels in zip(images, *arguments, strict=True):
         height, width = image.shape[:2]
-        if height == 1 or width == 1:  # the kernel needs a pixel to the right and one below
+        if height == 1 or width == 1:  # the kernel needs a right and a lower neighbour
             image = image.repeat(1 + (height == 1), 1 + (width == 1), 1)
-        kernel(image.numpy().reshape(-1), height, width, matrix, k, grid, lut, pixels)
+        kernel(image.numpy().reshape(-1), height, width, matrix, k, share, lut, pixels)
 
 
 @intrinsic
 def _load(typing_context: Any, values: Any, index: Any, offset: Any) -> Any:
-    """Loads four bytes of a uint8 array at `index` + `offset`, unaligned, as one int32; numba would load each alone."""
+    """Loads four bytes of a uint8 array, from index + offset on, as one int32; numba would emit four loads."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array = context.make_array(signature.args[0])(context, builder, arguments[0])
@@ -68,7 +68,7 @@ def _load(typing_context: Any, values: Any, index: Any, offset: Any) -> Any:
 
 @intrinsic
 def _prefetch(typing_context: Any, values: Any, index: Any) -> Any:
-    """Prefetches the cache line of an array's element at `index`."""
+    """Prefetches the cache line of an array's element `index`."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array = context.make_array(signature.args[0])(context, builder, arguments[0])
@@ -84,7 +84,7 @@ def _prefetch(typing_context: Any, values: Any, index: Any) -> Any:
 
 @intrinsic
 def _stack(typing_context: Any, dtype: Any) -> Any:
-    """Allocates COLUMNS numbers on the stack, which the compiler knows not to alias anything else."""
+    """Returns COLUMNS numbers of `dtype` on the stack, which the compiler knows not to alias other memory."""
     number = dtype.dtype
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -96,10 +96,14 @@ def _stack(typing_context: Any, dtype: Any) -> Any:
 
 
 @numba.njit(forceinline=True, **COMPILED)
-def _bilinear(p: Any, q: Any, s: Any, t: Any, byte: Any, x: Any, y: Any) -> Any:
-    """Interpolates a channel between four pixels. Its shift in bits is `byte`, and 8 more in the right ones (q, t)."""
-    upper_left, upper_right = f32(i32((p >> byte) & i32(255))), f32(i32((q >> i32(byte + i32(8))) & i32(255)))
-    lower_left, lower_right = f32(i32((s >> byte) & i32(255))), f32(i32((t >> i32(byte + i32(8))) & i32(255)))
+def _bilinear(p: Any, q: Any, s: Any, t: Any, shift: Any, x: Any, y: Any) -> Any:
+    """Interpolates one channel between the pixels in the words p, q (upper left, right) and s, t (lower left, right).
+
+    `shift` is the channel's first bit in p and s; the right pixels start one byte later in their words. x and y are
+    the distances from the left and the upper pixels, 0-1.
+    """
+    upper_left, upper_right = f32(i32((p >> shift) & i32(255))), f32(i32((q >> i32(shift + i32(8))) & i32(255)))
+    lower_left, lower_right = f32(i32((s >> shift) & i32(255))), f32(i32((t >> i32(shift + i32(8))) & i32(255)))
     upper = upper_left + x * (upper_right - upper_left)
     lower = lower_left + x * (lower_right - lower_left)
     return upper + y * (lower - upper)
@@ -107,12 +111,13 @@ def _bilinear(p: Any, q: Any, s: Any, t: Any, byte: Any, x: Any, y: Any) -> Any:
 
 @functools.cache
 def _kernel(borders: str) -> Callable[..., None]:
-    """The kernel for one kind of borders, compiled at its first use for each width of the output's type (0.5 s)."""
+    """Returns the kernel for one kind of borders; numba compiles it for each output width on first use (0.5 s)."""
     reflect, zeros = borders == "reflect", borders == "zeros"
 
     @numba.njit(forceinline=True, **COMPILED)
     def inside(x: Any, length: Any) -> Any:
-        """Maps a coordinate beyond the image to one inside, between the outermost pixel centres; maps NaN there too."""
+        """Maps a coordinate to the one in the image with the same value, 0.5 to length - 0.5: from the first pixel
+        centre to the last. The comparisons are written such that NaN is mapped into this range, too."""
         if reflect:
             x = abs(x - TWO * length * np.rint(x * (HALF / length)))  # the triangle wave of period 2 * length
         x = x if x > HALF else HALF
@@ -120,7 +125,7 @@ def _kernel(borders: str) -> Callable[..., None]:
 
     @numba.njit(forceinline=True, **COMPILED)
     def coverage(x: Any, length: Any) -> Any:
-        """The fraction of a sample that lies on the image, for borders of zeros."""
+        """The weight, 0-1, of the image in a bilinear sample at x, where all beyond the image is 0."""
         share = min(min(x + HALF, length + HALF - x), ONE)
         return share if share > ZERO else ZERO
 
@@ -157,7 +162,7 @@ def _kernel(borders: str) -> Callable[..., None]:
                         x, y = inside(x_free, w) - HALF, inside(y_free, h) - HALF
                         left, upper = min(np.floor(x), last_x), min(np.floor(y), last_y)
                         x, y = x - left, y - upper
-                        # Right pixels are loaded with the byte before them: nothing beyond the last pixel is read.
+                        # A right pixel is loaded from one byte before it, so that no read passes the image's end.
                         i = i32(i32(upper) * row_bytes + i32(left) * i32(3))
                         p, q = _load(image, i, 0), _load(image, i, 2)
                         s, t = _load(image, i, row_bytes), _load(image, i, row_bytes + 2)

@@ -1,4 +1,4 @@
-"""The warp on a GPU in Triton: a batch of decoded images, each of its own size, in one launch."""
+"""`warp` on a GPU, in Triton: one launch for a whole batch of images, each of its own size."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -9,10 +9,13 @@ import triton.language as tl
 
 from fastpets.kernels.memory import addresses_and_sizes, to_device
 
-# The kernel copies bits from LUT to output, so that float16 and bfloat16 share one kernel.
+# Lookup tables and outputs are copied as integers of their width, by bytes per element. No arithmetic is done on them,
+# so float16 and bfloat16 share one compiled kernel.
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
-TILE = 16  # output pixels per side. Warps cover 16 x 2 of them: a rotated line of 32 would touch more image rows.
-# Added to a small float32, rounds it to an integer, ties to even, in the low bits of the sum.
+# Side of a block's output tile in pixels. A warp computes 16 x 2 pixels, as 32 x 1 would, when rotated, read more rows
+# of the image.
+TILE = 16
+# Added to a small float32, this rounds it to an integer, ties to even; the integer is in the low bits of the sum.
 ROUND = tl.constexpr(1.5 * 2**23)
 
 
@@ -25,88 +28,80 @@ def warp(
     out: torch.Tensor,
     borders: str,
 ) -> None:
-    """`kernels.warp` for images on a GPU: enqueues the kernel on the current stream and returns.
+    """Implements `kernels.warp` on out's device, in the order of its current stream, without waiting.
 
-    Arguments are those of `kernels.warp`, but unchecked (a wrong shape reads foreign memory), and those other than
-    images and `out` may lie on the CPU or on out's device. Images must be below 2**31 bytes each and stay unchanged
-    until the kernel has run. Nothing outside an image is read, whatever its matrix, NaN included.
-
-    In each channel, output pixel (i, j) is
+    Arguments are those of `kernels.warp`, and luts and out may have any type of 1, 2 or 4 bytes. Each of
+    source_from_output, samples, spread and luts may be on the CPU or on out's device. Nothing is checked: a wrong shape
+    reads foreign memory. Output pixel (i, j) is, in each channel,
 
         lut[nearest 8-bit value of the mean over s, t < k of bilinear(image, M @ (i + at(s), j + at(t), 1))]
 
-    where at(s) = 0.5 + spread * (s - (k - 1) / 2) / k and image pixel p covers [p, p + 1).
+    where at(s) = 0.5 + spread * (s - (k - 1) / 2) / k and image pixel p covers [p, p + 1). The images must stay
+    unchanged until the kernel has run. No matrix, not even of NaN, causes a read outside an image.
 
-    Cost, derived and not measured: 256 images of 224 px write 77 MB in float16 (154 in float32) and read each pixel of
-    the cropped region once: 39 MB at 1:1, 108 MB from 375 px, 154 MB at 1:2. At 3 TB/s the sums, 116, 185 and 231 MB,
-    take 39, 62 and 77 us. Compiled for an H100 the kernel executes about 90 instructions per pixel and 100 per sample;
-    issuing them (132 SMs, 4 warps a cycle, 1.7 GHz) takes longer: 85 us for k = 1 and 220 us for k = 2.
+    Cost, derived and not measured: 256 images of 224 px write 77 MB in float16 (154 MB in float32) and read each source
+    pixel of the visible region once, 39 MB at 1:1, 108 MB from 375 px, 154 MB at 1:2. In float16 that is 116, 185 and
+    231 MB, which take 39, 62 and 77 us at 3 TB/s. Compiled for an H100, the kernel runs about 90 instructions per pixel
+    and 100 more per sample, and issuing these takes longer: 85 us for k = 1 and 220 us for k = 2 (132 SMs, 4 warps a
+    cycle, 1.7 GHz).
     """
-    descriptors = make_descriptors(images, source_from_output, samples, spread, out.device)
-    launch(descriptors, to_device(luts, out.device), out, borders)
+    rows = describe(images, source_from_output, samples, spread, out.device)
+    launch(rows, to_device(luts, out.device), out, borders)
 
 
-def launch(descriptors: torch.Tensor, luts: torch.Tensor, out: torch.Tensor, borders: str) -> None:
-    """Launches the kernel on images described by `make_descriptors`. All tensors lie on out's device."""
+def launch(rows: torch.Tensor, luts: torch.Tensor, out: torch.Tensor, borders: str) -> None:
+    """Launches the kernel on the images that `describe` has described; rows and luts are on out's device."""
     batch_size, height, width, _ = out.shape
     bits = BITS[out.element_size()]
     grid = (triton.cdiv(width, TILE), triton.cdiv(height, TILE), batch_size)
-    as_int32, as_float32 = descriptors.view(torch.int32), descriptors.view(torch.float32)
+    integers, floats, luts, values = (
+        rows.view(torch.int32),
+        rows.view(torch.float32),
+        luts.view(bits),
+        out.view(bits),
+    )
     with torch.cuda.device(out.device) if out.is_cuda else nullcontext():
-        _warp[grid](
-            descriptors,
-            as_int32,
-            as_float32,
-            luts.view(bits),
-            out.view(bits),
-            height,
-            width,
-            borders,
-            TILE,
-            num_warps=4,
-        )
+        _warp[grid](rows, integers, floats, luts, values, height, width, borders, TILE, num_warps=4)
 
 
-def make_descriptors(
+def describe(
     images: Sequence[torch.Tensor],
     source_from_output: torch.Tensor,
     samples: torch.Tensor,
     spread: torch.Tensor,
     device: torch.device,
 ) -> torch.Tensor:
-    """One descriptor of 64 bytes for each image, (B, 8) int64, on the device: one copy instead of four.
+    """Returns each image's arguments of the kernel as a row of 64 bytes, (B, 8) int64, on `device`.
 
-    Viewed as int64 it holds the image's address at 0; as int32 its height, width and k at 2, 3 and 4; as float32 its
-    matrix at 5-13 and its spread at 14.
+    One tensor takes one copy to the device instead of four. A row has, as int64, the image's address at 0; as int32,
+    its height, width and k at 2, 3 and 4; as float32, its matrix at 5-13 and its spread at 14.
     """
     addresses, sizes = map(torch.from_numpy, addresses_and_sizes(images))
-    descriptors = torch.empty(len(images), 8, dtype=torch.int64)
-    descriptors[:, 0] = addresses
-    descriptors.view(torch.int32)[:, 2:4] = sizes
-    _fill(descriptors, source_from_output, samples, spread)
-    descriptors = to_device(descriptors, device)
-    _fill(descriptors, source_from_output, samples, spread)
-    return descriptors
+    rows = torch.empty(len(images), 8, dtype=torch.int64)
+    rows[:, 0] = addresses
+    rows.view(torch.int32)[:, 2:4] = sizes
+    _fill(rows, source_from_output, samples, spread)
+    rows = to_device(rows, device)
+    _fill(rows, source_from_output, samples, spread)
+    return rows
 
 
-def _fill(
-    descriptors: torch.Tensor, source_from_output: torch.Tensor, samples: torch.Tensor, spread: torch.Tensor
-) -> None:
-    """Writes those of the arguments into the descriptors that lie on the same device."""
-    if samples.device == descriptors.device:
-        descriptors.view(torch.int32)[:, 4] = samples
-    if spread.device == descriptors.device:
-        descriptors.view(torch.float32)[:, 14] = spread
-    if source_from_output.device == descriptors.device:
-        descriptors.view(torch.float32)[:, 5:14] = source_from_output.flatten(1)
+def _fill(rows: torch.Tensor, source_from_output: torch.Tensor, samples: torch.Tensor, spread: torch.Tensor) -> None:
+    """Writes those of the tensors into the rows that are on the rows' device."""
+    if samples.device == rows.device:
+        rows.view(torch.int32)[:, 4] = samples
+    if spread.device == rows.device:
+        rows.view(torch.float32)[:, 14] = spread
+    if source_from_output.device == rows.device:
+        rows.view(torch.float32)[:, 5:14] = source_from_output.flatten(1)
 
 
-# Without do_not_specialize, Triton compiles again for sizes that are multiples of 16, which gains nothing.
+# Without do_not_specialize, Triton would compile again for sizes that are multiples of 16, and gain nothing.
 @triton.jit(do_not_specialize=["height", "width"])
 def _warp(
-    descriptors: tl.tensor,
-    as_int32: tl.tensor,
-    as_float32: tl.tensor,
+    rows: tl.tensor,
+    integers: tl.tensor,
+    floats: tl.tensor,
     luts: tl.tensor,
     out: tl.tensor,
     height: tl.tensor,
@@ -116,32 +111,32 @@ def _warp(
 ) -> None:
     """Computes a tile of one image's output, two pixels per lane.
 
-    A lane computes all three channels of a pixel, which share taps and weights: 100 instructions per sample. With one
-    lane per channel, one coalesced store would replace three, but a sample would take 190 instructions. Lanes beyond
-    the output's edge compute valid addresses as well; their stores are masked.
+    A lane computes all three channels of a pixel, which share taps and weights. One channel per lane would need one
+    store instead of three, but 190 instructions per sample instead of 100. Lanes beyond the output's edge compute as
+    well, from clamped points like all others; only their stores are masked.
     """
     image = tl.program_id(2)
-    lane = tl.arange(0, TILE * TILE)  # 1-D: in 2-D, Triton would lay a warp along a column, over 16 rows
+    lane = tl.arange(0, TILE * TILE)  # one-dimensional: of two dimensions, Triton lays a warp down the 16 rows
     column = tl.program_id(0) * TILE + lane % TILE
     row = tl.program_id(1) * TILE + lane // TILE
-    pixels = tl.load(descriptors + 8 * image).to(tl.pointer_type(tl.uint8))
-    source_height = tl.load(as_int32 + 16 * image + 2)
-    source_width = tl.load(as_int32 + 16 * image + 3)
-    k = tl.load(as_int32 + 16 * image + 4)
-    matrix = as_float32 + 16 * image + 5
+    pixels = tl.load(rows + 8 * image).to(tl.pointer_type(tl.uint8))
+    source_height = tl.load(integers + 16 * image + 2)
+    source_width = tl.load(integers + 16 * image + 3)
+    k = tl.load(integers + 16 * image + 4)
+    matrix = floats + 16 * image + 5
     xu, xv, x1 = tl.load(matrix), tl.load(matrix + 1), tl.load(matrix + 2)
     yu, yv, y1 = tl.load(matrix + 3), tl.load(matrix + 4), tl.load(matrix + 5)
     wu, wv, w1 = tl.load(matrix + 6), tl.load(matrix + 7), tl.load(matrix + 8)
-    right = tl.where(source_width > 1, 3, 0)  # bytes to the second tap; 0 if the image has one column
+    right = tl.where(source_width > 1, 3, 0)  # bytes to the next tap; 0, the same one, if there is none
     below = tl.where(source_height > 1, 3 * source_width, 0)
     red = tl.full((TILE * TILE,), 0.0, tl.float32)
     green = tl.full((TILE * TILE,), 0.0, tl.float32)
     blue = tl.full((TILE * TILE,), 0.0, tl.float32)
     part = 1.0 / k
-    step = tl.load(as_float32 + 16 * image + 14) * part
+    step = tl.load(floats + 16 * image + 14) * part
     first = 0.5 - 0.5 * step * (k - 1)
     t = 0
-    while t < k:  # a range() of a loaded number fails in Triton 3.6's interpreter with NumPy 2.4
+    while t < k:  # not range(k): Triton 3.6's interpreter fails on a loaded bound under NumPy 2.4
         v = row + (first + t * step)
         s = 0
         while s < k:
@@ -168,10 +163,10 @@ def _warp(
 
 @triton.jit
 def _first_tap(x: tl.tensor, size: tl.tensor, borders: tl.constexpr) -> tl.tensor:
-    """Along one axis: the last pixel p whose centre is not beyond x, and the distance of x from that centre, 0-1.
+    """Returns, for one axis, the last pixel p whose centre is not after x, and the distance of x from it, 0-1.
 
-    p and p + 1 lie in the image (only p if size is 1) for any x. On a GPU the float clamp turns NaN into a number, as
-    the maximum of NaN and a number is the number; the integer clamp does not rely on this.
+    p and p + 1 are in the image (p alone if size is 1) for any x. On a GPU the float clamp maps NaN to a number, as the
+    maximum of NaN and a number is the number; the integer clamp does not depend on that.
     """
     if borders == "reflect":  # the triangle wave of period 2 * size
         periods = x * (0.5 / size) + ROUND - ROUND
@@ -183,7 +178,7 @@ def _first_tap(x: tl.tensor, size: tl.tensor, borders: tl.constexpr) -> tl.tenso
 
 @triton.jit
 def _coverage(x: tl.tensor, size: tl.tensor, borders: tl.constexpr) -> tl.tensor:
-    """Along one axis: the fraction of a pixel centred at x that the image covers, for borders of zeros."""
+    """Returns, for one axis, the weight, 0-1, of the image in a bilinear sample at x, where all beyond it is 0."""
     if borders == "zeros":
         return tl.minimum(tl.maximum(tl.minimum(x, size - x) + 0.5, 0.0), 1.0)
     else:
@@ -192,29 +187,29 @@ def _coverage(x: tl.tensor, size: tl.tensor, borders: tl.constexpr) -> tl.tensor
 
 @triton.jit
 def _bilinear(tap: tl.tensor, right: tl.tensor, below: tl.tensor, past_x: tl.tensor, past_y: tl.tensor) -> tl.tensor:
-    """Interpolates between four bytes: 0-255."""
+    """Interpolates between the bytes at tap and its neighbours: 0-255."""
     upper = _linear(tap, right, past_x)
     return upper + past_y * (_linear(tap + below, right, past_x) - upper)
 
 
 @triton.jit
 def _linear(tap: tl.tensor, step: tl.tensor, past: tl.tensor) -> tl.tensor:
-    """Interpolates between two bytes. Loads single bytes, as taps are unaligned and GPUs load only aligned words."""
+    """Interpolates between two bytes, each loaded by itself: taps are unaligned, and GPUs load aligned words only."""
     first = _byte(tap)
     return (first - 8388608.0) + past * (_byte(tap + step) - first)
 
 
 @triton.jit
 def _byte(tap: tl.tensor) -> tl.tensor:
-    """Loads a byte and returns 2**23 + byte, by setting the low bits of that float.
+    """Loads a byte as the float 2**23 + byte, by writing it into the float's low bits.
 
-    Converting the 12 bytes of a sample would take as long as all else: conversions run on the special function unit.
+    A sample needs 12 bytes. Converting them takes as long as all else, as it runs on the special function unit.
     """
     return (tl.load(tap).to(tl.int32) | 0x4B000000).to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def _look_up(value: tl.tensor, lut: tl.tensor, out: tl.tensor, inside: tl.tensor) -> None:
-    """Stores the LUT's entry for the nearest integer; `& 255` keeps any index within the LUT."""
+    """Stores the table's entry for the nearest integer; & 255 keeps any index within the table."""
     index = (value + ROUND).to(tl.int32, bitcast=True) & 255
     tl.store(out, tl.load(lut + index), mask=inside)

@@ -1,12 +1,12 @@
-"""Decoding by NVIDIA DALI. Decoded images depend on the encoded bytes alone; nothing random happens here.
+"""DALI pipelines: parse encoded images, then decode them in batches. Nothing here is random.
 
 In reading order:
 
-    parse.py    checks encoded bytes before they go to DALI, which crashes on some that are no image
-    graphs.py   the DALI graph: encoded bytes to RGB images
-    stream.py   feeds batches to a pipeline and takes decoded ones, in order
+    parse.py    reads an image's size from its header; refuses bytes that crash the decoder
+    graphs.py   the DALI graph that decodes a batch
+    stream.py   a running pipeline: batches go in ahead of time and come out decoded, in order
 
-Importing this package requires one of the two DALI wheels, for CUDA 13 or 12, with or without a GPU.
+Importing this package needs one of the two DALI wheels, chosen by CUDA version.
 """
 
 try:
@@ -14,13 +14,12 @@ try:
     import nvidia.nvimgcodec  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        "fastpets needs NVIDIA DALI, which has a wheel for each CUDA version. In a clone of fastpets, run "
-        "pip install '.[cuda13]', or '.[cuda12]' if the GPU's driver is for CUDA 12, not both; "
-        "without a GPU either works"
+        "fastpets needs NVIDIA DALI, which has one wheel per CUDA version. In a clone, run pip install '.[cuda13]', or "
+        "pip install '.[cuda12]' if the driver is for CUDA 12; not both. Either also works without a GPU"
     ) from error
 
-from fastpets.pipelines.graphs import decode_pipeline
+from fastpets.pipelines.graphs import decoded_images
 from fastpets.pipelines.parse import Unparsable, parse
 from fastpets.pipelines.stream import Encoded, Stream, undecodable
 
-__all__ = ["Encoded", "Stream", "Unparsable", "decode_pipeline", "parse", "undecodable"]
+__all__ = ["Encoded", "Stream", "Unparsable", "decoded_images", "parse", "undecodable"]

@@ -1,29 +1,30 @@
-"""Decodes batches ahead of their consumption in a DALI pipeline, and delivers them in order."""
+"""A running DALI pipeline that decodes batches ahead of their use and returns them in order."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from fastpets.pipelines.graphs import decode_pipeline
+from fastpets.pipelines.graphs import decoded_images
 
 Encoded = Sequence[np.ndarray]  # a batch of encoded images, each 1-D uint8
 
 
 class Stream:
-    """A running DALI pipeline: `put` adds a batch of encoded images, `take` returns the oldest one decoded.
+    """A queue of batches in decoding: `put` adds an encoded batch, `take` returns the images of the oldest one.
 
-    DALI fills its prefetch queue at once, so the first batches are arguments of the constructor, and their number is
-    the depth of the queue. Arrays of a batch are not copied: they must stay alive until its images have been taken.
+    The arrays of a batch must stay alive until its images are taken.
 
     Args:
-        first: the first batches.
+        first: the first batches. Their number is the pipeline's prefetch depth: DALI takes that many at once before the
+            first result, and one by one afterwards.
         batch_size: the most images in a batch.
-        num_threads: threads that decode on the CPU.
-        device: "cpu" or "gpu".
-        device_id: the GPU's number, or None on the CPU.
-        hw_decoder_load: fraction of a batch, 0-1, for the GPU's JPEG engine, if it has one. By default none, as on
-            H100 it was reported to ignore the order of streams (pytorch/torchcodec pull request 1634).
+        num_threads: DALI's threads, which share a batch's images.
+        device: "cpu" or "gpu", where images are decoded and returned.
+        device_id: the GPU's index, or None without one.
+        hw_decoder_load: the share of a batch, 0-1, that a GPU's hardware JPEG decoder takes, if there is one. It is 0
+            by default, as on H100 that decoder was reported to ignore stream order (pytorch/torchcodec pull request
+            1634).
     """
 
     def __init__(
@@ -36,9 +37,9 @@ class Stream:
         device_id: int | None,
         hw_decoder_load: float = 0.0,
     ) -> None:
-        # On a GPU images are complete when taken: -1 requests no further synchronisation.
-        self._dlpack_options = {} if device == "cpu" else {"stream": -1}
-        self._pipeline = decode_pipeline(
+        # stream=-1 asks DLPack for no synchronization: take() has waited for the images already.
+        self._order = {} if device == "cpu" else {"stream": -1}
+        self._pipeline = decoded_images(
             device=device,
             hw_decoder_load=hw_decoder_load,
             batch_size=batch_size,
@@ -52,27 +53,27 @@ class Stream:
         self._pipeline.schedule_run()
 
     def put(self, encoded: Encoded) -> None:
-        """Schedules a batch after those in flight."""
+        """Adds a batch to the queue and starts to decode it."""
         self._pipeline.feed_input("encoded", encoded)
         self._pipeline.schedule_run()
 
     def take(self) -> list[Any]:
-        """The images (H, W, 3) uint8 of the oldest batch in flight, as DLPack capsules, without a copy.
+        """Waits for the oldest batch and returns its images as DLPack capsules, without a copy.
 
-        Images stay valid as long as they are referenced, which only DALI's dynamic executor guarantees. Raises
-        RuntimeError if an image of the batch does not decode; the stream is then unusable.
+        An image stays valid while a tensor made from its capsule exists, which only the dynamic executor guarantees.
+        Raises RuntimeError if an image of the batch cannot be decoded; the stream must not be used after that.
         """
         (images,) = self._pipeline.share_outputs()
         self._pipeline.release_outputs()
-        return [image.__dlpack__(**self._dlpack_options) for image in images]
+        return [image.__dlpack__(**self._order) for image in images]
 
 
 def undecodable(encoded: Encoded, *, device: str, device_id: int | None) -> list[int]:
-    """Positions of the encoded images that do not decode. Tries each in a pipeline of its own."""
-    culprits = []
+    """Returns the batch positions of the images that cannot be decoded, by decoding each in a pipeline of its own."""
+    positions = []
     for position, image in enumerate(encoded):
         try:
             Stream([[image]], batch_size=1, num_threads=1, device=device, device_id=device_id).take()
         except RuntimeError:
-            culprits.append(position)
-    return culprits
+            positions.append(position)
+    return positions

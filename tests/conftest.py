@@ -1,4 +1,4 @@
-"""What the tests share: a cache folder of their own, real images and weights where there are any, drawn ones."""
+"""Fixtures of all tests: an empty cache folder, real images and weights if available, drawn images, a trained run."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from tests.images import drawing
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An empty user's cache folder for the session, in this process and its children."""
+    """An empty cache folder of the user, for this process and its children."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
@@ -22,23 +22,23 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def pets() -> Path:
-    """The folder of real images that FASTPETS_PETS names."""
+    """The folder of real images, from FASTPETS_PETS."""
     if not (folder := os.environ.get("FASTPETS_PETS")):
-        pytest.skip("FASTPETS_PETS names no folder of real images")
+        pytest.skip("needs FASTPETS_PETS, a folder of real images")
     return Path(folder)
 
 
 @pytest.fixture(scope="session")
 def weights() -> Path:
-    """The file of real weights that FASTPETS_WEIGHTS names."""
+    """The file of real weights, from FASTPETS_WEIGHTS."""
     if not (file := os.environ.get("FASTPETS_WEIGHTS")):
-        pytest.skip("FASTPETS_WEIGHTS names no file of real weights")
+        pytest.skip("needs FASTPETS_WEIGHTS, a file of real weights")
     return Path(file)
 
 
 @pytest.fixture(scope="session")
 def sample(cache: Path) -> Path:
-    """The drawn data set."""
+    """The folder of the drawn sample data set."""
     from fastpets.data.sample import sample_folder
 
     return sample_folder()
@@ -46,7 +46,7 @@ def sample(cache: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def drawn_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 60 JPEGs of three classes with odd names."""
+    """A folder of 60 JPEGs in three classes whose names contain spaces and HTML."""
     folder = tmp_path_factory.mktemp("drawn")
     for number in range(60):
         name = ("beagle", "Maine Coon", "<b>pug</b> & co".replace("/", "-"))[number % 3]
@@ -56,19 +56,19 @@ def drawn_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained_run(drawn_classes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of a small model that was trained on `drawn_classes`, as the command leaves it."""
-    from fastpets import train
+    """The run folder of a small model trained on `drawn_classes` by the train command."""
+    from fastpets.__main__ import main
 
     run = tmp_path_factory.mktemp("runs") / "trained"
     flags = ["--arch", "resnet18", "--weights", "none", "--size", "32", "--batch-size", "8", "--device", "cpu"]
     flags += ["--schedule", "unfrozen 2 auto"]
-    assert train.main(["--data", str(drawn_classes), *flags, "--out", str(run)]) == 0
+    assert main(["train", "--data", str(drawn_classes), *flags, "--out", str(run)]) == 0
     return run
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    """Selenium's driver of a real headless Chromium, as Debian packages it; skipped where it is not installed."""
+    """Selenium's driver of a headless Chromium from Debian; skips the test if it is not installed."""
     if not (shutil.which("chromium") and shutil.which("chromedriver")):
         pytest.skip("needs Chromium: apt-get install chromium chromium-driver")
     from selenium import webdriver
@@ -85,7 +85,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def make_folder(tmp_path: Path) -> Callable[..., Path]:
-    """Makes a folder of JPEGs named label_number.jpg, of various sizes."""
+    """Returns a function that makes a folder of JPEGs of various sizes, named kindLABEL_NUMBER.jpg."""
 
     def make(num_images: int = 20, num_classes: int = 2, name: str = "images") -> Path:
         folder = tmp_path / name

@@ -1,4 +1,4 @@
-"""Where a test runs: on the CPU everywhere, and on a GPU where there is one."""
+"""Parametrisations by device: the CPU, and a GPU if there is one."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Images that the tests make for themselves."""
+"""Synthetic test images, and their encoding."""
 
 import io
 from typing import Any
@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def drawing(height: int, width: int, seed: int = 0) -> Image.Image:
-    """An image with both smooth parts and sharp edges, another for each seed."""
+    """Returns an image with smooth gradients and sharp edges, different for each seed."""
     random = np.random.default_rng(seed)
     rows, columns = np.mgrid[0:height, 0:width] / max(height, width)
     waves = np.stack([np.sin(9 * rows + phase) + np.cos(7 * columns * (phase + 1)) for phase in random.random(3)], -1)
@@ -17,6 +17,7 @@ def drawing(height: int, width: int, seed: int = 0) -> Image.Image:
 
 
 def encode(pixels: np.ndarray | Image.Image, format: str, **options: Any) -> bytes:
+    """Returns the bytes of a file, as Pillow saves it in a format ("JPEG", "PNG", ...) with its options."""
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     file = io.BytesIO()
     image.save(file, format, **options)

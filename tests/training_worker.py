@@ -1,4 +1,4 @@
-"""One of the processes of test_distributed_training: trains a few epochs, and writes down what came of it."""
+"""One of the processes of tests/training/test_distributed.py: trains a few epochs and writes its results as JSON."""
 
 import json
 import sys
@@ -18,16 +18,16 @@ from fastpets.training.phases import Phase
 
 
 def smooth_model() -> Classifier:
-    """Without batch norm and dropout, whose results depend on how images are dealt out."""
+    """A model without batch norm and dropout, whose results depend on which process has which images."""
     torch.manual_seed(0)
     model = Classifier(nn.Sequential(nn.Conv2d(3, 8, 5, 2), nn.GELU(), nn.AdaptiveAvgPool2d(1)), 8, 2)
     model.head = nn.Sequential(nn.Linear(8, 2))
-    model.pretrained = True  # as far as freezing goes
+    model.pretrained = True  # so that freezing has an effect
     return model
 
 
 class WithUnused(nn.Module):
-    """A backbone with a layer that nothing passes through, as some of timm's have."""
+    """A backbone with a layer that its features do not use, as some of timm's have."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ def make_model(name: str) -> Classifier:
 
 
 def train(folder: str, model: str, batch_size: int) -> dict[str, Any]:
-    """Two phases of training, the first of them frozen."""
+    """Trains two phases, the first of them frozen, and runs the learning-rate finder."""
     loaders = fastpets.loaders(folder, size=32, batch_size=batch_size, device="cpu")
     results: list[Any] = []
     learner = Learner(*loaders, make_model(model), TrainingOptions(metrics=("top5",)), on_epoch_end=results.append)

@@ -1,7 +1,7 @@
-"""The chapter: ResNet-50 in mixed precision, 3 frozen and 6 unfrozen epochs on 7,390 images, as a whole process.
+"""Times the chapter's run as a process: ResNet-50 in mixed precision, 3 frozen and 6 unfrozen epochs, 7,390 images.
 
-The weights are random, stored and read as pretrained ones are, and the images are 370 under twenty names each: times
-are those of the chapter's run, errors are not.
+The weights are random, read from a file as pretrained ones are, and the images are 370, each linked under twenty names.
+Times are therefore those of the chapter's run, error rates are not.
 """
 
 import csv
@@ -40,7 +40,7 @@ def main() -> int:
     per_epoch = [float(row["seconds"]) for row in rows]
     part.add(
         seconds=seconds,
-        seconds_beside_epochs=seconds - sum(per_epoch),  # start and end
+        seconds_beside_epochs=seconds - sum(per_epoch),  # startup and shutdown
         seconds_per_epoch=per_epoch,
         input_share=[float(row["input_share"]) for row in rows],
     )

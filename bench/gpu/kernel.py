@@ -65,7 +65,7 @@ def launcher(
     from fastpets.kernels import warp_triton
 
     *geometry, luts = arguments
-    descriptors = [warp_triton.make_descriptors(images, *geometry, out.device) for images in sets]
+    descriptors = [warp_triton.describe(images, *geometry, out.device) for images in sets]
     return lambda: [warp_triton.launch(each, luts, out, "reflect") for each in descriptors]
 
 

@@ -1,4 +1,4 @@
-"""Fast, the loader alone: decoding by many settings, cached batches and the host's share of them, and other loaders."""
+"""Times the loader alone: uncached over a sweep of settings, cached with the host's share, and other loaders."""
 
 import importlib.util
 import time
@@ -13,17 +13,22 @@ from bench.gpu.part import Part, linked_images
 from bench.peers import PEERS
 from fastpets import Loader
 from fastpets.data.sources import from_folder
-from fastpets.loading import epoch
+from fastpets.loading import decoding as decode_stage
 from fastpets.utils.system import num_processors
 
-# One after the other, each with the best of those before it.
+# Settings are swept in this order, each with the best values of those before it.
 SWEEP: dict[str, list[Any]] = {
     "num_workers": [4, 8, 16, 32],
     "batch_size": [64, 128, 256, 512],
     "hw_decoder_load": [0.0, 0.35, 0.65, 1.0],
-    "decoding": [2, 3, 4],  # batches in DALI's hands
+    "decoding": [2, 3, 4],  # batches in decoding
 }
-DEFAULTS = {"num_workers": num_processors(), "batch_size": 256, "hw_decoder_load": 0.0, "decoding": epoch.DECODING}
+DEFAULTS = {
+    "num_workers": num_processors(),
+    "batch_size": 256,
+    "hw_decoder_load": 0.0,
+    "decoding": decode_stage.DECODE_AHEAD,
+}
 PEERS_SECONDS = 6
 
 
@@ -48,8 +53,8 @@ def main() -> None:
 
 
 def rate_of(part: Part, folder: Path, seconds: float, *, decoding: int, **settings: Any) -> dict[str, float]:
-    """What `measured` finds for this project's loader."""
-    epoch.DECODING = decoding
+    """Returns `measured` of this project's loader, after an epoch that fills its cache, if any."""
+    decode_stage.DECODE_AHEAD = decoding
     loader = Loader(from_folder(folder), augment=True, dtype=torch.float16, device=part.device, **settings)
     if loader.cache is not None:
         for _ in loader:
@@ -60,8 +65,8 @@ def rate_of(part: Part, folder: Path, seconds: float, *, decoding: int, **settin
 def measured(
     part: Part, batches: Iterator[Any], seconds: float, use: Callable[[torch.Tensor, torch.Tensor], Any]
 ) -> dict[str, float]:
-    """Images a second, what bounds them (the calling thread's milliseconds of work for a batch, processors busy in
-    this process on average) and how many there are in a batch."""
+    """Returns images per second, the calling thread's CPU time per batch in ms, the mean number of processors that this
+    process keeps busy, and images per batch."""
     for _ in range(4):
         use(*next(batches))
     part.wait()
@@ -83,7 +88,7 @@ def measured(
 
 
 def peers(part: Part, folder: Path) -> None:
-    """torchvision's DataLoader and fastai on the same images, with a worker a processor, to batches on the device."""
+    """Times torchvision's DataLoader and fastai, with one worker per processor, up to batches on the device."""
     paths = [str(path) for path in sorted(folder.glob("*.jpg"))]
     labels = [number % 37 for number in range(len(paths))]
 

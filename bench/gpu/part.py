@@ -1,4 +1,4 @@
-"""What the parts of bench/gpu.sh share: their arguments, images enough, and figures that are kept as they come."""
+"""Shared by the parts of bench/gpu.sh: their arguments, a folder of many images, and a file of results."""
 
 import argparse
 import json
@@ -13,17 +13,17 @@ from typing import Any
 
 import torch
 
-from fastpets.loading.settings import resolve_device
-from fastpets.utils.writing import write_whole
+from fastpets.utils.atomic import write_atomically
+from fastpets.utils.device import resolve_device
 
 
 class Part:
-    """One part's run: `figures` go into OUT/NAME.json whenever one is added, so that none is lost if time runs out."""
+    """One part's run. OUT/NAME.json is rewritten whenever figures are added, so that none is lost on a timeout."""
 
     def __init__(self, description: str) -> None:
         parser = argparse.ArgumentParser(description=description)
         parser.add_argument("--out", type=Path, required=True, help="folder for the figures")
-        parser.add_argument("--seconds", type=float, default=300, help="that the part may take")
+        parser.add_argument("--seconds", type=float, default=300, help="time limit of the part")
         parser.add_argument("--device", default="cuda", help="cpu for a rehearsal at a small scale")
         arguments = parser.parse_args()
         self.device = resolve_device(arguments.device)
@@ -33,22 +33,22 @@ class Part:
         self.figures: dict[str, Any] = {"rehearsal": self.rehearsal}
 
     def add(self, **figures: Any) -> None:
-        """Keeps figures, and prints them."""
+        """Saves and prints figures."""
         self.figures |= figures
         print(*(f"{name} {value}" for name, value in figures.items()), sep="\n")
-        write_whole(self.out / f"{self.name}.json", lambda file: Path(file).write_text(json.dumps(self.figures)))
+        write_atomically(self.out / f"{self.name}.json", lambda file: Path(file).write_text(json.dumps(self.figures)))
 
     def has_time_for(self, seconds: float) -> bool:
-        """Whether something that takes so long would still come to its end."""
+        """Whether `seconds` are left before the time limit."""
         return time.monotonic() + seconds < self.ends
 
     def wait(self) -> None:
-        """Until the GPU has done all it was told."""
+        """Waits until the GPU is idle."""
         if not self.rehearsal:
             torch.cuda.synchronize(self.device)
 
     def median_ms(self, call: Callable[[], Any], count: int) -> float:
-        """Milliseconds that the device is busy with a call: the median of `count`, after three."""
+        """Returns the median device time of `count` calls in ms, after three calls of warm-up."""
         times = []
         for _ in range(3):
             call()
@@ -69,7 +69,7 @@ class Part:
 
 @contextmanager
 def linked_images(count: int) -> Iterator[Path]:
-    """A folder of `count` images named by their breeds: those of FASTPETS_PETS, linked under further names."""
+    """A temporary folder of `count` images named by breed: links to those of FASTPETS_PETS, under more names."""
     source = os.environ.get("FASTPETS_PETS")
     images = sorted(Path(source).resolve().glob("*.jpg")) if source else []
     if not images:
@@ -77,6 +77,6 @@ def linked_images(count: int) -> Iterator[Path]:
     with TemporaryDirectory() as folder:
         for number in range(count):
             copy, which = divmod(number, len(images))
-            name = images[which].stem + (f"{copy:03}" if copy else "")  # the number behind the breed only grows
+            name = images[which].stem + (f"{copy:03}" if copy else "")  # breed_1 becomes breed_1001: the breed stays
             Path(folder, f"{name}.jpg").symlink_to(images[which])
         yield Path(folder)

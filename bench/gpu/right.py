@@ -1,4 +1,4 @@
-"""Right: the tests marked `gpu`, and how far the GPU's decoder is from the CPU's at its worst."""
+"""Runs the tests marked `gpu`, and reports the largest difference of the GPU's decoder from the CPU's."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ TESTS = [
     "tests/loading/test_gpu.py",
     "tests/training/test_gpu.py",
     "tests/kernels/test_warp_triton.py",
-]  # all that are marked, and no module that needs more
+]  # all modules with such tests
 
 
 def main() -> int:

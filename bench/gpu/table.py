@@ -1,4 +1,4 @@
-"""The short table at the end: what was found, beside what was aimed at on one H100 with 16 cores."""
+"""Prints a summary of the parts' figures, beside the targets for one H100 with 16 cores."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ import torch
 
 from fastpets.utils.system import num_processors
 
-Row = tuple[str, str, str]  # what, found, aim
+Row = tuple[str, str, str]  # name, figure, target
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Fast, training: ResNets with mixed precision, on batches in memory, and what of that rate is left on loaded ones."""
+"""Times ResNets in mixed precision: on batches in memory, and on batches from a cached and an uncached loader."""
 
 import time
 from pathlib import Path
@@ -7,14 +7,13 @@ import torch
 
 from bench.gpu.part import Part, linked_images
 from fastpets import Learner, Loader
-from fastpets.ceiling import forever, images_per_sec
+from fastpets.ceiling import Replay, forever, images_per_sec
 from fastpets.data.sources import from_folder
 from fastpets.loading.batch import Batch
 from fastpets.models.classifier import create_model
 from fastpets.training.options import TrainingOptions
-from fastpets.training.replay import Replay
 
-# The network, whether it is compiled, whether cuDNN may try its algorithms; the most telling first.
+# Architecture, torch.compile, cudnn.benchmark; the most important first, as time may run out.
 RUNS = [
     *(("resnet50", False, False), ("resnet18", False, False), ("resnet34", False, False), ("resnet50", False, True)),
     *(("resnet50", True, False), ("resnet18", True, False), ("resnet34", True, False)),
@@ -52,10 +51,10 @@ def make_loader(part: Part, folder: Path, batch_size: int, size: int, where: str
 
 
 def rates(arch: str, compiled: bool, loaders: dict[str, Loader], seconds: float) -> dict[str, float]:
-    """Images a second that a network trains on, by where its batches come from, and seconds until it first did."""
+    """Returns images per second of training by source of the batches, and the seconds of the first step."""
     cached, uncached = loaders["device"], loaders["none"]
     model = create_model(arch, len(cached.classes), "none")
-    learner = Learner(cached, cached, model, TrainingOptions(amp_dtype=torch.bfloat16, compile=compiled))
+    learner = Learner(cached, cached, model, TrainingOptions(amp=True, amp_dtype="bfloat16", compile=compiled))
     learner.train_step.train_mode()
     started = time.perf_counter()
     kept = Replay(cached, KEPT)

@@ -1,0 +1,6 @@
+"""Analysis of data sets and of trained models.
+
+In reading order: before training, `data_quality` warns of problems in a data set, and `trace` shows how the loader
+processes one image. After training, `interpretation` holds a model's predictions on validation images and finds its
+errors; `plots` draws them, and `report` writes them as an HTML page.
+"""

@@ -1,16 +1,22 @@
-"""Where a trained model errs: which classes it takes for which, its worst mistakes, and how sure it is of what."""
+"""Interpretation of a trained model: confusion matrix, highest losses, recall per class, calibration."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
+from torchmetrics.functional.classification import multiclass_confusion_matrix
 
+from fastpets.analysis import plots
 from fastpets.errors import FastpetsError
-from fastpets.training import distributed, plots
+from fastpets.loading.display import to_pixels
+from fastpets.training import distributed
+from fastpets.utils.figures import image_grid
 
 if TYPE_CHECKING:
     from fastpets.loading.loader import Loader
@@ -19,8 +25,8 @@ if TYPE_CHECKING:
 NUM_BINS = 10  # of confidence, for calibration
 
 
-class Judgement(NamedTuple):
-    """A validation image, what it is, what it was taken for, and how surely."""
+class Prediction(NamedTuple):
+    """The prediction for one validation image, with its actual class."""
 
     path: str
     actual: str
@@ -31,9 +37,14 @@ class Judgement(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Interpretation:
-    """The predictions on the images of a validation loader.
+    """A model's predictions on the images of a validation loader.
 
-    `ids` (N,) are items of `loader`, `labels` (N,) what they are; `probabilities` (N, C) and `losses` (N,) are float64.
+    Attributes:
+        loader: the images, their paths and their classes.
+        ids: item ids (N,) int64 of the predicted images.
+        labels: their actual classes (N,) int64.
+        probabilities: of all classes (N, C) float64.
+        losses: cross entropy (N,) float64.
     """
 
     loader: Loader
@@ -44,7 +55,7 @@ class Interpretation:
 
     @classmethod
     def from_learner(cls, learner: Learner) -> Interpretation:
-        """Of all of a learner's validation images, by the weights that it validates."""
+        """Predicts all validation images of a learner with the weights that it validates, in each process."""
         valid = learner.valid
         if distributed.world_size() > 1:
             valid = valid.like(valid.dataset, rank=0, world_size=1)
@@ -54,50 +65,52 @@ class Interpretation:
 
     @classmethod
     def from_run(cls, run: str | Path, device: str = "auto") -> Interpretation:
-        """Of a run folder: its data, split as in the run, and the model that it left. Raises FastpetsError."""
-        from fastpets.loading.settings import resolve_device
+        """Predicts the validation images of a run with its saved model.
+
+        Raises FastpetsError if the folder has no model, or if the classes of its data set have changed.
+        """
         from fastpets.runs.build import build_datasets
         from fastpets.runs.config import read_config
         from fastpets.runs.saved_model import load_run
 
         folder = Path(run)
-        trained = load_run(folder, resolve_device(device))
+        saved = load_run(folder, device)
         _, valid = build_datasets(read_config(folder))
-        if valid.classes != trained.classes:
+        if valid.classes != saved.classes:
             raise FastpetsError(
-                f"{folder}: its data has other classes now than when it was trained; give it those again"
+                f"{folder}: the data set has {len(valid.classes)} classes, expected the {len(saved.classes)} that the "
+                "model was trained on; restore them"
             )
-        return cls.of(trained.loader(valid, on_bad_file="skip"), lambda images: trained.model(images).float())
+        return cls.of(saved.loader(valid, on_bad_file="skip"), lambda images: saved.model(images).float())
 
     @classmethod
     @torch.inference_mode()
-    def of(cls, loader: Loader, logits_of: Any) -> Interpretation:
-        """Of all that a loader gives, by a function from images to logits."""
-        found = [(batch.ids, batch.labels, logits_of(batch.images)) for batch in loader]
-        ids = np.concatenate([ids for ids, _, _ in found])
-        labels = torch.cat([labels for _, labels, _ in found]).cpu()
-        log_probabilities = torch.cat([logits for _, _, logits in found]).cpu().double().log_softmax(1)
+    def of(cls, loader: Loader, model: Callable[[torch.Tensor], torch.Tensor]) -> Interpretation:
+        """Predicts one epoch of a loader. `model` maps a batch of images to logits (B, C)."""
+        batches = [(batch.ids, batch.labels, model(batch.images)) for batch in loader]
+        ids = np.concatenate([ids for ids, _, _ in batches])
+        labels = torch.cat([labels for _, labels, _ in batches]).cpu()
+        log_probabilities = torch.cat([logits for _, _, logits in batches]).cpu().double().log_softmax(1)
         losses = -log_probabilities.gather(1, labels[:, None])[:, 0]
         return cls(loader, ids, labels.numpy(), log_probabilities.exp().numpy(), losses.numpy())
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes."""
+        """Names of the C classes."""
         return self.loader.classes
 
     @property
     def predicted(self) -> np.ndarray:
-        """The most probable class of each image (N,) int64."""
+        """Most probable class of each image (N,) int64."""
         return self.probabilities.argmax(1)
 
     def confusion_matrix(self) -> np.ndarray:
-        """(C, C) int64: how many of class i were taken for class j."""
-        matrix = np.zeros((len(self.classes),) * 2, np.int64)
-        np.add.at(matrix, (self.labels, self.predicted), 1)
-        return matrix
+        """Counts (C, C) int64 of images of class i that were predicted as class j."""
+        predicted, labels = torch.from_numpy(self.predicted), torch.from_numpy(self.labels)
+        return multiclass_confusion_matrix(predicted, labels, len(self.classes)).numpy()
 
     def most_confused(self, min_val: int = 1) -> list[tuple[str, str, int]]:
-        """Pairs of actual and predicted class that were confused at least so often, the most often first."""
+        """(actual, predicted, count) of the pairs of classes with `min_val` or more errors, the most frequent first."""
         wrong = self.confusion_matrix()
         np.fill_diagonal(wrong, 0)
         pairs = [(int(wrong[i, j]), int(i), int(j)) for i, j in zip(*np.nonzero(wrong >= max(1, min_val)), strict=True)]
@@ -105,16 +118,16 @@ class Interpretation:
             (self.classes[i], self.classes[j], count) for count, i, j in sorted(pairs, key=lambda p: (-p[0], p[1:]))
         ]
 
-    def top_losses(self, k: int | None = None) -> list[Judgement]:
-        """The images with the highest losses, `k` of them or all, the highest first."""
-        return self._judgements(self._by_loss()[:k])
+    def top_losses(self, k: int | None = None) -> list[Prediction]:
+        """The `k` images with the highest losses, or all images; the highest loss first."""
+        return self._predictions(self._by_loss()[:k])
 
-    def mistakes(self) -> list[Judgement]:
-        """The images that were taken for something else, the highest loss first."""
-        return self._judgements(self._mistaken())
+    def mistakes(self) -> list[Prediction]:
+        """The misclassified images, the highest loss first."""
+        return self._predictions(self._mistaken())
 
     def mistaken_ids(self) -> np.ndarray:
-        """The items (M,) of the mistakes, in the same order."""
+        """Item ids (M,) of the misclassified images, in the same order."""
         return self.ids[self._mistaken()]
 
     def _by_loss(self) -> np.ndarray:
@@ -124,10 +137,10 @@ class Interpretation:
         order = self._by_loss()
         return order[(self.predicted != self.labels)[order]]
 
-    def _judgements(self, order: np.ndarray) -> list[Judgement]:
+    def _predictions(self, order: np.ndarray) -> list[Prediction]:
         predicted = self.predicted
         return [
-            Judgement(
+            Prediction(
                 self.loader.dataset.paths[int(self.ids[n])],
                 self.classes[self.labels[n]],
                 self.classes[predicted[n]],
@@ -138,7 +151,10 @@ class Interpretation:
         ]
 
     def per_class(self) -> list[dict[str, Any]]:
-        """For each class its name, number of images, precision and recall; NaN where nothing is to be divided by."""
+        """Name, number of images, precision and recall of each class.
+
+        Precision is NaN for a class that was never predicted, recall for one without images.
+        """
         matrix = self.confusion_matrix()
         hits, actual, predicted = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
         with np.errstate(invalid="ignore"):
@@ -149,9 +165,9 @@ class Interpretation:
         ]
 
     def calibration(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """By confidence, in ten equal bins: mean confidence, accuracy, and number of images, (10,) each.
+        """Mean confidence, accuracy and number of images, (10,) each, in ten equal bins of confidence.
 
-        The confidence is the predicted class's probability; NaN in an empty bin.
+        The confidence is the probability of the predicted class. Means are NaN in an empty bin.
         """
         confidence, correct = self.probabilities.max(1), self.predicted == self.labels
         bins = np.minimum((confidence * NUM_BINS).astype(int), NUM_BINS - 1)
@@ -162,26 +178,27 @@ class Interpretation:
         return means, accuracies, counts
 
     def calibration_error(self) -> float:
-        """The expected calibration error (C. Guo et al., ICML 2017): the mean of |accuracy - confidence|."""
+        """Expected calibration error (C. Guo et al., ICML 2017): |accuracy - confidence|, averaged over the images.
+
+        torchmetrics computes it in float32, which differs in the seventh digit and may shift images between bins.
+        """
         means, accuracies, counts = self.calibration()
         return float(np.nansum(np.abs(accuracies - means) * counts) / counts.sum())
 
     def plot_confusion_matrix(self, file: str | Path | None = None) -> None:
-        """Draws the confusion matrix; names are left out where they would not be legible."""
+        """Plots the confusion matrix, with class names up to 60 classes."""
         plots.plot_confusion_matrix(self.confusion_matrix(), self.classes, file)
 
     def plot_calibration(self, file: str | Path | None = None) -> None:
-        """Draws the reliability diagram."""
+        """Plots the reliability diagram."""
         plots.plot_calibration(*self.calibration(), self.calibration_error(), file)
 
-    def plot_top_losses(self, k: int = 9, file: str | Path | None = None) -> Any:
-        """A grid of the images with the highest losses, with what they were taken for; a notebook shows it."""
-        from fastpets.utils.figures import grid, visible
-
-        judgements, order = self.top_losses(k), self._by_loss()[:k]
+    def plot_top_losses(self, k: int = 9, file: str | Path | None = None) -> Image.Image:
+        """A grid of the images with the highest losses and their predictions, which a notebook displays."""
+        predictions, order = self.top_losses(k), self._by_loss()[:k]
         loader = self.loader.like(self.loader.dataset.select(self.ids[order]), batch_size=len(order), shuffle=False)
-        titles = [f"{m.predicted} {m.probability:.2f}\nis {m.actual}\nloss {m.loss:.2f}" for m in judgements]
-        image = grid(visible(loader, next(iter(loader)).images), titles)
+        titles = [f"{p.predicted} {p.probability:.2f}\nactual: {p.actual}\nloss {p.loss:.2f}" for p in predictions]
+        image = image_grid(to_pixels(next(iter(loader)).images, loader.preprocessing), titles)
         if file is not None:
             image.save(file)
         return image

@@ -1,4 +1,4 @@
-"""The report: one page, in one file, that shows a whole run; it needs no network."""
+"""The HTML report of a run: one file with all curves, the confusion matrix and the mistakes; needs no network."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import csv
 import io
 import json
 import math
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -16,37 +15,36 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from fastpets.analysis.interpretation import Interpretation
-from fastpets.runs.config import TrainConfig
-from fastpets.utils.figures import visible
-from fastpets.utils.writing import write_whole
+from fastpets.loading.display import to_pixels
+from fastpets.utils.atomic import write_atomically
 
-MOST_IMAGES = 200  # of mistakes, the worst first: some 6 kB each
-MOST_POINTS = 1000  # of a curve
-SIDE = 112  # px, of an image in the page
+MAX_IMAGES = 200  # of mistakes, about 6 kB each
+MAX_POINTS = 1000  # per curve
+THUMBNAIL_PX = 112
 
 
-def write_report(run: Path, interpretation: Interpretation, arguments: dict[str, Any]) -> Path:
-    """Writes report.html into a run folder, from what lies there and the predictions on the validation images.
+def write_report(run: Path, interpretation: Interpretation, command: str) -> Path:
+    """Writes report.html from the other files in a run folder and the predictions on its validation images.
 
-    `arguments` are the flags that were given, by name, for the command to repeat the run.
+    `command` is the command line that repeats the run. Returns the path of the report.
     """
     environment = Environment(
         loader=PackageLoader("fastpets.analysis", "."), autoescape=True, undefined=StrictUndefined
     )
     page = environment.get_template("report.html.jinja").render(
         name=run.name,
-        data=facts(run, interpretation),
-        command=command(arguments),
+        data=page_data(run, interpretation),
+        command=command,
         config=json.loads((run / "config.json").read_text()),
         bad_files=_rows(run / "bad_files.csv"),
     )
     path = run / "report.html"
-    write_whole(path, lambda staging: staging.write_text(page, encoding="utf-8"))
+    write_atomically(path, lambda staging: staging.write_text(page, encoding="utf-8"))
     return path
 
 
-def facts(run: Path, interpretation: Interpretation) -> dict[str, Any]:
-    """What the page's script draws, as plain numbers and texts."""
+def page_data(run: Path, interpretation: Interpretation) -> dict[str, Any]:
+    """The numbers and strings that the page's script shows, as JSON can represent them."""
     epochs = _rows(run / "metrics.csv")
     means, accuracies, counts = interpretation.calibration()
     matrix = interpretation.confusion_matrix()
@@ -69,13 +67,13 @@ def facts(run: Path, interpretation: Interpretation) -> dict[str, Any]:
             ],
             "numMistakes": len(mistakes),
             "numImages": len(interpretation.labels),
-            "before": before(run),
+            "previous": previous_run(run),
         }
     )
 
 
-def before(run: Path) -> dict[str, Any] | None:
-    """The last numbers of the run before this one in the same folder, if there is one."""
+def previous_run(run: Path) -> dict[str, Any] | None:
+    """Name and last epoch of the run that was started before this one in the same parent folder, if there is one."""
     others = [path.parent for path in run.absolute().parent.glob("*/metrics.csv") if path.parent != run.absolute()]
     earlier = [
         path for path in others if (path / "config.json").stat().st_mtime < (run / "config.json").stat().st_mtime
@@ -87,40 +85,25 @@ def before(run: Path) -> dict[str, Any] | None:
     return {"name": latest.name, **rows[-1]} if rows else None
 
 
-def command(arguments: dict[str, Any]) -> str:
-    """The command line of a run, from the flags that are not at their defaults."""
-    words = ["python", "-m", "fastpets.train"]
-    defaults = TrainConfig()
-    for name, value in arguments.items():
-        if name in ("out", "resume") or value == getattr(defaults, name):
-            continue
-        flag = f"--{name.replace('_', '-')}"
-        if isinstance(value, bool):
-            words.append(flag if value else f"--no-{flag[2:]}")
-        else:
-            words += [flag, *map(str, value)] if isinstance(value, tuple) else [flag, str(value)]
-    return shlex.join(words)
-
-
 def _thumbnails(interpretation: Interpretation, count: int) -> list[str]:
-    """The images with the highest losses among the mistakes, as the model sees them, as data addresses."""
-    ids = interpretation.mistaken_ids()[: min(count, MOST_IMAGES)]
+    """The first `count` mistakes, up to MAX_IMAGES, as the model sees them, as data URLs."""
+    ids = interpretation.mistaken_ids()[: min(count, MAX_IMAGES)]
     if len(ids) == 0:
         return []
     loader = interpretation.loader
     chosen = loader.like(loader.dataset.select(ids), shuffle=False, on_bad_file="replace")
-    addresses = []
+    urls = []
     for batch in chosen:
-        for pixels in visible(chosen, batch.images):
+        for pixels in to_pixels(batch.images, chosen.preprocessing):
             image, file = Image.fromarray(pixels), io.BytesIO()
-            image.thumbnail((SIDE, SIDE))
+            image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
             image.save(file, "JPEG", quality=80)
-            addresses.append("data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode())
-    return addresses
+            urls.append("data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode())
+    return urls
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    """A CSV's rows, with numbers where there are any; none if it is not there."""
+    """The rows of a CSV, with numbers parsed; none if the file does not exist."""
     if not path.exists():
         return []
     with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
@@ -135,14 +118,14 @@ def _number(text: str) -> float | str:
 
 
 def _thinned(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Evenly chosen rows, by column, with their numbers from 1 on."""
-    chosen = sorted({round(n) for n in np.linspace(0, len(rows) - 1, min(len(rows), MOST_POINTS))})
+    """The columns of up to MAX_POINTS evenly spaced rows, and the numbers of these rows, from 1, as `batch`."""
+    chosen = sorted({round(n) for n in np.linspace(0, len(rows) - 1, min(len(rows), MAX_POINTS))})
     columns = {name: [rows[n][name] for n in chosen] for name in (rows[0] if rows else ())}
     return {"batch": [n + 1 for n in chosen], **columns}
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can say: NumPy's numbers as Python's, what is no number as null, no odd letters."""
+    """The value as JSON can represent it: NumPy's numbers as Python's, NaN and infinity as null, valid Unicode."""
     if isinstance(value, dict):
         return {name: _plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple | np.ndarray):

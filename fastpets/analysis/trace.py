@@ -1,121 +1,112 @@
-"""One image followed through every stage, from its file to the batch, as the command `summary` prints it."""
+"""Traces one image through every stage of a loader, from its file to the batch."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from fastpets.augment.policy import Augment
 from fastpets.augment.random_parameters import NEUTRAL, draw_parameters
+from fastpets.augment.transforms import transforms
 from fastpets.data import storage
 from fastpets.data.headers import PILLOW
+from fastpets.data.image import decode_rgb
 from fastpets.errors import FastpetsError, one_line
-from fastpets.loading.fetch import transforms_of
-from fastpets.loading.reading import UnusableImage, pillow_rgb, read_encoded
-from fastpets.utils.figures import visible
-
-if TYPE_CHECKING:
-    from fastpets.loading.loader import Loader
-    from fastpets.summary import SummaryConfig
+from fastpets.loading.display import to_pixels
+from fastpets.loading.loader import Loader
+from fastpets.loading.reading import UnusableImage, read_encoded
 
 
 @contextlib.contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Has an error within say in which stage it came."""
+    """Adds the name of the stage to an error that is raised inside."""
     try:
         yield
     except (FastpetsError, UnusableImage) as error:
         raise FastpetsError(f"stage '{name}': {error}") from None
 
 
-def follow(config: SummaryConfig, train: Loader) -> None:
-    """Prints what becomes of one image of a training set in its first epoch."""
-    i = picked(config.image, train)
-    path, label, headers = train.dataset.paths[i], int(train.dataset.labels[i]), train.headers
-    kind, height, width = (int(facts[i]) for facts in (headers.decoders, headers.heights, headers.widths))
-    print(f"\nOne sample: item {i}")
+def trace(loader: Loader, i: int, label_origin: str, out: Path | None = None) -> Iterator[str]:
+    """Yields a line for each stage that item `i` of a loader passes in the first epoch.
+
+    `label_origin` says where the label comes from. With `out`, draws the image and the sample cut out of it as a PNG
+    file. Raises FastpetsError, with the name of the stage, if one fails.
+    """
+    dataset, headers, path = loader.dataset, loader.headers, loader.dataset.paths[i]
+    decoder, height, width = (int(column[i]) for column in (headers.decoders, headers.heights, headers.widths))
+    yield f"item {i}"
     with stage(f"reading {path}"):
         encoded = storage.read(path)
-        read_encoded(path, kind, height, width)
-    print(f"  file     {one_line(path)}, {len(encoded):,} bytes")
-    print(f"  label    {one_line(how_labelled(config, path))}: {one_line(train.classes[label])!r}, number {label}")
-    print(f"  decoded  by {'Pillow' if kind == PILLOW else 'DALI'}, upright, {width} x {height} px, 8-bit RGB")
-    todo = transforms_of(train, np.array([i]), 0, 0)
-    shrunk = (height // int(todo.shrink[0, 0]), width // int(todo.shrink[0, 1]))
+        read_encoded(path, decoder, height, width)
+    label = int(dataset.labels[i])
+    yield f"  file     {one_line(path)}, {len(encoded):,} bytes"
+    yield f"  label    {label}, {one_line(dataset.classes[label])!r}, from {one_line(label_origin)}"
+    yield f"  decoded  by {'Pillow' if decoder == PILLOW else 'DALI'}, upright, {width} x {height} px, 8-bit RGB"
+    planned = transforms(
+        np.array([i]), np.array([height]), np.array([width]), loader.preprocessing,
+        augment=loader.augment, seed=loader.sampler.seed,
+    )  # fmt: skip
+    shrunk = (height // int(planned.shrink[0, 0]), width // int(planned.shrink[0, 1]))
     if shrunk != (height, width):
-        print(f"  shrunk   to {shrunk[1]} x {shrunk[0]} px")
-    print(f"  draws    {', '.join(drawn(train, i)) or 'none'}")
-    matrix = todo.source_from_output[0].astype(np.float64)
+        yield f"  shrunk   to {shrunk[1]} x {shrunk[0]} px"
+    yield f"  random   {', '.join(described_parameters(i, loader.augment, loader.sampler.seed)) or 'nothing'}"
+    matrix = planned.source_from_output[0].astype(np.float64)
     rows = [" ".join(f"{value:10.5f}" for value in row) for row in matrix]
-    print("  matrix   " + "\n           ".join(rows) + "   image from output, in pixels")
-    corners = outline(matrix, train.preprocessing.size)
-    print(f"  crop     its corners lie at {', '.join(f'({x:.0f}, {y:.0f})' for x, y in corners)} of the image")
-    print(f"  samples  {todo.samples[0]} x {todo.samples[0]} to an output pixel")
-    ends = [f"{todo.luts[0, 0, value]:.3f}" for value in (0, 128, 255)]
-    print(f"  table    red 0, 128, 255 become {', '.join(ends)}")
+    yield "  matrix   " + "\n           ".join(rows) + "   source_from_output, in pixels"
+    corners = output_corners(matrix, loader.preprocessing.size)
+    yield f"  corners  of the output in the image: {', '.join(f'({x:.0f}, {y:.0f})' for x, y in corners)}"
+    yield f"  samples  {planned.samples[0]} x {planned.samples[0]} per output pixel"
+    outputs = [f"{planned.luts[0, 0, value]:.3f}" for value in (0, 128, 255)]
+    yield f"  LUT      maps red 0, 128, 255 to {', '.join(outputs)}"
     with stage(f"decoding {path}"):
-        one = train.like(train.dataset, sampler=[i], batch_size=1, drop_last=False, on_bad_file="raise")
+        one = loader.like(dataset, sampler=[i], batch_size=1, drop_last=False, on_bad_file="raise")
         images = next(iter(one)).images
     layout = "channels_last" if images.stride(1) == 1 else "NCHW"
-    print(f"  batch    images {tuple(images.shape)} {str(images.dtype)[6:]}, {layout}; labels ({len(images)},) int64")
-    if config.out is not None:
-        draw(config.out, Image.fromarray(np.asarray(pillow_rgb(encoded))), shrunk, corners, visible(one, images)[0])
-        print(f"  {config.out} shows the crop and the sample")
+    yield f"  batch    images {tuple(images.shape)} {str(images.dtype)[6:]}, {layout}; labels ({len(images)},) int64"
+    if out is not None:
+        draw_sample(out, decode_rgb(encoded), shrunk, corners, to_pixels(images, one.preprocessing)[0])
+        yield f"  drawn    in {out}"
 
 
-def picked(part: str | None, train: Loader) -> int:
-    """The item whose path has this part, or the first one. Raises FastpetsError if there is none."""
-    usable = np.flatnonzero(train.usable).tolist()
-    found = next((i for i in usable if part is None or part in train.dataset.paths[i]), None)
-    if found is None:
-        raise FastpetsError(f"--image {part}: in no path of the {len(usable)} images to train on")
-    return found
-
-
-def how_labelled(config: SummaryConfig, path: str) -> str:
-    """What an image's label was taken from."""
-    if config.labels is not None or str(config.data).endswith(".csv"):
-        return f"column label of {config.labels or config.data}"
-    if config.label_from == "folder":
-        return f"its folder {Path(path).parent.name!r}"
-    return f"pattern {config.label_pattern} on {storage.name_of(path)!r}"
-
-
-def drawn(train: Loader, i: int) -> Iterator[str]:
-    """What of the augmentation item `i` undergoes in the first epoch, in words."""
-    if train.augment is None:
+def described_parameters(i: int, augment: Augment | None, seed: int) -> Iterator[str]:
+    """The random parameters of item `i` in the first epoch, each as a name and a value."""
+    if augment is None:
         return
-    parameters = draw_parameters(np.array([i]), train.augment, seed=train.position.seed, epoch=0)
+    parameters = draw_parameters(np.array([i]), augment, seed=seed, epoch=0)
     yield f"crop of {parameters.crop_scale[0]:.0%} of the canvas"
     for name in ("flip", "invert"):
         if getattr(parameters, name)[0]:
             yield name
-    for name in train.augment.ops:
-        if (value := getattr(parameters, name)[0]) != getattr(NEUTRAL, name)[0]:
+    for name in augment.ops:
+        value = getattr(parameters, name)[0]
+        if value != getattr(NEUTRAL, name)[0]:
             yield f"{name} {value:.3g}"
 
 
-def outline(matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Where the output's four corners (4, 2), x and y, lie in the image."""
+def output_corners(source_from_output: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Positions (4, 2) of the output's corners in the source image: x and y in pixels, clockwise."""
     height, width = size
-    corners = matrix @ np.array([[0, width, width, 0], [0, 0, height, height], [1, 1, 1, 1]])
+    corners = source_from_output @ np.array([[0, width, width, 0], [0, 0, height, height], [1, 1, 1, 1]])
     return (corners[:2] / corners[2]).T
 
 
-def draw(file: Path, image: Image.Image, shrunk: tuple[int, int], corners: np.ndarray, sample: np.ndarray) -> None:
-    """The image with the crop's outline, and the sample that is cut out."""
+def draw_sample(
+    file: Path, image: Image.Image, shrunk: tuple[int, int], corners: np.ndarray, sample: np.ndarray
+) -> None:
+    """Draws the image, shrunk to (height, width), with the outline of the sample, beside the sample (H, W, 3) uint8."""
     from matplotlib.figure import Figure
 
+    height, width = shrunk
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.imshow(image.resize((shrunk[1], shrunk[0])), extent=(0, shrunk[1], shrunk[0], 0))
+    left.imshow(image.resize((width, height)), extent=(0, width, height, 0))
     left.fill(*corners.T, facecolor="none", edgecolor="tab:orange", linewidth=2)
     left.plot(*corners[0], "o", color="tab:orange")
-    left.set_title("the image, and where the sample lies (dot: its upper left corner)", fontsize=8)
+    left.set_title("image with the outline of the sample (dot: upper left corner)", fontsize=8)
     right.imshow(sample)
-    right.set_title("the sample", fontsize=8)
+    right.set_title("sample", fontsize=8)
     figure.savefig(file, dpi=120, format="png")

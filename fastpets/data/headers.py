@@ -1,43 +1,39 @@
-"""The headers: what the files' headers say, read once and kept in the user's cache folder.
-
-It sorts the images into those that DALI decodes, those that Pillow decodes for it, and those that cannot be used.
-"""
+"""Image headers: which decoder each file needs, and its size. Read once and cached on disk."""
 
 import contextlib
-import hashlib
 import io
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
+import xxhash
 from PIL import Image, UnidentifiedImageError
 
-from fastpets.augment.preprocessing import MAX_PIXELS
 from fastpets.data import storage
-from fastpets.data.dataset import ImageDataset
-from fastpets.utils.console import track
+from fastpets.data.path_table import PathTable
+from fastpets.utils.progress import track
 from fastpets.utils.system import cache_dir
 
-VERSION = 2  # goes into the name of the cached file: raise it when a fact or its meaning changes
+VERSION = 3  # part of the cache file's name: increase it when a column or its meaning changes
 DALI_FORMATS = frozenset({"JPEG", "MPO", "PNG", "WEBP"})
 ORIENTATION = 0x0112
-SWAPS_SIDES = (5, 6, 7, 8)  # the EXIF orientations that turn an image by a quarter
+SWAPS_SIDES = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 
 BAD, DALI, PILLOW = range(3)
-TRUSTED = 1_000_000  # items: to ask the system for the times of more files takes longer than seconds
-# A row of the cached table: which file as it was when, and the first three of its facts.
-FACTS = np.dtype([("key", np.uint64), ("kind", np.uint8), ("height", np.int32), ("width", np.int32)])
+MAX_STAMPED = 1_000_000  # files whose modification times are compared; for more, that takes longer than seconds
+# A row of the cache: a hash of the file's path and stamp, then the first three fields of `Header`.
+ROW = np.dtype([("key", np.uint64), ("decoder", np.uint8), ("height", np.int32), ("width", np.int32)])
 
 
-class Facts(NamedTuple):
-    """What one header says: which decoder (BAD, DALI, PILLOW), the upright size in pixels, what is wrong if BAD."""
+class Header(NamedTuple):
+    """One file's decoder (BAD, DALI or PILLOW), its upright size in pixels, and what is wrong with it if BAD."""
 
-    kind: int
+    decoder: int
     height: int
     width: int
     problem: str = ""
@@ -45,146 +41,163 @@ class Facts(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ImageHeaders:
-    """Facts in the order of the paths: (N,) uint8 decoders, (N,) int32 upright heights and widths in pixels.
+    """What the headers of N files say. The arrays are read-only.
 
-    `problems` maps the path of each BAD one to what is wrong with it.
+    Args:
+        paths: of the files.
+        decoders: (N,) uint8: BAD, DALI or PILLOW.
+        heights, widths: (N,) int32 in pixels, after EXIF orientation; 0 for a file without a size.
+        problems: what is wrong with each BAD file, by its path.
     """
 
+    paths: PathTable
     decoders: np.ndarray
     heights: np.ndarray
     widths: np.ndarray
     problems: dict[str, str]
 
+    def __post_init__(self) -> None:
+        for array in (self.decoders, self.heights, self.widths):
+            array.flags.writeable = False
+
+    def __len__(self) -> int:
+        return len(self.decoders)
+
     @property
     def usable(self) -> np.ndarray:
-        """Which images (N,) bool are not BAD."""
+        """(N,) bool: which files are not BAD."""
         return self.decoders != BAD
 
-    def select_usable(self) -> "ImageHeaders":
-        """The facts on those alone."""
-        ids = np.flatnonzero(self.usable)
-        return ImageHeaders(self.decoders[ids], self.heights[ids], self.widths[ids], {})
+    def select(self, ids: np.ndarray, paths: PathTable | None = None) -> "ImageHeaders":
+        """The headers of the files `ids` in that order; `paths`, if given, are theirs."""
+        paths = self.paths.select(ids) if paths is None else paths
+        decoders = self.decoders[ids]
+        bad = [paths[i] for i in np.flatnonzero(decoders == BAD).tolist()]
+        problems = {path: self.problems[path] for path in bad}
+        return ImageHeaders(paths, decoders, self.heights[ids], self.widths[ids], problems)
+
+    def limited(self, max_pixels: int) -> "ImageHeaders":
+        """These headers with images of more than `max_pixels` marked as BAD."""
+        large = self.usable & (self.heights.astype(np.int64) * self.widths > max_pixels)
+        problems = {
+            self.paths[i]: f"{self.widths[i]:,} x {self.heights[i]:,} px, expected at most {max_pixels:,} pixels; "
+            "shrink it, or raise max_pixels"
+            for i in np.flatnonzero(large).tolist()
+        }
+        if not problems:
+            return self
+        return replace(self, decoders=np.where(large, BAD, self.decoders), problems=self.problems | problems)
 
 
-def scan(dataset: ImageDataset, num_workers: int, max_pixels: int = MAX_PIXELS) -> ImageHeaders:
-    """Facts on every item, from the cache where size and time of change are the same as when it was read.
+def scan_headers(paths: PathTable, root: str, num_workers: int) -> ImageHeaders:
+    """Reads the headers of all files by `num_workers` threads, or takes them from the cache.
 
-    Images of more than `max_pixels` are BAD. Of a set of more than TRUSTED items the cache is believed without a look
-    at the files: one that changed is found out when it is read.
+    `root` names the data set in the cache. A cached header counts if the file's size and modification time are the
+    same; for more than MAX_STAMPED files these are not compared, and a file that changed is noticed when it is read.
     """
-    paths = dataset.paths
-    cached = _load(dataset.root)
-    facts = np.zeros(len(paths), FACTS)
+    cached = _load(root)
+    rows = np.zeros(len(paths), ROW)
     with ThreadPoolExecutor(num_workers) as pool:
-        facts["key"] = paths.hashes()
-        if len(paths) <= TRUSTED:
-            facts["key"] += np.fromiter(map(_bits, storage.stamps(paths, pool)), np.uint64, len(paths))
-        places, by_key = np.empty(len(paths), np.int64), np.argsort(facts["key"])  # in order is 15 times as fast
-        places[by_key] = np.searchsorted(cached["key"], facts["key"][by_key]).clip(max=max(0, len(cached) - 1))
-        found = cached["key"][places] == facts["key"] if len(cached) else np.zeros(len(paths), bool)
-        facts[found] = cached[places[found]]
+        rows["key"] = paths.hashes()
+        if len(paths) <= MAX_STAMPED:
+            stamps = (xxhash.xxh64_intdigest(stamp.encode()) for stamp in storage.stamps(paths, pool))
+            rows["key"] += np.fromiter(stamps, np.uint64, len(paths))
+        indices, by_key = np.empty(len(paths), np.int64), np.argsort(rows["key"])  # sorted search is 15 times as fast
+        indices[by_key] = np.searchsorted(cached["key"], rows["key"][by_key]).clip(max=max(0, len(cached) - 1))
+        found = cached["key"][indices] == rows["key"] if len(cached) else np.zeros(len(paths), bool)
+        rows[found] = cached[indices[found]]
         missing = np.flatnonzero(~found)
         problems: dict[str, str] = {}
-        for i, fact in track(_headers(paths, missing, pool), "reading headers", len(missing)):
-            facts[i] = (facts["key"][i], *fact[:3])
-            if fact.kind == BAD:
-                problems[paths[i]] = fact.problem
+        for i, header in track(_read_headers(paths, missing, pool), "reading headers", len(missing)):
+            rows[i] = (rows["key"][i], *header[:3])
+            if header.decoder == BAD:
+                problems[paths[i]] = header.problem
     if len(missing):
-        _save(dataset.root, np.concatenate([cached, facts[missing]]))
-    large = facts["height"].astype(np.int64) * facts["width"] > max_pixels
-    for i in np.flatnonzero(large).tolist():
-        size = f"{facts['width'][i]:,} x {facts['height'][i]:,} px"
-        problems[paths[i]] = f"{size}, expected at most {max_pixels:,} pixels; shrink it, or raise max_pixels"
-    facts["kind"][large] = BAD
-    return ImageHeaders(facts["kind"].copy(), facts["height"].copy(), facts["width"].copy(), problems)
+        _save(root, np.concatenate([cached, rows[missing]]))
+    return ImageHeaders(paths, rows["decoder"].copy(), rows["height"].copy(), rows["width"].copy(), problems)
 
 
-def _headers(paths: Sequence[str], ids: np.ndarray, pool: Executor) -> Iterator[tuple[int, Facts]]:
-    """The facts of each of the items, read in parallel."""
-    for start in range(0, len(ids), 4096):  # a future each: not millions of them at once
-        some = ids[start : start + 4096].tolist()
-        yield from zip(some, pool.map(read_header, [paths[i] for i in some]), strict=True)
+def _read_headers(paths: Sequence[str], ids: np.ndarray, pool: Executor) -> Iterator[tuple[int, Header]]:
+    """The headers of the files `ids`, read in parallel, each with its id."""
+    for start in range(0, len(ids), 4096):  # in chunks: each file in the pool's queue takes memory
+        chunk = ids[start : start + 4096].tolist()
+        yield from zip(chunk, pool.map(read_header, [paths[i] for i in chunk]), strict=True)
 
 
-def read_header(path: str) -> Facts:
-    """Facts on one file, from its header alone if it lies on a disk."""
+def read_header(path: str) -> Header:
+    """Reads one file's header; of a local file, nothing more is read. What is wrong is returned, never raised."""
     try:
         is_local = not (storage.is_remote(path) or storage.MEMBER.fullmatch(path))
         content = None if is_local else storage.read(path)
         if (os.path.getsize(path) if content is None else len(content)) == 0:
-            return Facts(BAD, 0, 0, "0 bytes, expected an image")
+            return Header(BAD, 0, 0, "0 bytes, expected an image")
         with open(path, "rb") if content is None else io.BytesIO(content) as file:
-            return _facts(file)
+            return _parse_header(file)
     except Image.DecompressionBombError as error:
-        return Facts(BAD, 0, 0, str(error))
+        return Header(BAD, 0, 0, str(error))
     except OSError as error:
-        return Facts(BAD, 0, 0, f"unreadable ({error.strerror or error})")
-    except Exception as error:  # Pillow's readers meet any bytes, and fail in any way
-        return Facts(BAD, 0, 0, f"damaged header ({type(error).__name__}: {error})")
+        return Header(BAD, 0, 0, f"unreadable ({error.strerror or error})")
+    except Exception as error:  # on damaged files, Pillow's parsers raise errors of any type
+        return Header(BAD, 0, 0, f"damaged header ({type(error).__name__}: {error})")
 
 
-def _facts(file: IO[bytes]) -> Facts:
+def _parse_header(file: IO[bytes]) -> Header:
     try:
         image = Image.open(file)
     except UnidentifiedImageError:
         file.seek(0)
-        return Facts(BAD, 0, 0, f"begins with {file.read(12)!r}, expected an image")
+        return Header(BAD, 0, 0, f"begins with {file.read(12)!r}, expected an image")
     width, height = image.size
-    orientation, seen_by_dali = _orientation(image, file)
-    kind = DALI if image.format in DALI_FORMATS and seen_by_dali else PILLOW
-    return Facts(kind, width, height) if orientation in SWAPS_SIDES else Facts(kind, height, width)
+    orientation, same_in_dali = _orientation(image, file)
+    decoder = DALI if image.format in DALI_FORMATS and same_in_dali else PILLOW
+    return Header(decoder, width, height) if orientation in SWAPS_SIDES else Header(decoder, height, width)
 
 
 def _orientation(image: Image.Image, file: IO[bytes]) -> tuple[int, bool]:
     """An image's orientation (1-8) as Pillow finds it, and whether DALI finds the same."""
     if image.format == "PNG" and "exif" not in image.info and not _png_has_late_exif(file):
-        return 1, True  # else getexif decodes the whole image in search of it
+        return 1, True  # getexif would decode the whole image in search of a late chunk
     orientation = image.getexif().get(ORIENTATION, 1)
-    in_exif = Image.Exif()  # Pillow looks into XMP and TIFF tags as well
+    in_exif = Image.Exif()  # DALI reads EXIF only; Pillow also reads XMP and TIFF tags
     in_exif.load(image.info.get("exif", b""))
     return orientation, in_exif.get(ORIENTATION, 1) == orientation
 
 
 def _png_has_late_exif(file: IO[bytes]) -> bool:
-    """Whether a PNG has an eXIf chunk behind its pixels (PNG 3rd edition, 5.3: length, type, content, check sum)."""
-    place = file.tell()
+    """Whether a PNG has an eXIf chunk after its pixels (PNG 3rd edition, 5.3: length, type, content, checksum)."""
+    position = file.tell()
     try:
         file.seek(8)
-        while len(head := file.read(8)) == 8:
-            if head[4:] == b"eXIf":
+        while len(chunk := file.read(8)) == 8:
+            if chunk[4:] == b"eXIf":
                 return True
-            file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+            file.seek(int.from_bytes(chunk[:4], "big") + 4, os.SEEK_CUR)
         return False
     finally:
-        file.seek(place)  # Pillow goes on from there
+        file.seek(position)  # Pillow continues from here
 
 
-def _bits(text: str) -> int:
-    """64 bits that stand for a text."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
-
-
-def _file(root: str) -> Path:
-    folder = cache_dir() / "manifests"
+def _cache_file(root: str) -> Path:
+    folder = cache_dir() / "headers"
     folder.mkdir(exist_ok=True)
-    return folder / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:24]}-v{VERSION}.npy"
+    return folder / f"{xxhash.xxh3_128_hexdigest(os.fsencode(root))}-v{VERSION}.npy"
 
 
 def _load(root: str) -> np.ndarray:
-    """The cached facts, sorted by their keys."""
-    with contextlib.suppress(OSError, ValueError, EOFError):  # not there yet, or not whole: read the headers again
-        table = np.load(_file(root), allow_pickle=False)
-        if table.dtype == FACTS:
-            return table
-    return np.zeros(0, FACTS)
+    """The cached rows, sorted by key; none if there is no intact cache."""
+    with contextlib.suppress(OSError, ValueError, EOFError):
+        rows = np.load(_cache_file(root), allow_pickle=False)
+        if rows.dtype == ROW:
+            return rows
+    return np.zeros(0, ROW)
 
 
-def _save(root: str, facts: np.ndarray) -> None:
-    """Writes the facts beside their place and moves them in whole; BAD ones are left out, so that a mend shows."""
-    good = facts[facts["kind"] != BAD]
-    with contextlib.suppress(OSError):  # without a cache the next start takes a little longer, no more
-        target = _file(root)
-        with tempfile.TemporaryDirectory(dir=target.parent) as staging:  # which goes, whatever happens
+def _save(root: str, rows: np.ndarray) -> None:
+    """Replaces the cache atomically. BAD files are not stored, so that they are read again once repaired."""
+    good = rows[rows["decoder"] != BAD]
+    with contextlib.suppress(OSError):  # without a cache the next scan reads all headers again
+        target = _cache_file(root)
+        with tempfile.TemporaryDirectory(dir=target.parent) as staging:
             part = Path(staging, target.name)
             np.save(part, good[np.unique(good["key"], return_index=True)[1]])
             os.replace(part, target)

@@ -1,79 +1,79 @@
-"""Many paths in two arrays, so that ten million of them are no burden."""
+"""A sequence of paths in one Arrow array, so that millions of them stay cheap."""
 
 import os
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import overload
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import xxhash
 
-from fastpets.utils import philox
+CHUNK = 2**14  # paths that are Python objects at a time
 
 
 class PathTable(Sequence[str]):
-    """An immutable sequence of paths: their bytes one after another, and where each begins.
+    """An immutable sequence of paths, stored as an Arrow array of their bytes.
 
-    Ten million of 60 characters take 0.7 GB, where Python strings in a tuple take 1.2.
+    Paths are bytes because file names need not be UTF-8. A million paths of 55 characters take 63 MB, as Python strings
+    in a list 112 MB. To select 800,000 of them takes 0.02 s and to iterate 0.16 s of CPU time (Xeon), where one NumPy
+    array of bytes and one of offsets, sliced in Python, took 0.32 s and 0.34 s.
     """
 
-    def __init__(self, paths: Iterable[str | os.PathLike[str]] = ()) -> None:
-        content, starts = bytearray(), array("q", [0])
-        for path in paths:
-            content += os.fsencode(path)
-            starts.append(len(content))
-        self.content, self.starts = content, np.frombuffer(starts, np.int64)
+    def __init__(self, paths: "Iterable[str | os.PathLike[str]] | pa.LargeBinaryArray" = ()) -> None:
+        self.array = paths if isinstance(paths, pa.LargeBinaryArray) else _packed(paths)
 
     def __len__(self) -> int:
-        return len(self.starts) - 1
+        return len(self.array)
 
     @overload
-    def __getitem__(self, which: int) -> str: ...
+    def __getitem__(self, index: int) -> str: ...
     @overload
-    def __getitem__(self, which: slice) -> "PathTable": ...
-    def __getitem__(self, which: int | slice) -> "str | PathTable":
-        if isinstance(which, slice):
-            return self.select(np.arange(len(self))[which])
-        place = range(len(self))[which]
-        return os.fsdecode(bytes(self.content[self.starts[place] : self.starts[place + 1]]))
+    def __getitem__(self, index: slice) -> "PathTable": ...
+    def __getitem__(self, index: int | slice) -> "str | PathTable":
+        if isinstance(index, slice):
+            return self.select(np.arange(len(self))[index])
+        return os.fsdecode(self.array[range(len(self))[index]].as_py())
 
     def __iter__(self) -> Iterator[str]:
-        start = 0
-        for end in self.starts[1:].tolist():
-            yield os.fsdecode(bytes(self.content[start:end]))
-            start = end
+        for chunk in self._chunks():
+            yield from map(os.fsdecode, chunk)
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, PathTable) and self.content == other.content and np.array_equal(self.starts, other.starts)
-        )
+        return isinstance(other, PathTable) and self.array.equals(other.array)
 
     def __hash__(self) -> int:
         return hash(self.hashes().tobytes())
 
-    def hashes(self) -> np.ndarray:
-        """64 bits for each path (N,) uint64: its bytes, each times a random number of its place, added up modulo 2**64.
-
-        Two paths have the same with a probability below 2**-56 (multilinear hashing: Carter and Wegman, "Universal
-        classes of hash functions", 1979).
-        """
-        longest = int(np.diff(self.starts).max(initial=0))
-        factors = philox.words(philox.HASH, 0, 0, np.arange(longest), 0, 2).astype(np.uint64)
-        by_place = factors[:, 0] << np.uint64(32) | factors[:, 1]
-        found = np.empty(len(self), np.uint64)
-        for first in range(0, len(self), 2**14):
-            starts = self.starts[first : first + 2**14 + 1]
-            values = np.frombuffer(self.content, np.uint8, starts[-1] - starts[0], starts[0])
-            places = np.arange(len(values)) - np.repeat(starts[:-1] - starts[0], np.diff(starts))
-            terms = (values + np.uint64(1)) * by_place[places]
-            sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(terms, dtype=np.uint64)])
-            found[first : first + 2**14] = np.diff(sums[starts - starts[0]])
-        return found
-
     def select(self, ids: np.ndarray) -> "PathTable":
-        """The paths at the places `ids`, in that order."""
-        chosen = PathTable()
-        lengths = np.diff(self.starts)[ids]
-        chosen.starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        begins = self.starts[:-1][ids]
-        chosen.content = bytearray().join(self.content[b : b + n] for b, n in zip(begins, lengths, strict=True))
-        return chosen
+        """The paths at the indices `ids`, in that order."""
+        return PathTable(self.array.take(pa.array(ids, pa.int64())))
+
+    def hashes(self) -> np.ndarray:
+        """A 64-bit hash of each path, (N,) uint64."""
+        # One call of xxh64 per path takes 0.10 s of CPU time for a million; hashing vectorised in NumPy took 0.25 s.
+        hashes = (xxhash.xxh64_intdigest(path) for chunk in self._chunks() for path in chunk)
+        return np.fromiter(hashes, np.uint64, len(self))
+
+    def fingerprint(self) -> str:
+        """A 128-bit hash, in hexadecimal, of the paths relative to the deepest folder that holds all of them."""
+        ends = pyarrow.compute.min_max(self.array).as_py()
+        common = os.path.commonprefix([os.fsdecode(end or b"") for end in ends.values()])  # noqa: RUF071
+        folder = os.fsencode(common[: common.rfind("/") + 1])
+        digest = xxhash.xxh3_128()
+        for chunk in self._chunks():
+            digest.update(b"".join(path[len(folder) :] + b"\0" for path in chunk))
+        return digest.hexdigest()
+
+    def _chunks(self) -> Iterator[list[bytes]]:
+        for start in range(0, len(self), CHUNK):
+            yield self.array[start : start + CHUNK].to_pylist()
+
+
+def _packed(paths: Iterable[str | os.PathLike[str]]) -> pa.LargeBinaryArray:
+    encoded = map(os.fsencode, paths)
+    chunks = [pa.array([], pa.large_binary())]
+    while chunk := list(islice(encoded, CHUNK)):
+        chunks.append(pa.array(chunk, pa.large_binary()))
+    return pa.concat_arrays(chunks)

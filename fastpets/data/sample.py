@@ -1,7 +1,8 @@
-"""A labelled data set that needs no network: drawn from a seed, as files such as people have.
+"""A small labelled data set that needs no network: shapes drawn from a seed.
 
-Eight classes, each a shape with a texture, in whatever colours: only form tells them apart. The files are JPEGs of all
-decoders and sizes, portrait and landscape, some turned by EXIF, and with the usual surprises under the name of a JPEG.
+The eight classes are shapes with textures in random colours, so that only form distinguishes them. The files are
+as varied as real ones: JPEGs of many sizes, baseline and progressive, grey and CMYK, some with an EXIF orientation, and
+PNGs and GIFs named .jpg.
 """
 
 import os
@@ -13,13 +14,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fastpets.utils.console import track
+from fastpets.utils.progress import track
 from fastpets.utils.system import cache_dir, num_processors
 
 VERSION = 1
-IMAGES_A_CLASS = 60
+IMAGES_PER_CLASS = 60
 SIDE_PX = (60, 2000)
-UNDO_EXIF = {  # orientation -> how the stored image comes from the upright one
+STORED_FROM_UPRIGHT = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -28,7 +29,7 @@ UNDO_EXIF = {  # orientation -> how the stored image comes from the upright one
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }
-Plane = np.ndarray  # (H, W) float64: a coordinate of each pixel, in units of the shape's radius
+Plane = np.ndarray  # (H, W) float64: one coordinate of each pixel, in units of the shape's radius
 
 SHAPES: dict[str, Callable[[Plane, Plane], Plane]] = {
     "disc": lambda x, y: x**2 + y**2 < 0.9,
@@ -54,7 +55,7 @@ CLASSES = tuple(f"{texture}_{shape}" for texture, shape in zip(TEXTURES, SHAPES,
 
 
 def sample_folder(seed: int = 0) -> Path:
-    """The folder of the data set, below the user's cache folder; drawn on the first call, in some seconds."""
+    """The folder of the data set in the user's cache folder; drawn on the first call, in some seconds."""
     folder = cache_dir() / f"sample-v{VERSION}-seed{seed}"
     if not folder.is_dir():
         with tempfile.TemporaryDirectory(dir=folder.parent) as staging:
@@ -66,8 +67,8 @@ def sample_folder(seed: int = 0) -> Path:
 
 
 def draw_sample(folder: Path, seed: int = 0) -> None:
-    """Draws all images into a folder, and a text file that is none."""
-    jobs = [(name, number) for name in CLASSES for number in range(IMAGES_A_CLASS)]
+    """Draws all images into a folder, and adds a text file that a data set must leave out."""
+    jobs = [(name, number) for name in CLASSES for number in range(IMAGES_PER_CLASS)]
 
     def draw(job: tuple[str, int]) -> None:
         name, number = job
@@ -76,11 +77,13 @@ def draw_sample(folder: Path, seed: int = 0) -> None:
 
     with ThreadPoolExecutor(num_processors()) as pool:
         list(track(pool.map(draw, jobs), "drawing images", len(jobs)))
-    (folder / "about.txt").write_text("Shapes drawn by fastpets.data.sample; this file is no image, and left out.\n")
+    (folder / "about.txt").write_text(
+        "Shapes drawn by fastpets.data.sample. This file is not an image and is left out.\n"
+    )
 
 
 def draw_image(name: str, random: np.random.Generator) -> Image.Image:
-    """One image of the class `name`, "texture_shape", in random colours, size and position."""
+    """Draws an image of the class `name`, "texture_shape", in random colours, size and position."""
     texture, shape = name.split("_")
     low, high = np.log(SIDE_PX)
     longer = int(np.exp(low + (high - low) * random.beta(2, 3)))
@@ -107,7 +110,7 @@ def draw_image(name: str, random: np.random.Generator) -> Image.Image:
 
 
 def _colours(random: np.random.Generator) -> np.ndarray:
-    """Three colours (3, 3) of which no two look alike, whatever the class."""
+    """Three random colours (3, 3) whose brightness differs clearly."""
     while True:
         colours = random.uniform(20, 235, (3, 3))
         luma = colours @ [0.299, 0.587, 0.114]
@@ -116,7 +119,7 @@ def _colours(random: np.random.Generator) -> np.ndarray:
 
 
 def _save(image: Image.Image, path: Path, number: int, random: np.random.Generator) -> None:
-    """Saves the class's image `number` as the kind of file that its number stands for."""
+    """Saves an image in the format that its number within the class determines."""
     match number:
         case 0:
             image.convert("L").save(path, "JPEG")
@@ -132,7 +135,7 @@ def _save(image: Image.Image, path: Path, number: int, random: np.random.Generat
             orientation = int(random.integers(2, 9))
             exif = Image.Exif()
             exif[0x0112] = orientation
-            image.transpose(UNDO_EXIF[orientation]).save(path, "JPEG", exif=exif, quality=90)
+            image.transpose(STORED_FROM_UPRIGHT[orientation]).save(path, "JPEG", exif=exif, quality=90)
         case _:
             quality, subsampling = int(random.integers(60, 96)), int(random.integers(0, 3))
             image.save(path, "JPEG", quality=quality, subsampling=subsampling)

@@ -1,21 +1,32 @@
-"""A batch: what the loader yields, in a form that training loops of other libraries can take apart and rebuild."""
+"""What a Loader yields, in a form that training loops of other libraries can take apart and rebuild."""
 
-from collections import namedtuple
-from typing import Any
+from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 
-class Batch(namedtuple("Batch", ("images", "labels"))):
-    """A pair (images, labels), with the item ids of its images as an attribute.
+class _Pair(NamedTuple):
+    images: torch.Tensor
+    labels: torch.Tensor
 
-    images (B, 3, H, W) in channels_last layout and labels (B,) int64, both on the loader's device; ids (B,) int64
-    NumPy. Libraries rebuild tuples as `Batch(images, labels)` or `Batch(pair)`; ids is None after that.
+
+class Batch(_Pair):
+    """A pair of images and labels, with the item ids as an attribute.
+
+    Libraries rebuild tuples as `Batch(images, labels)` or `Batch(pair)`, after which `ids` is None.
+
+    Attributes:
+        images: (B, 3, H, W) in channels_last memory format, on the Loader's device.
+        labels: (B,) int64, on the same device.
+        ids: (B,) int64 NumPy array of item ids, or None.
     """
 
     ids: Any = None
 
-    def __new__(cls, images: Any, labels: Any = None, ids: np.ndarray | None = None) -> "Batch":
+    def __new__(cls, images: Any, labels: Any = None, ids: np.ndarray | None = None) -> Batch:
         pair = tuple(images) if labels is None else (images, labels)
         batch = super().__new__(cls, *pair)
         batch.ids = ids

@@ -1,4 +1,4 @@
-"""Decoded images kept from the first epoch on, so that the later ones need not decode them again."""
+"""Decoded images, kept in memory from the first epoch on, so that later epochs do not decode them again."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from fastpets import kernels
 from fastpets.utils.system import free_memory
 from fastpets.utils.validation import CacheWhere
 
-# Pages of a block are taken as they are filled, so that what caches have yet to fill still looks free.
+# The system commits pages when they are written: what caches have still to fill counts as free memory until then.
 _caches: weakref.WeakSet[Cache] = weakref.WeakSet()
 
 
 class Cache:
-    """Pixels of N images of the sizes (N, 2), height and width, packed one after another in one block of memory.
+    """The pixels of N images of the `sizes` (N, 2), height and width, packed in one block of memory on `device`.
 
-    The block lies on `device` and holds as many of the images, from the first one on, as fit in `budget` bytes.
-    Threads may share it.
+    The block holds as many of the images, from the first on, as fit in `budget` bytes. Threads may share it.
+
+    Attributes:
+        filled: (N,) bool, the images that are in the cache.
     """
 
     def __init__(self, sizes: np.ndarray, device: torch.device, budget: int) -> None:
@@ -36,7 +38,7 @@ class Cache:
         _caches.add(self)
 
     def images(self, ids: np.ndarray, device: torch.device) -> kernels.PackedImages:
-        """The pixels (H, W, 3) uint8 of images (B,) that are filled, on `device`."""
+        """Returns the images (H, W, 3) uint8 of items `ids` (B,), which must be filled, on `device`."""
         here = kernels.PackedImages(self.block, self.starts[ids], self.sizes[ids])
         if self.device == device or not len(ids):
             return here
@@ -46,22 +48,22 @@ class Cache:
         return kernels.PackedImages(kernels.to_device(packed, device), ends - num_bytes(here.sizes), here.sizes)
 
     def put(self, ids: Sequence[int], images: Sequence[torch.Tensor]) -> None:
-        """Keeps decoded images that are not here yet, as far as there is room."""
+        """Copies decoded images into the cache, those that are not in it and have room."""
         for i, image in zip(ids, images, strict=True):
             if i < self.num_kept and not self.filled[i]:
                 (view,) = kernels.PackedImages(self.block, self.starts[[i]], self.sizes[[i]])
                 if view.device.type == image.device.type == "cpu":
-                    np.copyto(view.numpy(), image.numpy())  # torch would wake its own threads for each
+                    np.copyto(view.numpy(), image.numpy())  # torch would wake its own threads for each image
                 else:
                     view.copy_(image)
                 self.filled[i] = True
 
 
 def make_cache(where: CacheWhere, sizes: np.ndarray, device: torch.device) -> Cache | None:
-    """A cache for a loader's images of these sizes (N, 2), height and width in pixels, or None.
+    """Returns a cache for images of the `sizes` (N, 2), height and width, or None.
 
-    In `host` or `device` memory it takes at most half of what is free there, and keeps what fits. `auto` means the
-    device if all images fit in half of its free memory, else the host likewise, else none.
+    "host" and "device" take at most half of the memory that is free there. "auto" is the device if all images fit in
+    half of its free memory, else the host likewise, else no cache.
     """
     host = torch.device("cpu")
     if where == "auto":
@@ -72,12 +74,12 @@ def make_cache(where: CacheWhere, sizes: np.ndarray, device: torch.device) -> Ca
 
 
 def num_bytes(sizes: np.ndarray) -> np.ndarray:
-    """Bytes (N,) of images of the sizes (N, 2)."""
+    """Returns the bytes (N,) of images of the sizes (N, 2)."""
     return sizes.astype(np.int64).prod(axis=-1) * 3
 
 
 def free_bytes(device: torch.device) -> int:
-    """Bytes of memory that are free on a device, less what caches will fill of the host's."""
+    """Returns the free bytes of a device, less what caches on the host have still to fill."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     promised = sum(cache.block.numel() - int(num_bytes(cache.sizes[cache.filled]).sum())

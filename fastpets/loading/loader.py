@@ -1,9 +1,13 @@
-"""The loader: one iterable that turns items into batches on a device, by everything that the other modules do."""
+"""The loader: a source of images in, batches on the device out, in place of a torch DataLoader."""
 
+from __future__ import annotations
+
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
 
 import numpy as np
 import torch
@@ -13,77 +17,125 @@ from fastpets import kernels
 from fastpets.augment.geometry import shrunk_sizes
 from fastpets.augment.policy import Augment, as_policy
 from fastpets.augment.preprocessing import IMAGENET_MEAN, IMAGENET_STD, MAX_PIXELS, Preprocessing
-from fastpets.data.headers import ImageHeaders, scan
-from fastpets.data.sources import as_dataset
-from fastpets.errors import BadFileError, FastpetsError, describe_bad_files
-from fastpets.loading import settings
+from fastpets.data.sources import LABEL_PATTERN, as_dataset
+from fastpets.data.splits import train_valid_datasets
+from fastpets.errors import FastpetsError, InvalidArgumentError
+from fastpets.loading.bad_files import BadFiles
 from fastpets.loading.batch import Batch
-from fastpets.loading.buffers import Buffers
 from fastpets.loading.cache import make_cache
-from fastpets.loading.epoch import Epoch
-from fastpets.loading.position import Position, resolve_sampler
-from fastpets.pipelines import Stream
-from fastpets.utils import validation
-from fastpets.utils.figures import batch_grid
-from fastpets.utils.system import num_processors
-from fastpets.utils.validation import CacheWhere, LabelFrom, OnBadFile, check_choice
+from fastpets.loading.display import batch_grid
+from fastpets.loading.engine import DaliEngine, Engine
+from fastpets.loading.planning import Planner
+from fastpets.loading.sampler import make_sampler
+from fastpets.utils.device import resolve_device
+from fastpets.utils.system import default_num_workers
+from fastpets.utils.validation import (
+    Borders,
+    CacheWhere,
+    LabelFrom,
+    Layout,
+    OnBadFile,
+    Output,
+    PresizeMethod,
+    check_choice,
+    check_range,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+MAX_BATCH_SIZE = 65_536
+MAX_WORKERS = 1024
+
+_THREADS = "batches are made by threads of this process, on the device, ahead of their use; leave it out"
+# Parameters of a torch DataLoader that a Loader does not have: what to do instead.
+_NOT_OF_A_LOADER = {
+    "dataset": "give it as the first argument",
+    "batch_sampler": "give sampler, batch_size and drop_last",
+    "collate_fn": "a batch is one tensor from the start; change it with batch_transform(images, labels)",
+    "transform": "augment changes each image, batch_transform(images, labels) a whole batch",
+    "worker_init_fn": "there are no worker processes, and random parameters depend on seed and image; leave it out",
+    "generator": "give seed",
+    "pin_memory": _THREADS,
+    "pin_memory_device": _THREADS,
+    "persistent_workers": _THREADS,
+    "prefetch_factor": _THREADS,
+    "multiprocessing_context": _THREADS,
+    "timeout": _THREADS,
+    "in_order": "batches always come in order; leave it out",
+}
 
 
 class Loader:
-    """Batches of decoded, warped and normalised images, in place of a torch DataLoader.
+    """Batches of decoded, augmented and normalised images, in place of a torch DataLoader.
 
-    `for images, labels in loader:` runs one epoch, as often as wanted: each pass is the next epoch, whose
-    order and draws depend on (seed, epoch, item id) alone; leaving a loop in its middle costs and loses nothing.
+    `for images, labels in loader:` runs one epoch, and each further loop the next one. Its order and its random
+    parameters depend on (seed, epoch, item id) alone. A loop may be left at any batch.
 
     Args:
-        source: what to load: a folder, a CSV with the columns file and label, ImageDataset, a list of paths or of (path,
-            label), or a torchvision data set of files, such as an ImageFolder.
-        batch_size: images a batch; the last one may be shorter.
-        size: of the output in pixels: the side of a square, or (height, width).
-        augment: True (fastai's), an `Augment` or the name of one ("fastai", "trivial-geometric") makes this a loader
-            for training; False takes the middle of each image as it is.
-        presize: shorter side in pixels to which larger images are shrunk when they are decoded, by default 4 times
-            the output's. Images are never enlarged, and what is up to that large is sampled as it was decoded.
-        presize_method: what is kept of an image in other proportions than the output's: "crop", the largest part
-            that fits; or all of it, by "squish", out of proportion, or "pad", with what is beyond its `borders`.
-        borders: what is beyond an image's edges: "reflect", its mirror image; "border", the colour of its border;
-            "zeros", black.
-        supersample: 2 takes four samples where 1 takes one: truer and slower.
-        shuffle, drop_last: as of a DataLoader; by default, what `augment` is. A dropped batch is never the only one.
-        sampler: a torch sampler of item ids, in place of `shuffle`; or "balanced": as many images as there are, every
-            class equally often. An item that comes more than once in an epoch is augmented anew each time.
-        rank, world_size: which of how many processes this is, by default as torch.distributed says when an epoch
-            begins. A step of all takes `batch_size` images for each. For training they take equally many; else, and
-            with `shuffle=False`, every image comes once, in one of them. A DistributedSampler, which has its share
-            already, is left alone.
-        seed: of the order and of all draws, from 0.
-        num_workers: threads that read and decode, by default all processors that this process may use.
+        source: a folder, a CSV file with the columns file and label, tar shards, an ImageDataset, a list of paths or of
+            (path, label), or a torchvision data set of files, such as ImageFolder.
+        batch_size: images per batch; the last batch may be smaller.
+        size: height and width of the output in pixels, or one number for a square.
+        augment: True (fastai's policy), an `Augment`, or a policy's name ("fastai", "trivial-geometric") for training;
+            False for validation: the centre of each image.
+        presize: shorter side in pixels to which larger images are shrunk once decoded. Default: 4 times the output's.
+            Smaller images are never enlarged.
+        presize_method: what is kept of an image whose aspect ratio differs from the output's: "crop", the largest part
+            that fits; "squish", all of it, distorted; "pad", all of it and what lies beyond its borders.
+        borders: pixels beyond the image: "reflect", its mirror image; "border", its outermost pixels; "zeros", black.
+        supersample: samples per output pixel and axis, 1 to 4: 2 is less aliased and slower.
+        shuffle, drop_last: as in a DataLoader. Default: True with `augment`, else False. The only batch of an epoch is
+            never dropped.
+        sampler: a torch sampler of item ids, instead of `shuffle`; or "balanced": as many images as there are, all
+            classes equally often. A repeated item is augmented anew each time.
+        rank, world_size: which of how many processes this is. Default: as torch.distributed says when an epoch starts.
+            Each rank takes batches of `batch_size`. In training all ranks take equally many images; otherwise, and with
+            `shuffle=False`, every image comes once, on one of the ranks. A DistributedSampler has divided the items
+            already and is left alone.
+        seed: of the order and of all random parameters, from 0.
+        num_workers: threads that read, decode and warp; 0 means one. Default: the processors this process may use,
+            divided by the processes on this machine (LOCAL_WORLD_SIZE), at most 16.
         device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:1".
-        output: "float" for normalised images of type `dtype`, or "uint8" for 0-255, to transform further.
-        dtype: float32, float16 or bfloat16.
-        layout: "NCHW", shape (B, 3, H, W) in channels_last memory format, or "NHWC", the same memory as (B, H, W, 3).
-        mean, std: of the normalisation, a value a channel on a scale from 0 to 1.
-        batch_transform: called with (images, labels) of each batch, on the device; what it returns is delivered.
-        hw_decoder_load: share of the images, 0-1, that a GPU's JPEG engine decodes, where it has one (A100, H100).
-        cache: keep decoded images from the first epoch on, in the memory of the "host" or of the "device": what
-            fits in half of what is free there. "auto" does so where all images fit, the device first.
-        on_bad_file: "raise" BadFileError for an image that cannot be used, at once where its header shows it and
-            else when its turn comes; "skip" it, with a warning; or "replace" it by another where a batch lacks it, too.
-            `bad_files` maps each one met to its problem.
-        max_pixels: of an image; a larger one is a bad file. Pillow's own limit holds as well.
-        label_from: where labels stand if `source` is a folder: in the file's "name", its "folder"'s, or in "none".
+        output: "float" for normalised images of type `dtype`, "uint8" for 0-255.
+        dtype: torch.float32, float16, bfloat16, or uint8, which means `output="uint8"`.
+        layout: "NCHW", (B, 3, H, W) in channels_last memory format, or "NHWC", the same memory as (B, H, W, 3).
+        mean, std: of the normalisation, per channel, for values from 0 to 1.
+        batch_transform: called with the images and labels of each batch, on the device; its result is delivered.
+        hw_decoder_load: share of the images, 0 to 1, that a GPU's JPEG engine decodes, where it has one (A100, H100).
+        cache: where decoded images are kept from the first epoch on: "none", "host" or "device" memory, as many as fit
+            in half of what is free; "auto" only if all fit, on the device if possible.
+        on_bad_file: "raise" BadFileError for an unusable image, when the Loader is made if its header is bad and when
+            its batch is due otherwise; "skip" it with a warning; or "replace" it with another image.
+        max_pixels: larger images are bad files; Pillow's own limit holds as well.
+        label_from: where the labels of a folder are: in the file "name", in the "folder" name, "none", or "auto": in
+            folder names if the images lie in two or more class folders, else in file names.
+
+    Attributes:
+        dataset: the `ImageDataset`, whose indices are the item ids.
+        headers: the `ImageHeaders` of its items.
+        preprocessing: the `Preprocessing`, what a model sees.
+        augment: the `Augment`, or None.
+        sampler: the `EpochSampler`, with `set_epoch`, a length, and the item ids of the next epoch to iterate over.
+        device: the torch.device of the batches.
+        batch_sampler: None; some libraries read it.
+
+    Raises InvalidArgumentError for an argument that is not possible, BadFileError for bad files, FastpetsError if no
+    image is left.
     """
+
+    batch_sampler = None
 
     def __init__(
         self,
         source: Any,
-        *,
         batch_size: int = 64,
+        *,
         size: int | tuple[int, int] = 224,
         augment: bool | str | Augment = False,
         presize: int | None = None,
-        presize_method: validation.PresizeMethod = "crop",
-        borders: validation.Borders = "reflect",
+        presize_method: PresizeMethod = "crop",
+        borders: Borders = "reflect",
         supersample: int = 1,
         shuffle: bool | None = None,
         sampler: Iterable[int] | str | None = None,
@@ -93,76 +145,97 @@ class Loader:
         seed: int = 0,
         num_workers: int | None = None,
         device: str | torch.device = "auto",
-        output: validation.Output = "float",
+        output: Output = "float",
         dtype: torch.dtype | str = torch.float32,
-        layout: validation.Layout = "NCHW",
+        layout: Layout = "NCHW",
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         batch_transform: Callable[[torch.Tensor, torch.Tensor], Any] | None = None,
         hw_decoder_load: float = 0.0,
-        cache: validation.CacheWhere = "none",
-        on_bad_file: validation.OnBadFile = "raise",
+        cache: CacheWhere = "none",
+        on_bad_file: OnBadFile = "raise",
         max_pixels: int = MAX_PIXELS,
-        label_from: validation.LabelFrom = "name",
-        **of_a_data_loader: Any,
+        label_from: LabelFrom = "auto",
+        **of_a_data_loader: NoReturn,  # a type checker reports each; what one says is in _NOT_OF_A_LOADER
     ) -> None:
-        settings.refuse(of_a_data_loader)
-        check_choice("cache", cache, CacheWhere)
-        check_choice("on_bad_file", on_bad_file, OnBadFile)
-        check_choice("label_from", label_from, LabelFrom)
+        _refuse(of_a_data_loader)
         self.preprocessing = Preprocessing(
             size=size,  # type: ignore[arg-type]
             presize=presize,
             presize_method=presize_method,
             borders=borders,
             supersample=supersample,
-            mean=tuple(mean),  # type: ignore[arg-type]
-            std=tuple(std),  # type: ignore[arg-type]
+            mean=mean,  # type: ignore[arg-type]
+            std=std,  # type: ignore[arg-type]
             output=output,
             dtype=dtype,  # type: ignore[arg-type]
             layout=layout,
             max_pixels=max_pixels,
         )
-        settings.check_numbers(batch_size=batch_size)
-        self.shrink_for = self.preprocessing.size
         self.augment = as_policy(augment)
-        trains = self.augment is not None
-        self.num_workers = num_workers or num_processors()
-        self.device = settings.resolve_device(device)
-        validation.check_range("hw_decoder_load", hw_decoder_load, 0, 1)
-        self.batch_transform, self.on_bad_file = batch_transform, on_bad_file
-        self.hw_decoder_load = hw_decoder_load
-        self.bad_files: dict[str, str] = {}
-        self.dataset = as_dataset(source, label_from=label_from)
-        self.headers = self._scanned()
-        self.position = Position(
-            self.usable.copy(),
+        check_range("batch_size", batch_size, 1, MAX_BATCH_SIZE)
+        check_range("num_workers", num_workers or 0, 0, MAX_WORKERS)
+        check_range("hw_decoder_load", hw_decoder_load, 0, 1)
+        for name, value, choices in (("cache", cache, CacheWhere), ("on_bad_file", on_bad_file, OnBadFile)):
+            check_choice(name, value, choices)
+        self.num_workers = default_num_workers(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        if num_workers is not None:
+            self.num_workers = max(1, num_workers)
+        self.device, self.batch_transform, self.hw_decoder_load = (
+            resolve_device(device),
+            batch_transform,
+            hw_decoder_load,
+        )
+        self.dataset = as_dataset(source, label_from=label_from).scanned(self.num_workers)
+        assert self.dataset.headers is not None
+        self.headers = self.dataset.headers.limited(max_pixels)
+        self._bad_files = BadFiles(self.dataset.paths, self.headers, on_bad_file)
+        self._report_bad_headers()
+        self.sampler = make_sampler(
+            self.dataset,
+            self.headers.usable,
+            trains=self.augment is not None,
             batch_size=batch_size,
-            shuffle=trains if shuffle is None else shuffle,
-            sampler=resolve_sampler(sampler, self.dataset.labels, self.usable),
-            drop_last=trains if drop_last is None else drop_last,
-            even=trains and shuffle is not False,
-            ranks=(rank, world_size),
+            shuffle=shuffle,
+            sampler=sampler,
+            drop_last=drop_last,
+            rank=rank,
+            world_size=world_size,
             seed=seed,
         )
-        sizes = shrunk_sizes(self.headers.heights, self.headers.widths, self.shrink_for, presize, presize_method)
-        self.cache, self.buffers = make_cache(cache, sizes, self.device), Buffers(self.device)
-        self.streams: dict[int, list[Stream]] = {}  # idle ones for the next epoch, by the process that made them
-        if oddity := self.position.oddity():
-            warnings.warn(oddity, stacklevel=2)
+        if warning := self.sampler.warning():
+            warnings.warn(warning, stacklevel=2)
+        self._shrink_for = self.preprocessing.size
+        sizes = shrunk_sizes(self.headers.heights, self.headers.widths, self._shrink_for, presize, presize_method)
+        self.cache = make_cache(cache, sizes, self.device)
+        self._engine: Engine = DaliEngine(
+            self.dataset.paths,
+            self.headers,
+            self._bad_files,
+            self.cache,
+            device=self.device,
+            batch_size=batch_size,
+            num_threads=self.num_workers,
+            hw_decoder_load=hw_decoder_load,
+        )
 
-    def _scanned(self) -> ImageHeaders:
-        """The headers' facts. What they show to be no image is reported, and never delivered."""
-        headers = scan(self.dataset, self.num_workers, self.preprocessing.max_pixels)
-        self.usable = headers.usable.copy()
-        if not self.usable.all():
-            bad = np.flatnonzero(~self.usable).tolist()
-            self.report_bad_files({i: headers.problems[self.dataset.paths[i]] for i in bad})
-        if not self.usable.any():
-            raise FastpetsError(
-                f"no image to load: {len(self.dataset)} items, of which {len(self.bad_files)} are bad files"
-            )
-        return headers
+    def _report_bad_headers(self) -> None:
+        """Reports the files whose headers are bad. Raises FastpetsError if no other is left."""
+        bad = np.flatnonzero(~self.headers.usable).tolist()
+        if bad:
+            self._bad_files.report({i: self.headers.problems[self.dataset.paths[i]] for i in bad})
+        if len(bad) == len(self.dataset):
+            raise FastpetsError(f"no image to load: {len(self.dataset)} files, of which {len(bad)} are bad")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the labels."""
+        return self.dataset.classes
+
+    @property
+    def batch_size(self) -> int:
+        """Images per batch."""
+        return self.sampler.batch_size
 
     @property
     def dtype(self) -> torch.dtype:
@@ -170,96 +243,159 @@ class Loader:
         return getattr(torch, self.preprocessing.dtype)
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """The names that the labels index."""
-        return self.dataset.classes
-
-    batch_sampler = None  # which libraries ask for that know a DataLoader
+    def on_bad_file(self) -> OnBadFile:
+        """What is done about a bad file."""
+        return self._bad_files.on_bad_file
 
     @property
-    def sampler(self) -> Position:
-        """What decides the order, for loops that call `loader.sampler.set_epoch(epoch)` or take its length."""
-        return self.position
-
-    @property
-    def batch_size(self) -> int:
-        """Images a batch."""
-        return self.position.batch_size
+    def bad_files(self) -> dict[str, str]:
+        """The path of each bad file met so far, and what is wrong with it."""
+        return self._bad_files.problems
 
     @property
     def epoch(self) -> int:
-        """The epoch that the next pass will be."""
-        return self.position.epoch
+        """The number of the next epoch."""
+        return self.sampler.epoch
 
     def __len__(self) -> int:
-        """Batches in an epoch, for this process."""
-        return self.position.num_batches()
+        """Batches of this rank in a whole epoch."""
+        return self.sampler.num_batches()
 
     def set_epoch(self, epoch: int) -> None:
-        """Makes `epoch` the next one; if a state was loaded in it, the next pass still goes on there."""
-        self.position.set_epoch(epoch)
+        """Makes `epoch` the next one; if a state was loaded in that epoch, its rest is next."""
+        self.sampler.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader is, for `load_state_dict`: what was delivered of the epoch that began last.
+        """How much of the latest epoch was delivered, for `load_state_dict`; batches read ahead do not count.
 
-        What was read ahead does not count. It holds plain numbers, and tensors if there is a sampler.
+        It holds numbers and strings, tensors if there is a sampler, its own version, and a fingerprint of the items.
         """
-        return self.position.state_dict()
+        return self.sampler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Has the next pass go on where a loader of the same source was, whatever its batch size or device.
+        """Continues where a Loader of the same images was, whatever its batch size, device or number of ranks.
 
-        Raises FastpetsError if the number of images is another.
+        Raises FastpetsError if the state belongs to another data set, sampler or version.
         """
-        self.position.load_state_dict(state)
+        self.sampler.load_state_dict(state)
 
     def __iter__(self) -> Iterator[Batch]:
-        with Epoch(self, self.position.begin()) as epoch:  # begun with its first batch, as some call iter() to look
-            for images, ids, delivered in epoch:
-                labels = kernels.to_device(torch.from_numpy(self.dataset.labels[ids]), self.device)
-                if self.preprocessing.layout == "NHWC":
+        plan = self.sampler.start_epoch()  # with the first batch, since some libraries call iter() only to look
+        planner = Planner(
+            headers=self.headers,
+            preprocessing=self.preprocessing,
+            shrink_for=self._shrink_for,
+            augment=self.augment,
+            seed=self.sampler.seed,
+            epoch=plan.epoch,
+        )
+        with closing(self._engine.run(planner.batches(plan, self._bad_files), planner)) as batches:
+            for planned, images in batches:
+                labels = kernels.to_device(torch.from_numpy(self.dataset.labels[planned.ids]), self.device)
+                if planner.preprocessing.layout == "NHWC":
                     images = images.permute(0, 2, 3, 1)
                 if self.batch_transform is not None:
                     images, labels = self.batch_transform(images, labels)
-                self.position.reached(epoch.course, delivered)
-                yield Batch(images, labels, ids)
-        self.position.finished(epoch.course)
+                self.sampler.advance(plan, planned.end)
+                yield Batch(images, labels, planned.ids)
+        self.sampler.finish(plan)
 
-    def like(self, source: Any, **changes: Any) -> "Loader":
-        """A loader of other images, of which no labels are expected, that sees them as this one does."""
-        same: dict[str, Any] = {name: getattr(self, name) for name in settings.SEEING}
-        same |= self.preprocessing.to_dict()
-        own: dict[str, Any] = {"augment": self.augment or False, "seed": self.position.seed, "label_from": "none"}
-        return Loader(source, **(same | own | changes))
+    def like(self, source: Any, **changes: Any) -> Loader:
+        """Returns a Loader of another source, without labels, with these settings and other arguments in `changes`."""
+        same = ("batch_size", "batch_transform", "num_workers", "device", "hw_decoder_load", "on_bad_file")
+        settings: dict[str, Any] = {name: getattr(self, name) for name in same}
+        settings |= self.preprocessing.to_dict()
+        settings |= {"augment": self.augment or False, "seed": self.sampler.seed, "label_from": "none"}
+        return Loader(source, **(settings | changes))
 
     def resize(self, size: tuple[int, int]) -> None:
-        """Has the epochs that begin from now on come at another size; what a cache keeps stays as it is."""
+        """Sets the output size, height and width, of the epochs that start from now on; cached images stay."""
         self.preprocessing = replace(self.preprocessing, size=size)
-        self.shrink_for = size if self.cache is None else self.shrink_for
+        if self.cache is None:
+            self._shrink_for = self.preprocessing.size
 
     def peek(self) -> Batch:
-        """The batch that would come next, and still will."""
-        place, batch = self.state_dict(), next(iter(self))
-        self.load_state_dict(place)
+        """The next batch, which the next loop still delivers."""
+        state, batch = self.state_dict(), next(iter(self))
+        self.load_state_dict(state)
         return batch
 
     def show_batch(self, num_images: int = 9) -> Image.Image:
-        """A grid of the next batch's first images as the model gets them; a notebook shows it."""
-        return batch_grid(self, num_images)
+        """A grid of the next batch's first images as the model sees them; a notebook displays it."""
+        return batch_grid(self.peek(), self.classes, self.preprocessing, num_images)
 
-    def next_usable(self, i: int) -> int:
-        """The item after `i`, or from the first one on, that is no bad file. Raises FastpetsError if there is none."""
-        usable = np.flatnonzero(self.usable)
-        if len(usable) == 0:
-            raise FastpetsError(f"no image is left: all {len(self.dataset)} items are bad files")
-        return int(usable[np.searchsorted(usable, i + 1) % len(usable)])
 
-    def report_bad_files(self, problems: dict[int, str]) -> None:
-        """Notes items that cannot be used, and raises BadFileError or warns, as `on_bad_file` says."""
-        named = {self.dataset.paths[i]: problem for i, problem in problems.items()}
-        self.bad_files.update(named)
-        if self.on_bad_file == "raise":
-            raise BadFileError(named)
-        self.usable[list(problems)] = False
-        done = "replaced" if self.on_bad_file == "replace" else "left out"
-        warnings.warn(f"{done} {describe_bad_files(named)}", stacklevel=2)
+class LoaderSettings(TypedDict, total=False):
+    """The arguments of a Loader that `loaders` passes on, for type checkers and editors."""
+
+    size: int | tuple[int, int]
+    presize: int | None
+    presize_method: PresizeMethod
+    borders: Borders
+    supersample: int
+    shuffle: bool | None
+    sampler: Iterable[int] | str | None
+    drop_last: bool | None
+    rank: int | None
+    world_size: int | None
+    seed: int
+    num_workers: int | None
+    device: str | torch.device
+    output: Output
+    dtype: torch.dtype | str
+    layout: Layout
+    mean: Sequence[float]
+    std: Sequence[float]
+    batch_transform: Callable[[torch.Tensor, torch.Tensor], Any] | None
+    hw_decoder_load: float
+    cache: CacheWhere
+
+
+def loaders(
+    source: Any,
+    batch_size: int = 64,
+    *,
+    label_from: LabelFrom = "auto",
+    label_pattern: str = LABEL_PATTERN,
+    labels: str | os.PathLike[str] | None = None,
+    split_seed: int = 42,
+    augment: bool | str | Augment = True,
+    on_bad_file: OnBadFile = "raise",
+    max_pixels: int = MAX_PIXELS,
+    **settings: Unpack[LoaderSettings],
+) -> tuple[Loader, Loader]:
+    """Returns a training and a validation Loader: `train, valid = fastpets.loaders("photos/")`.
+
+    Args:
+        source: as of a Loader.
+        label_from: as of a Loader.
+        label_pattern: regular expression on the file name whose first group is the label.
+        labels: CSV file with the columns file, label and optionally split, instead of `label_from`; its relative files
+            are below `source`.
+        split_seed: of the random split, 80% for training, where neither the CSV nor folders named train and valid, val
+            or test define one.
+        augment: of the training Loader.
+        settings: further arguments of both Loaders: `LoaderSettings`.
+    """
+    datasets = train_valid_datasets(
+        source,
+        label_from=label_from,
+        label_pattern=label_pattern,
+        labels=labels,
+        split_seed=split_seed,
+        on_bad_file=on_bad_file,
+        max_pixels=max_pixels,
+    )
+    train, valid = (
+        Loader(dataset, batch_size, augment=policy, on_bad_file=on_bad_file, max_pixels=max_pixels, **settings)
+        for dataset, policy in zip(datasets, (augment, False), strict=True)
+    )
+    return train, valid
+
+
+def _refuse(arguments: dict[str, Any]) -> None:
+    """Raises InvalidArgumentError for a DataLoader's parameter, TypeError for an unknown one."""
+    for name in arguments:
+        if name in _NOT_OF_A_LOADER:
+            raise InvalidArgumentError(f"{name}: not a parameter of Loader; {_NOT_OF_A_LOADER[name]}")
+        raise TypeError(f"Loader() got an unexpected keyword argument {name!r}")

@@ -1,68 +1,175 @@
-"""From a path to encoded bytes that are safe to decode: read, parsed, and passed through Pillow where need be."""
+"""The read stage: files to encoded bytes that are safe to decode, several batches ahead, bad files dealt with."""
+
+from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from fastpets import pipelines
 from fastpets.data import storage
-from fastpets.data.headers import DALI
+from fastpets.data.headers import DALI, ImageHeaders
+from fastpets.data.image import decode_rgb
+from fastpets.loading.bad_files import BadFiles
+from fastpets.loading.cache import Cache
+from fastpets.loading.planning import PlannedBatch, Planner
+from fastpets.loading.pool import Pool
 
 
 class UnusableImage(Exception):
-    """This file cannot be used; the message says what was found."""
+    """The file cannot be used; the message says what was found."""
 
 
-def read_encoded(path: str, kind: int, height: int, width: int) -> np.ndarray:
-    """A file's bytes (uint8, 1-D), in a format that DALI decodes to the upright (height, width) of the headers.
+File = np.ndarray | UnusableImage  # its encoded bytes, (n,) uint8, or what is wrong with it
 
-    Raises UnusableImage: the file is gone, no image, or not the one that the headers knows.
+
+class BatchInReading(NamedTuple):
+    """A planned batch whose files are being read.
+
+    `positions` (M,) are the places in the batch that must be decoded; the cache has the others. `files` are futures of
+    consecutive shares of those M files.
+    """
+
+    planned: PlannedBatch
+    positions: np.ndarray
+    files: list[Future[list[File]]]
+
+
+class EncodedBatch(NamedTuple):
+    """A planned batch of good files: `encoded` bytes, each (n,) uint8, for its `positions` (M,)."""
+
+    planned: PlannedBatch
+    positions: np.ndarray
+    encoded: list[np.ndarray]
+
+
+class Reader:
+    """Reads the files of planned batches with the threads of a pool; drops or replaces bad ones."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        paths: Sequence[str],
+        headers: ImageHeaders,
+        cache: Cache | None,
+        bad_files: BadFiles,
+        planner: Planner,
+    ) -> None:
+        self.pool, self.paths, self.headers = pool, paths, headers
+        self.cache, self.bad_files, self.planner = cache, bad_files, planner
+
+    def start(self, planned: PlannedBatch) -> BatchInReading:
+        """Has the pool read the files that are not in the cache."""
+        num_images = len(planned.ids)
+        positions = np.arange(num_images) if self.cache is None else np.flatnonzero(~self.cache.filled[planned.ids])
+        ids = planned.ids[positions]
+        return BatchInReading(planned, positions, self.pool.submit_shares(lambda s: self.read(ids[s]), len(ids)))
+
+    def finish(self, batch: BatchInReading) -> EncodedBatch:
+        """Waits for the files. Raises BadFileError for bad ones if they are neither left out nor replaced."""
+        return self.without_bad(
+            batch.planned, batch.positions, [file for share in batch.files for file in share.result()]
+        )
+
+    def read(self, ids: np.ndarray) -> list[File]:
+        """Reads the files of items (M,), in the calling thread."""
+        files: list[File] = []
+        for i in ids.tolist():
+            height, width = int(self.headers.heights[i]), int(self.headers.widths[i])
+            try:
+                files.append(read_encoded(self.paths[i], self.bad_files.decoder(i), height, width))
+            except UnusableImage as problem:
+                files.append(problem)
+        return files
+
+    def read_with_pillow(self, batch: EncodedBatch, rejected: Sequence[int]) -> EncodedBatch:
+        """The batch with those of its files that DALI rejected, by their places in `encoded`, decoded by Pillow.
+
+        Pillow accepts more, such as a PNG with a wrong checksum at its end; what it rejects too is a bad file.
+        """
+        ids = batch.planned.ids[batch.positions[list(rejected)]]
+        self.bad_files.rejected_by_dali(ids)
+        files: list[File] = list(batch.encoded)
+        for place, file in zip(rejected, self.read(ids), strict=True):
+            files[place] = file
+        return self.without_bad(batch.planned, batch.positions, files)
+
+    def without_bad(self, planned: PlannedBatch, positions: np.ndarray, files: list[File]) -> EncodedBatch:
+        """Reports bad files, and leaves them out of the batch or replaces them.
+
+        The other images keep their transforms; a replacement's are drawn when it is chosen.
+        """
+        bad = [place for place, file in enumerate(files) if isinstance(file, UnusableImage)]
+        if bad:
+            self.bad_files.report({int(planned.ids[positions[place]]): str(files[place]) for place in bad})
+        if bad and self.bad_files.replaces:
+            for place in bad:
+                position = int(positions[place])
+                other, files[place] = self._replacement(int(planned.ids[position]))
+                planned = planned.with_row(
+                    position, self.planner.replacement(other, int(planned.occurrences[position]))
+                )
+        elif bad:
+            is_kept = np.ones(len(planned.ids), bool)
+            is_kept[positions[bad]] = False
+            planned = planned.select(is_kept)
+            positions = (np.cumsum(is_kept) - 1)[positions[is_kept[positions]]]
+        return EncodedBatch(planned, positions, [file for file in files if isinstance(file, np.ndarray)])
+
+    def _replacement(self, i: int) -> tuple[int, np.ndarray]:
+        """The next good item after a bad one, and its bytes."""
+        while True:
+            other = self.bad_files.replacement_for(i)
+            (file,) = self.read(np.array([other]))
+            if isinstance(file, np.ndarray):
+                return other, file
+            self.bad_files.report({other: str(file)})
+
+
+def read_encoded(path: str, decoder: int, height: int, width: int) -> np.ndarray:
+    """Reads a file as encoded bytes (n,) uint8 that DALI decodes to the upright (height, width) of its header.
+
+    Bytes that DALI's parser rejects, and formats it does not decode, are decoded by Pillow and passed on as BMP. Raises
+    UnusableImage if the file is missing, not an image, or has changed its size since the headers were read.
     """
     try:
         encoded = storage.read(path)
     except OSError as error:
         raise UnusableImage(f"unreadable ({error.strerror or error})") from None
     try:
-        size = pipelines.parse(encoded) if kind == DALI else None
+        size = pipelines.parse(encoded) if decoder == DALI else None
     except pipelines.Unparsable:
-        size = None  # such as WebP without loss but with EXIF
+        size = None  # such as lossless WebP with EXIF
     by_pillow = size is None
     if size is None:
-        size = _size_by_pillow(encoded)
-    if sorted(size) != sorted((height, width)):  # by EXIF, the stored sides may be the upright ones swapped
+        size = _stored_size(encoded)
+    if sorted(size) != sorted((height, width)):  # EXIF orientation may swap the stored sides
         raise UnusableImage(f"{size[1]} x {size[0]} px, expected {width} x {height}: it changed since the scan")
     return np.frombuffer(_as_bmp(encoded) if by_pillow else encoded, np.uint8)
 
 
-def pillow_rgb(encoded: bytes) -> Image.Image:
-    """An image as Pillow shows it: the first frame, upright, 8-bit RGB; alpha is dropped, 16 bits are scaled to 8."""
-    image = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded)))
-    image.info.pop("transparency", None)  # else convert() may warn that it drops it
-    if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip
-        values = np.asarray(image).clip(0, 65535)
-        image = Image.fromarray(np.round(values / 257).astype(np.uint8))
-    return image.convert("RGB")
-
-
-def _size_by_pillow(encoded: bytes) -> tuple[int, int]:
-    """(height, width) of an image as it is stored, without decoding it."""
+def _stored_size(encoded: bytes) -> tuple[int, int]:
+    """Height and width as stored, without decoding."""
     try:
         width, height = Image.open(io.BytesIO(encoded)).size
-    except Exception as error:  # Pillow's readers meet any bytes, and fail in any way
-        raise _refused_by_pillow(error) from None
+    except Exception as error:  # Pillow's plugins raise anything on damaged bytes
+        raise _rejected_by_pillow(error) from None
     return height, width
 
 
 def _as_bmp(encoded: bytes) -> bytes:
-    """An image decoded by Pillow as an uncompressed BMP file."""
+    """Decodes an image with Pillow and encodes it as an uncompressed BMP file."""
     file = io.BytesIO()
     try:
-        pillow_rgb(encoded).save(file, "BMP")
+        decode_rgb(encoded).save(file, "BMP")
     except Exception as error:
-        raise _refused_by_pillow(error) from None
+        raise _rejected_by_pillow(error) from None
     return file.getvalue()
 
 
-def _refused_by_pillow(error: Exception) -> UnusableImage:
+def _rejected_by_pillow(error: Exception) -> UnusableImage:
     return UnusableImage(f"not decoded by Pillow ({type(error).__name__}: {error})")

@@ -1,18 +1,19 @@
-"""Every setting of a training run: the flags of `python -m fastpets.train`."""
+"""The settings of a training run, which are the flags of `fastpets train`. Does not import torch, for a fast --help."""
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
 from fastpets.augment.policy import Policy
-from fastpets.augment.preprocessing import MAX_PIXELS
+from fastpets.augment.preprocessing import MAX_PIXELS, Preprocessing
 from fastpets.data.sources import LABEL_PATTERN
-from fastpets.errors import FastpetsError
-from fastpets.training.phases import parse_rate, parse_schedule
+from fastpets.errors import FastpetsError, InvalidArgumentError
+from fastpets.training.options import AmpDtype, MetricName, TrainingOptions
+from fastpets.training.phases import Phase, fine_tune_phases, parse_rate, parse_schedule
 from fastpets.utils.validation import (
     Borders,
     CacheWhere,
@@ -24,150 +25,169 @@ from fastpets.utils.validation import (
     check_range,
 )
 
-MetricName = Literal["accuracy", "top5", "macro_f1", "recall"]
+# The lowest and the highest value of the settings that neither Preprocessing nor TrainingOptions checks.
+LIMITS = {
+    "split_seed": (0, 2**63 - 1),
+    "epochs": (0, 100_000),
+    "freeze_epochs": (0, 100_000),
+    "batch_size": (1, 65536),
+    "tta": (0, 1000),
+    "num_workers": (1, 1024),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Train an image classifier: the head first, then the whole network, as fastai's fine_tune does.
 
-    With no --data this is the 37 breeds of Oxford-IIIT Pet, downloaded once into the user's cache folder.
+    Without --data, the data set is Oxford-IIIT Pet, 37 breeds, downloaded once into the user's cache folder.
     """
 
     data: Annotated[str | None, arg(metavar="DIR")] = None
     """Folder of images (s3:// too), tar shards, a CSV, or `sample`, a small drawn set. Default: Oxford-IIIT Pet."""
-    label_from: LabelFrom = "name"
-    """Where a label stands: in the file's name, or in the name of the folder that holds it."""
+    label_from: LabelFrom = "auto"
+    """Where the labels are. `auto`: in folder names if there are two class folders or more, else in file names."""
     label_pattern: str = LABEL_PATTERN
-    """Regular expression on the file name; its first group is the label."""
+    """Regular expression that is searched in each file name; its first group is the label."""
     labels: Annotated[Path | None, arg(metavar="FILE.csv")] = None
-    """CSV with the columns file, label and, if wanted, split (train, valid, test); instead of the two above."""
+    """CSV with the columns file, label and optionally split (train, valid, test). Replaces the two flags above."""
     split_seed: int = 42
-    """Which random fifth validates, where neither folders (train, valid) nor the CSV say it."""
+    """Seed of the random 80/20 split. Not used if folders named train and valid, or the CSV, define the split."""
     on_bad_file: OnBadFile = "raise"
-    """Stop if an image cannot be used, go on without it, or with another in its place."""
+    """What to do about an image that cannot be used: stop, leave it out, or use another image in its place."""
     max_pixels: int = MAX_PIXELS
-    """Pixels that an image may have; a larger one cannot be used."""
-    balanced: bool = False
-    """Draw training images so that every class comes equally often, however rare."""
+    """Largest image that is accepted, in pixels."""
+    sampler: Literal["balanced"] | None = None
+    """`balanced` samples training images with replacement, every class equally often."""
 
     arch: str = "resnet34"
     """Any torchvision classification model, or timm/NAME."""
     weights: str = "default"
-    """Pretrained weights: `default` (the library's best ImageNet ones), `none`, or a safetensors or pth file."""
-    size: Annotated[str, arg(metavar="PIXELS|HxW|FROM:TO")] = "224"
-    """What the model sees, in pixels: a square's side, HEIGHTxWIDTH, or 128:224 to grow from epoch to epoch."""
+    """Pretrained weights: `default` (the library's best for ImageNet), `none`, or a safetensors or pth file."""
+    size: Annotated[str, arg(metavar="PIXELS|HxW")] = "224"
+    """Size of the model's input, in pixels: the side of a square, or HEIGHTxWIDTH."""
+    initial_size: Annotated[str | None, arg(metavar="PIXELS|HxW")] = None
+    """Size of training images in the first epoch. They grow from epoch to epoch, to --size in the last one."""
     augment: Policy = "fastai"
-    """What training images undergo: `fastai`, the chapter's changes; `trivial-geometric`, one of many; or `none`."""
+    """Augmentation of training images: `fastai`; `trivial-geometric`, one random transform per image; or `none`."""
     presize: Annotated[int | None, arg(metavar="PIXELS")] = None
-    """Shrink images whose shorter side is larger to this when they are decoded. Default: 4 times --size."""
+    """Shorter side to which larger images are shrunk once decoded. Default: 4 times the output's."""
     presize_method: PresizeMethod = "crop"
-    """What is kept of an image in other proportions: the largest part that fits, or all of it, squished or padded."""
+    """How an image of another aspect ratio is fitted: crop it, distort it (squish), or pad it."""
     borders: Borders = "reflect"
-    """What is beyond an image's edges: its reflection, the colour of its border, or black."""
+    """Pixels outside the image: its reflection, its border pixels repeated, or black."""
     supersample: int = 1
-    """How finely images are sampled: 2 takes four samples where 1 takes one, truer and slower."""
+    """Samples per output pixel and axis, 1 to 4. 2 is less aliased than 1, and slower."""
     cache: CacheWhere = "none"
-    """Keep decoded images after the first epoch: in the host's or the device's memory, or where there is room."""
+    """Memory in which decoded images are kept after the first epoch. `auto` is where they fit, the device's first."""
 
     epochs: int = 6
-    """Epochs with all layers training."""
+    """Epochs in which all layers are trained."""
     freeze_epochs: int = 3
-    """Epochs before that, with only the head and the norm layers training (pretrained weights only)."""
+    """Epochs before these, in which only the head and norm layers are trained. Used with pretrained weights only."""
     lr: Annotated[str, arg(metavar="RATE|FROM:TO|auto")] = "2e-3"
-    """Highest learning rate of the frozen phase; the unfrozen one takes a half, and less in earlier layers. A range is
-    the unfrozen phase's own, from the first layers to the last. `auto` asks the rate finder."""
+    """Highest learning rate of the frozen phase; the unfrozen phase uses half of it, and less in earlier layers.
+    With FROM:TO, the unfrozen phase uses FROM in the first layers and TO in the last ones.
+    `auto` is the rate finder's suggestion."""
     schedule: Annotated[str | None, arg(metavar='"PHASE EPOCHS RATE, ..."')] = None
-    """Phases in place of the three above, such as "frozen 3 3e-3, unfrozen 12 1e-6:1e-4", each one cycle."""
+    """Phases of one cycle each, such as "frozen 3 3e-3, unfrozen 12 1e-6:1e-4". Replaces the three flags above."""
     batch_size: int = 64
-    """Images in a training step, of each process."""
+    """Images per batch, in each process."""
     accumulate: int = 1
-    """Batches whose gradients make one step."""
+    """Batches whose gradients make one optimizer step."""
     amp: bool = False
-    """Automatic mixed precision."""
-    amp_dtype: Literal["auto", "float16", "bfloat16"] = "auto"
-    """Precision under --amp; auto is bfloat16 where the hardware has it."""
+    """Train in automatic mixed precision."""
+    amp_dtype: AmpDtype = "auto"
+    """Precision under --amp. `auto` is bfloat16 where the hardware has it."""
     compile: bool = False
     """Compile the model with torch.compile."""
     seed: int = 0
-    """Seed of the weights, the order and the augmentation."""
+    """Seed of the new layers' weights, the order of the images, and augmentation."""
 
     weight_decay: float = 0.01
     """Decoupled weight decay; none on norm layers and biases."""
     bn: FrozenNorms = "train"
-    """Whether batch norms and other norms train on in frozen layers, as fastai's do, or stay as they are."""
+    """Norm layers of frozen layer groups: keep training them, as fastai does, or freeze them too (eval)."""
     label_smoothing: float = 0.0
-    """Share of each label that is spread over all classes, in training."""
+    """Label smoothing of the training loss."""
     class_weights: bool = False
-    """Weigh the loss by the inverse of how often a class comes in training."""
+    """Weight the training loss by inverse class frequency."""
     mix: Mix = "none"
-    """Mix the images and labels of each training batch: mixup, cutmix, or one of both at random."""
+    """Mix the images and labels of each training batch by mixup, CutMix, or one of both at random."""
     ema: Annotated[float | None, arg(metavar="DECAY")] = None
-    """Validate and keep a moving average of the weights, such as 0.99 of it and 0.01 of the new ones each step."""
+    """Decay per step of an exponential moving average of the weights, which is validated and saved; such as 0.99."""
     clip_norm: Annotated[float | None, arg(metavar="NORM")] = None
-    """Largest norm of all gradients together."""
+    """Largest total norm of the gradients; larger ones are scaled down to it."""
 
     metrics: tuple[MetricName, ...] = ()
-    """Metrics to show beside the error rate; `recall` is of every class."""
+    """Validation metrics besides the error rate; `recall` is computed for each class."""
     tta: Annotated[int, arg(metavar="N")] = 0
-    """After training, also predict by N augmented versions of each image, and say how well."""
+    """Augmented versions of each image for test-time augmentation after training; 0 for none."""
     tensorboard: bool = False
-    """Write losses, rates and metrics for TensorBoard as well."""
-    threads: Annotated[int | None, arg(metavar="N")] = None
-    """Threads that read, decode and (on a CPU) train. Default: the processors that this process may use."""
+    """Also log losses, learning rates and metrics for TensorBoard."""
+    num_workers: Annotated[int | None, arg(metavar="N")] = None
+    """Threads that read and decode images and, on a CPU, train. Default: the processors that this process may use."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     out: Annotated[Path | None, arg(metavar="DIR")] = None
-    """Folder for what the run leaves. Default: runs/DATE_TIME_ARCH."""
+    """Run folder; new or empty. Default: runs/DATE_TIME_ARCH."""
     resume: Annotated[Path | None, arg(metavar="RUN|CHECKPOINT")] = None
-    """Go on with a run that was interrupted, by its settings, from its latest checkpoint or the one given."""
+    """Resume an interrupted run with its own settings, from its latest checkpoint or the one given."""
 
     def __post_init__(self) -> None:
-        for side in {side for size in self.sizes for side in size}:
-            check_range("--size", side, 8, 4096)
-        for name, low, high in RANGES:
+        self.preprocessing()
+        self.options()
+        self.phases(pretrained=True)
+        for name, limits in LIMITS.items():
             if (value := getattr(self, name)) is not None:
-                check_range(f"--{name.replace('_', '-')}", value, low, high)
-        parse_rate(self.lr)
-        if self.schedule is not None:
-            parse_schedule(self.schedule)
+                check_range(name, value, *limits)
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise FastpetsError(f"--device: {self.device!r}, expected auto, cpu, cuda or cuda:N")
+            raise InvalidArgumentError(f"device: {self.device!r}, expected auto, cpu, cuda or cuda:N")
 
-    @property
-    def sizes(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """(height, width) of the first epoch's images and of the last one's."""
-        first, colon, last = self.size.partition(":")
-        return parse_size(first), parse_size(last if colon else first)
+    def preprocessing(self, **others: Any) -> Preprocessing:
+        """What the model sees. `others` are fields that follow from the model: mean, std and dtype."""
+        return Preprocessing(
+            size=parse_size("size", self.size),
+            presize=self.presize,
+            presize_method=self.presize_method,
+            borders=self.borders,
+            supersample=self.supersample,
+            max_pixels=self.max_pixels,
+            **others,
+        )
+
+    def options(self) -> TrainingOptions:
+        """The learner's options: the settings of the same names."""
+        values = {field.name: getattr(self, field.name) for field in fields(TrainingOptions)}
+        if self.initial_size is not None:
+            values["initial_size"] = parse_size("initial_size", self.initial_size)
+        return TrainingOptions(**values)
+
+    def phases(self, pretrained: bool) -> list[Phase]:
+        """The phases of training; without pretrained weights, and for a rate that is still "auto", a single one."""
+        if self.schedule is not None:
+            return parse_schedule(self.schedule)
+        lr = parse_rate(self.lr)
+        if pretrained and lr != "auto":
+            return fine_tune_phases(self.epochs, lr, self.freeze_epochs)
+        return [Phase(name="one cycle", epochs=self.epochs, lr=lr)]
 
 
-RANGES = (
-    *(("max_pixels", 1, 2**31), ("batch_size", 1, 65536), ("accumulate", 1, 65536), ("supersample", 1, 4)),
-    *(("presize", 8, 8192), ("epochs", 0, 100_000), ("freeze_epochs", 0, 100_000), ("threads", 1, 1024)),
-    *(("seed", 0, 2**63 - 1), ("split_seed", 0, 2**63 - 1), ("weight_decay", 0, 10), ("label_smoothing", 0, 1)),
-    *(("ema", 0, 1), ("clip_norm", 1e-12, 1e12), ("tta", 0, 1000)),
-)
+def parse_size(name: str, text: str) -> tuple[int, int]:
+    """(height, width) from "224" or "224x320", the value of the parameter `name`. Raises InvalidArgumentError."""
+    if not re.fullmatch(r"\d+(x\d+)?", text.lower()):
+        raise InvalidArgumentError(f"{name}: {text!r}, expected a number of pixels, or HEIGHTxWIDTH")
+    sides = [int(side) for side in text.lower().split("x")]
+    return sides[0], sides[-1]
 
 
 def read_config(run: Path, **changes: Any) -> TrainConfig:
-    """The settings of a run, with changes. Raises FastpetsError if its folder has none."""
+    """The settings in a run folder's config.json, with `changes`. Raises FastpetsError if there are none."""
+    file = run / "config.json"
     try:
-        return from_json((run / "config.json").read_text(), **changes)
+        values = {**json.loads(file.read_text())["settings"], **changes}
+        for name in ("labels", "out", "resume"):
+            values[name] = None if values[name] is None else Path(values[name])
+        return TrainConfig(**values | {"metrics": tuple(values["metrics"])})
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise FastpetsError(f"{run / 'config.json'}: {error}, expected the settings of the run") from None
-
-
-def from_json(text: str, **changes: Any) -> TrainConfig:
-    """A run's settings from its config.json, with changes. Raises ValueError, TypeError or FastpetsError."""
-    values = {**json.loads(text)["settings"], **changes}
-    for name in ("labels", "out", "resume"):
-        values[name] = None if values[name] is None else Path(values[name])
-    return TrainConfig(**values | {"metrics": tuple(values["metrics"])})
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """(height, width) from "224" or "224x320". Raises FastpetsError."""
-    if not re.fullmatch(r"\d+(x\d+)?", text.lower()):
-        raise FastpetsError(f"--size: {text!r}, expected a number of pixels, HEIGHTxWIDTH, or a range as 128:224")
-    sides = [int(side) for side in text.lower().split("x")]
-    return sides[0], sides[-1]
+        raise FastpetsError(f"{file}: {error}, expected the settings of a run") from None

@@ -1,4 +1,4 @@
-"""A trained model out of its run folder, and images as it wants to see them."""
+"""A trained model in a run folder: its weights, its classes and its preprocessing."""
 
 from __future__ import annotations
 
@@ -9,42 +9,67 @@ from typing import Any
 
 import torch
 
+from fastpets.augment.preprocessing import Preprocessing
 from fastpets.errors import FastpetsError
 from fastpets.loading.loader import Loader
 from fastpets.models.classifier import Classifier, create_model
-from fastpets.models.weights import load_weights
+from fastpets.models.weights import load_weights, save_weights
+from fastpets.utils.atomic import write_atomically
+from fastpets.utils.device import resolve_device
 
 
 @dataclass(frozen=True, eq=False)
 class SavedModel:
-    """A model in evaluation on `device`, the names of its classes, and `seeing`: a Loader's arguments for it."""
+    """A trained model, ready to predict.
+
+    Attributes:
+        model: in evaluation mode on `device`, float32.
+        classes: names of the C classes.
+        preprocessing: what the model saw in validation.
+    """
 
     model: Classifier
     classes: tuple[str, ...]
-    seeing: dict[str, Any]
+    preprocessing: Preprocessing
     device: torch.device
 
-    def loader(self, source: Any, **more: Any) -> Loader:
-        """A loader that sees images as the run's validation did; without labels, unless `source` has them."""
-        settings: dict[str, Any] = {"label_from": "none", "device": self.device} | self.seeing | more
-        return Loader(source, **settings)
+    def loader(self, source: Any, **arguments: Any) -> Loader:
+        """A Loader of `source` with this model's preprocessing and device, without labels unless `source` has them.
+
+        `arguments` are further arguments of the Loader.
+        """
+        return Loader(
+            source, **{"label_from": "none", "device": self.device, **self.preprocessing.to_dict(), **arguments}
+        )
 
     @torch.inference_mode()
     def probabilities(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, C) float32 for images as its loader gives them."""
+        """Probabilities (B, C) float32 of a batch from `loader`."""
         return self.model(images).float().softmax(1)
 
 
-def load_run(run: Path, device: torch.device) -> SavedModel:
-    """The model that a run left. Raises FastpetsError if there is none."""
-    file = run / "model.json"
+def save_model(
+    folder: Path, model: Classifier, *, arch: str, classes: tuple[str, ...], preprocessing: Preprocessing
+) -> None:
+    """Writes model.safetensors and model.json, from which `load_run` builds the model again."""
+    save_weights(model, folder / "model.safetensors")
+    description = {"arch": arch, "classes": list(classes), "preprocessing": preprocessing.to_dict()}
+    text = json.dumps(description, indent=2) + "\n"
+    write_atomically(folder / "model.json", lambda staging: staging.write_text(text))
+
+
+def load_run(folder: str | Path, device: str | torch.device = "auto") -> SavedModel:
+    """Loads the trained model of a run folder. Raises FastpetsError if there is none."""
+    file = Path(folder) / "model.json"
+    resolved_device = resolve_device(device)
     try:
-        described = json.loads(file.read_text())
-        arch, classes = described.pop("arch"), tuple(described.pop("classes"))
-    except (OSError, ValueError, KeyError) as error:
+        description = json.loads(file.read_text())
+        arch, classes = description["arch"], tuple(description["classes"])
+        preprocessing = Preprocessing.from_dict(description["preprocessing"])
+    except (OSError, ValueError, TypeError, KeyError, FastpetsError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise FastpetsError(f"{file}: {reason}, expected what a training run leaves in its folder") from None
+        raise FastpetsError(f"{file}: {reason}, expected the description of a trained model") from None
     model = create_model(arch, len(classes), "none")
-    load_weights(model, run / "model.safetensors")
-    described["size"] = tuple(described["size"])
-    return SavedModel(model.to(device).to(memory_format=torch.channels_last).eval(), classes, described, device)
+    load_weights(model, file.with_name("model.safetensors"))
+    model = model.to(resolved_device).to(memory_format=torch.channels_last).eval()
+    return SavedModel(model, classes, preprocessing, resolved_device)

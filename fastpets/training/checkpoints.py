@@ -1,32 +1,30 @@
-"""Checkpoints: all that a run needs to go on as if nothing had happened, in one safetensors file each."""
+"""Checkpoints: the whole state of a learner in one file, from which a run resumes as if it had not stopped."""
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from fastpets.errors import FastpetsError
-from fastpets.utils.writing import write_whole
+from fastpets.utils.atomic import write_atomically
 
-KEPT = 2
-FORMAT = "fastpets checkpoint 1"
-NAME = re.compile(r"checkpoint-(\d+)\.safetensors")
+NUM_KEPT = 2
+FORMAT, VERSION = "fastpets checkpoint", 1
+NAME = re.compile(r"checkpoint-(\d+)\.pt")
 
 
 def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Writes a state, of dicts, lists, numbers, texts and tensors, after so many steps; the last two files stay."""
-    tensors: dict[str, torch.Tensor] = {}
-    tree = _without_tensors(state, "state", tensors)
-    path = folder / f"checkpoint-{step:08}.safetensors"
-    metadata = {"format": FORMAT, "tree": json.dumps(tree)}
-    write_whole(path, lambda staging: save_file(tensors, staging, metadata))
-    for old in checkpoints(folder)[:-KEPT]:
+    """Writes `checkpoint-STEP.pt` atomically and deletes all but the last two checkpoints in the folder.
+
+    `state` consists of dicts, lists, tuples, numbers, strings and tensors.
+    """
+    path = folder / f"checkpoint-{step:08}.pt"
+    contents = {"format": FORMAT, "version": VERSION, "state": state}
+    write_atomically(path, lambda staging: torch.save(contents, staging))
+    for old in checkpoints(folder)[:-NUM_KEPT]:
         old.unlink()
     return path
 
@@ -37,46 +35,33 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def find(run: Path) -> Path:
-    """A checkpoint itself, or the latest one of a run folder. Raises FastpetsError if there is none."""
+    """The latest checkpoint of a run folder, or the file itself. Raises FastpetsError if there is none."""
     if run.is_dir():
         if found := checkpoints(run):
             return found[-1]
-        raise FastpetsError(f"--resume {run}: no checkpoint in it, expected checkpoint-*.safetensors; start anew")
+        raise FastpetsError(f"resume: {run}: no checkpoint in it, expected checkpoint-*.pt; start a new run")
     if not run.is_file():
-        raise FastpetsError(f"--resume {run}: nothing there, expected a run folder or a checkpoint in one")
+        raise FastpetsError(f"resume: {run}: nothing there, expected a run folder or a checkpoint in one")
     return run
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The state in a file. Raises FastpetsError if it is not whole, or no checkpoint."""
+    """Reads a state, with all tensors on the CPU. Raises FastpetsError for a truncated file or another kind of file.
+
+    torch restores tensors and plain types only (`weights_only`): a file from elsewhere cannot run code.
+    """
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                found = metadata.get("format", "weights alone")
-                raise FastpetsError(f"--resume {path}: {found}, expected a {FORMAT!r}; give one of a run folder's own")
-            return _with_tensors(json.loads(metadata["tree"]), file)
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the file may have any content; torch raises errors of many types
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise FastpetsError(
-            f"--resume {path}: not a whole checkpoint ({error}); give the one before it, or start anew"
+            f"resume: {path}: not a complete checkpoint ({reason}); take the one before it, or start a new run"
         ) from None
-
-
-def _without_tensors(tree: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
-    """The tree with a name in place of each tensor; those go to `tensors`, copied."""
-    if isinstance(tree, torch.Tensor):
-        tensors[name] = torch.empty(tree.shape, dtype=tree.dtype).copy_(tree)
-        return {"tensor": name}
-    if isinstance(tree, dict):
-        return {"dict": {str(key): _without_tensors(tree[key], f"{name}/{key}", tensors) for key in tree}}
-    if isinstance(tree, list | tuple):
-        return [_without_tensors(value, f"{name}/{number}", tensors) for number, value in enumerate(tree)]
-    return tree
-
-
-def _with_tensors(tree: Any, file: Any) -> Any:
-    if isinstance(tree, dict) and "tensor" in tree:
-        return file.get_tensor(tree["tensor"])
-    if isinstance(tree, dict):
-        return {key: _with_tensors(value, file) for key, value in tree["dict"].items()}
-    return [_with_tensors(value, file) for value in tree] if isinstance(tree, list) else tree
+    if not isinstance(contents, dict) or contents.get("format") != FORMAT:
+        raise FastpetsError(f"resume: {path}: not a {FORMAT}; take a checkpoint-*.pt of a run folder")
+    if contents.get("version") != VERSION:
+        raise FastpetsError(
+            f"resume: {path}: version {contents.get('version')} of the format, expected {VERSION}; resume it with the "
+            "release of fastpets that wrote it"
+        )
+    return contents["state"]

@@ -1,4 +1,4 @@
-"""Several processes that train one model, as torchrun starts them; each function also works in the only process."""
+"""Data-parallel training in the processes that torchrun starts. Each function also works in a single process."""
 
 from __future__ import annotations
 
@@ -12,51 +12,59 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fastpets.errors import FastpetsError
+from fastpets.errors import FastpetsError, InvalidArgumentError
 
 
-def start(device: str) -> str:
-    """Joins the other processes that torchrun started, if it did, and names this one's device.
+def local_device(device: str) -> str:
+    """This process's device under torchrun, where LOCAL_RANK numbers the GPUs; else `device` itself.
 
-    LOCAL_RANK picks the GPU. Raises FastpetsError if there is none of that number.
+    Raises FastpetsError if there is no such GPU.
     """
-    if "LOCAL_RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+    if not _is_torchrun():
         return device
     if device.startswith("cuda:"):
-        raise FastpetsError(f"--device {device}: each process under torchrun has a GPU of its own; say cuda or auto")
-    on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+        raise InvalidArgumentError(
+            f"device: {device}, but under torchrun each process has a GPU of its own; expected cuda or auto"
+        )
+    if device != "cuda" and not (device == "auto" and torch.cuda.is_available()):
+        return device
+    local_rank = int(os.environ["LOCAL_RANK"])
+    if local_rank >= torch.cuda.device_count():
+        raise FastpetsError(
+            f"LOCAL_RANK {local_rank}, but torch sees {torch.cuda.device_count()} GPUs; start as many processes"
+        )
+    return f"cuda:{local_rank}"
+
+
+def start(device: str) -> None:
+    """Joins the process group if torchrun started this process, with messages on `device`: by NCCL or gloo."""
+    if not _is_torchrun() or dist.is_initialized():
+        return
+    on_gpu = device.startswith("cuda")
     if on_gpu:
-        local = int(os.environ["LOCAL_RANK"])
-        if local >= torch.cuda.device_count():
-            raise FastpetsError(
-                f"LOCAL_RANK {local}, but torch sees {torch.cuda.device_count()} GPUs; start as many processes"
-            )
-        torch.cuda.set_device(local)
-        device = f"cuda:{local}"
-    if not dist.is_initialized():
-        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(minutes=30))
-    return device
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(minutes=30))
 
 
 def stop() -> None:
-    """Leaves the group of processes, if there is one."""
+    """Leaves the process group, if there is one."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
 
 def rank() -> int:
-    """Which process this is, from 0."""
+    """The number of this process, from 0."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 @contextlib.contextmanager
-def first_alone() -> Iterator[None]:
-    """Has the first process of each machine do something before the others, such as a download."""
+def local_first() -> Iterator[None]:
+    """Runs the block in the first process of each machine before the others, such as for a download."""
     is_first = int(os.environ.get("LOCAL_RANK", "0")) == 0
     if world_size() > 1 and not is_first:
         dist.barrier()
@@ -69,32 +77,36 @@ def mean(values: torch.Tensor) -> torch.Tensor:
     """The mean of each value over all processes."""
     if world_size() == 1:
         return values
-    values = values.to(_device())
+    values = values.to(_message_device())
     dist.all_reduce(values)
     return values / world_size()
 
 
-def any_of(flag: bool) -> bool:
-    """Whether the flag is up in one of the processes."""
+def any_rank(flag: bool) -> bool:
+    """Whether `flag` is true in one of the processes."""
     return flag if world_size() == 1 else bool(mean(torch.tensor(float(flag))) > 0)
 
 
-def from_first(tensors: Iterable[torch.Tensor]) -> None:
-    """Gives all processes the first one's values."""
+def broadcast(tensors: Iterable[torch.Tensor]) -> None:
+    """Overwrites the tensors with those of the first process."""
     if world_size() > 1:
         for tensor in tensors:
             dist.broadcast(tensor, 0)
 
 
-def averaging_gradients(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model, for training: with several processes, gradients are means over all of them."""
+def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model for training: with several processes, its gradients are means over all of them."""
     if world_size() == 1:
         return model
-    # A static graph may have parameters without gradients, such as layers that a backbone's features do not pass.
+    # A static graph may have parameters without gradients, such as layers that a backbone's features do not use.
     device_ids = [device.index] if device.type == "cuda" else None
     return DistributedDataParallel(model, device_ids=device_ids, static_graph=True)
 
 
-def _device() -> torch.device:
-    """Where the group's messages must lie."""
+def _is_torchrun() -> bool:
+    return "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def _message_device() -> torch.device:
+    """The device of tensors that the process group exchanges."""
     return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")

@@ -1,4 +1,4 @@
-"""How long training waits for its images, measured where the work is: on the GPU by its own clock."""
+"""Measures how long training waits for images; on a GPU by its own clock."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import torch
 
 
 class InputTimer:
-    """Times what comes between the steps of an epoch.
+    """Times the gaps between the training steps of an epoch.
 
-    On a GPU these are the stretches of its stream between the end of one step and the begin of the next: where it idles
-    or makes the batch. What a CPU trains waits while the next batch is fetched.
+    On a GPU a gap is the time on its stream from the end of one step to the start of the next, in which it is idle or
+    makes the batch. On a CPU it is the time in which the next batch is fetched.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.on_gpu = device, device.type == "cuda"
-        self.spans: list[tuple[Any, Any]] = []
+        self.gaps: list[tuple[Any, Any]] = []
         self.started = time.perf_counter()
 
     def watch(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """The same batches."""
+        """Yields the same batches and times each."""
         iterator = iter(batches)
         try:
             while True:
@@ -31,20 +31,20 @@ class InputTimer:
                     batch = next(iterator)
                 except StopIteration:
                     return
-                self.spans.append((before, self._now()))
+                self.gaps.append((before, self._now()))
                 yield batch
         finally:
             if hasattr(iterator, "close"):
                 iterator.close()
 
     def elapsed(self) -> tuple[float, float]:
-        """Seconds waited for images, and seconds in all, until now."""
+        """Seconds spent waiting for images, and seconds since this was made. Waits for the GPU."""
         if self.on_gpu:
             torch.cuda.synchronize(self.device)
-            waited = sum(before.elapsed_time(after) for before, after in self.spans) / 1000
+            waited_s = sum(before.elapsed_time(after) for before, after in self.gaps) / 1000
         else:
-            waited = sum(after - before for before, after in self.spans)
-        return waited, time.perf_counter() - self.started
+            waited_s = sum(after - before for before, after in self.gaps)
+        return waited_s, time.perf_counter() - self.started
 
     def _now(self) -> Any:
         if not self.on_gpu:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish that training looks at between two steps, so that what it leaves is whole."""
+"""Signals during training: stops between two steps, so that checkpoints are consistent."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from fastpets.training import distributed
 
-AGREE_EVERY = 16  # steps of several processes: to ask all of them costs a message, which a GPU has to be waited for
+AGREE_EVERY = 16  # calls of `check` between two exchanges of several processes: each makes the GPU wait for a message
 
 
 class Interrupted(Exception):
-    """Training was asked to stop, and can go on from where it is."""
+    """Training was asked to stop by signal `number`. It can resume from its current state."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -20,13 +20,17 @@ class Interrupted(Exception):
 
 
 class Interruption:
-    """Within it, the first SIGINT or SIGTERM is noted, and a second one ends the process at once."""
+    """Defers SIGINT and SIGTERM to a step boundary, so that checkpoints are consistent.
+
+    A context manager: inside it, the first signal is noted until the next `check`; a second one raises
+    KeyboardInterrupt at once.
+    """
 
     def __init__(self) -> None:
-        self.number, self.num_looks = 0, 0
+        self.number, self.num_checks = 0, 0
 
     def __enter__(self) -> Interruption:
-        self.before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        self.before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -34,16 +38,16 @@ class Interruption:
             signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raises Interrupted if a signal came: with several processes, in all of them after the same step."""
-        self.num_looks += 1
+        """Raises Interrupted if a signal came; with several processes, in all of them after the same step."""
+        self.num_checks += 1
         if distributed.world_size() > 1:
-            if self.num_looks % AGREE_EVERY or not distributed.any_of(bool(self.number)):
+            if self.num_checks % AGREE_EVERY or not distributed.any_rank(bool(self.number)):
                 return
         elif not self.number:
             return
         raise Interrupted(self.number or signal.SIGTERM)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.number:
             raise KeyboardInterrupt
         self.number = number

@@ -1,47 +1,46 @@
-"""Metrics by their names, over all images of all processes."""
+"""Validation metrics by name, from torchmetrics, over all images of all processes."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassRecall
+from torchmetrics.wrappers import ClasswiseWrapper
 
-from fastpets.errors import FastpetsError
-
-NAMES = ("error_rate", "accuracy", "top5", "macro_f1", "recall")
+from fastpets.errors import InvalidArgumentError
+from fastpets.training.options import MetricName
 
 
 class ErrorRate(MulticlassAccuracy):
-    """1 - accuracy, over all images alike."""
+    """1 - accuracy, each image weighted equally."""
 
     def compute(self) -> torch.Tensor:
         return 1 - super().compute()
 
 
-def make_metrics(names: Sequence[str], num_classes: int) -> MetricCollection:
-    """The error rate and what is named besides. Raises FastpetsError for a name that is none of `NAMES`."""
-    if unknown := set(names) - set(NAMES):
-        raise FastpetsError(f"metric {min(unknown)!r}, expected some of {', '.join(NAMES)}")
-    quick: Any = {"validate_args": False}  # else each batch waits for the GPU to have its labels looked at
-    made: dict[str, Metric | MetricCollection] = {"error_rate": ErrorRate(num_classes, average="micro", **quick)}
+def make_metrics(names: Sequence[MetricName], classes: Sequence[str]) -> MetricCollection:
+    """Makes the error rate and the metrics of those names; "recall" gives one value per class, `recall/CLASS`.
+
+    Raises InvalidArgumentError for an unknown name.
+    """
+    if unknown := set(names) - set(get_args(MetricName)):
+        raise InvalidArgumentError(f"metrics: {min(unknown)!r}, expected some of {', '.join(get_args(MetricName))}")
+    num_classes = len(classes)
+    options: Any = {"validate_args": False}  # torchmetrics' validation would synchronise with the GPU for each batch
+    metrics: dict[str, Metric | MetricCollection] = {"error_rate": ErrorRate(num_classes, average="micro", **options)}
     if "accuracy" in names:
-        made["accuracy"] = MulticlassAccuracy(num_classes, average="micro", **quick)
+        metrics["accuracy"] = MulticlassAccuracy(num_classes, average="micro", **options)
     if "top5" in names:
-        made["top5"] = MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro", **quick)
+        metrics["top5"] = MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro", **options)
     if "macro_f1" in names:
-        made["macro_f1"] = MulticlassF1Score(num_classes, average="macro", **quick)
+        metrics["macro_f1"] = MulticlassF1Score(num_classes, average="macro", **options)
     if "recall" in names:
-        made["recall"] = MulticlassRecall(num_classes, average=None, **quick)
-    return MetricCollection(made, compute_groups=False)
+        recall = MulticlassRecall(num_classes, average=None, **options)
+        metrics["recall"] = ClasswiseWrapper(recall, labels=list(classes), prefix="recall/")
+    return MetricCollection(metrics, compute_groups=False)
 
 
-def compute(metrics: MetricCollection, classes: Sequence[str]) -> dict[str, float]:
-    """The values by name; the recall of each class under `recall/CLASS`."""
-    values: dict[str, float] = {}
-    for name, value in metrics.compute().items():
-        if value.ndim:
-            values |= {f"{name}/{of}": number for of, number in zip(classes, value.tolist(), strict=True)}
-        else:
-            values[name] = value.item()
-    return values
+def compute(metrics: MetricCollection) -> dict[str, float]:
+    """The values by name."""
+    return {name: value.item() for name, value in metrics.compute().items()}

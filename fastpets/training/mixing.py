@@ -1,19 +1,21 @@
-"""Mixup and CutMix: torchvision's, on whole batches."""
+"""Mixup and CutMix on whole batches, by torchvision."""
 
 from collections.abc import Callable
 from typing import Any
 
 from torchvision.transforms import v2
 
-from fastpets.utils.validation import Mix
+from fastpets.utils.validation import Mix, check_choice
 
 
 def make_mix(mix: Mix, num_classes: int) -> Callable[..., Any] | None:
-    """What mixes images (B, 3, H, W) and labels (B,) with each other, into labels (B, C), or None.
+    """Makes a transform from images (B, 3, H, W) and labels (B,) to mixed images and labels (B, C); None for "none".
 
-    "both" is one of the two, picked anew for each batch. The shares are evenly distributed for CutMix (S. Yun et al.,
-    ICCV 2019) and by Beta(0.2, 0.2) for mixup (H. Zhang et al., ICLR 2018), as their authors train on ImageNet.
+    "both" picks mixup or CutMix at random for each batch. Mixing ratios are drawn from Beta(0.2, 0.2) for mixup
+    (H. Zhang et al., ICLR 2018) and evenly for CutMix (S. Yun et al., ICCV 2019), as their authors train on ImageNet.
+    Raises InvalidArgumentError for another name.
     """
+    check_choice("mix", mix, Mix)
     if mix == "none":
         return None
     mixup, cutmix = v2.MixUp(alpha=0.2, num_classes=num_classes), v2.CutMix(alpha=1.0, num_classes=num_classes)

@@ -1,56 +1,87 @@
-"""The options: how a learner trains, beside its schedule."""
+"""The options of training, apart from its schedule. This module does not import torch: the command line uses it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from fastpets.utils.validation import FrozenNorms, check_range
+from fastpets.errors import InvalidArgumentError
+from fastpets.utils.validation import FrozenNorms, Mix, check_choice, check_range
 
 if TYPE_CHECKING:
     import torch
 
+AmpDtype = Literal["auto", "float16", "bfloat16"]
+MetricName = Literal["accuracy", "top5", "macro_f1", "recall"]
+
+# The lowest and the highest value of each option that is a number; the command line has the same limits.
+LIMITS: dict[str, tuple[float, float]] = {
+    "weight_decay": (0, 10),
+    "label_smoothing": (0, 1),
+    "accumulate": (1, 65536),
+    "clip_norm": (1e-12, 1e12),
+    "ema": (0, 1),
+    "initial_size": (8, 4096),
+    "seed": (0, 2**63 - 1),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """How a learner trains; by default as fastai's does.
+    """How a learner trains, apart from its schedule. The defaults are fastai's.
+
+    Raises InvalidArgumentError for values that are not possible.
 
     Args:
-        amp_dtype: the precision of autocast, None for full precision; float16 brings a gradient scaler with it.
-        weight_decay: decoupled; none on norms and biases.
-        bn: whether batch norms and other norm layers of frozen groups "train" on, as fastai's do, or keep weights and
-            statistics, "eval".
-        label_smoothing, class_weights: of the training loss, the weights (C,); the validation loss is the plain one.
-        mix: called with the images and labels of each training batch; see fastpets.training.mixing.
-        accumulate: batches to a step of the optimizer.
-        clip_norm: the largest norm of all gradients together.
-        ema_decay: validate and keep an exponential moving average of the weights, of this decay a step.
-        metrics: names from fastpets.training.metrics.NAMES, beside the error rate.
-        smallest_size: height and width of the first epoch's images, which grow to the loader's until the last.
-        compile: torch.compile the model.
-        seed: of all that training draws from torch, such as dropout.
+        amp: automatic mixed precision.
+        amp_dtype: of autocast if `amp` is set. "auto" is bfloat16 where the hardware has it, else float16 on a GPU and
+            no mixed precision on a CPU. float16 comes with gradient scaling.
+        weight_decay: decoupled, as in AdamW; none on norm layers and biases.
+        bn: norm layers of frozen groups: "train" keeps training them, as fastai does; "eval" freezes their parameters
+            and statistics, too.
+        label_smoothing: of the training loss, 0 to 1; the validation loss is plain cross entropy.
+        class_weights: of the training loss: weights (C,), or True for the inverse frequencies of the training labels.
+        mix: "mixup", "cutmix", "both" or "none"; or a callable from a training batch's images and labels to mixed ones.
+        accumulate: batches whose gradients make one optimizer step.
+        clip_norm: largest total norm of the gradients.
+        ema: decay per step of an exponential moving average of the weights, which is then validated and saved.
+        metrics: what to compute besides the error rate: "accuracy", "top5", "macro_f1", "recall" (of each class).
+        initial_size: height and width of the first epoch's images in pixels; one number means a square. They grow from
+            epoch to epoch up to the training loader's size.
+        compile: compile the model with torch.compile.
+        seed: of everything random in training, such as dropout.
     """
 
-    amp_dtype: torch.dtype | None = None
+    amp: bool = False
+    amp_dtype: AmpDtype = "auto"
     weight_decay: float = 0.01
     bn: FrozenNorms = "train"
     label_smoothing: float = 0.0
-    class_weights: torch.Tensor | None = None
-    mix: Callable[..., Any] | None = None
+    class_weights: bool | torch.Tensor = False
+    mix: Mix | Callable[..., Any] = "none"
     accumulate: int = 1
     clip_norm: float | None = None
-    ema_decay: float | None = None
-    metrics: Sequence[str] = ()
-    smallest_size: tuple[int, int] | None = None
+    ema: float | None = None
+    metrics: Sequence[MetricName] = ()
+    initial_size: int | tuple[int, int] | None = None
     compile: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_range("weight_decay", self.weight_decay, 0, 10)
-        check_range("label_smoothing", self.label_smoothing, 0, 1)
-        check_range("accumulate", self.accumulate, 1, 65536)
-        if self.clip_norm is not None:
-            check_range("clip_norm", self.clip_norm, 1e-12, 1e12)
-        if self.ema_decay is not None:
-            check_range("ema_decay", self.ema_decay, 0, 1)
+        check_choice("amp_dtype", self.amp_dtype, AmpDtype)
+        check_choice("bn", self.bn, FrozenNorms)
+        if not callable(self.mix):
+            check_choice("mix", self.mix, Mix)
+        for metric in self.metrics:
+            check_choice("metrics", metric, MetricName)
+        for name, limits in LIMITS.items():
+            if name != "initial_size" and (value := getattr(self, name)) is not None:
+                check_range(name, value, *limits)
+        if self.initial_size is not None:
+            sides = (self.initial_size,) * 2 if isinstance(self.initial_size, int) else tuple(self.initial_size)
+            if len(sides) != 2:
+                raise InvalidArgumentError(f"initial_size: {sides}, expected a number of pixels, or height and width")
+            for side in sides:
+                check_range("initial_size", side, *LIMITS["initial_size"])
+            object.__setattr__(self, "initial_size", sides)  # the dataclass is frozen for everyone else

@@ -1,20 +1,27 @@
-"""Phases of training and their learning rates, in Python and as they are written on the command line."""
+"""Phases of training and their learning rates, and how both are written as strings."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from fastpets.errors import FastpetsError
+from fastpets.errors import InvalidArgumentError
 
-Rate = float | slice  # slice(a, b): from a in the first layer group to b in the last; slice(b): b, and b / 10 before
-Auto = Literal["auto"]  # what the rate finder suggests when the phase begins
+# A float is the rate of all layer groups. slice(a, b) is a range from a in the first group to b in the last;
+# slice(b) is b in the last group and b / 10 in all others.
+Rate = float | slice
+Auto = Literal["auto"]  # the rate finder's suggestion when the phase begins
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """Epochs in one cycle.
+    """Epochs in one cycle of the learning rate.
 
-    `frozen_to`: how many layer groups do not train, from the end if negative; None leaves it as it is. During
-    `pct_start` of the steps the rate rises from `lr` / `div` to `lr`, and then it falls.
+    Args:
+        name: shown with each epoch.
+        epochs: how many.
+        lr: the highest learning rate, or "auto".
+        frozen_to: the first layer group to train, counted from the end if negative; None changes nothing.
+        pct_start: share of the steps, 0 to 1, in which the rate rises from `lr` / `div` to `lr`; then it falls.
+        div: ratio of the highest rate to the first one.
     """
 
     name: str
@@ -26,9 +33,9 @@ class Phase:
 
 
 def fine_tune_phases(epochs: int, base_lr: Rate, freeze_epochs: int) -> list[Phase]:
-    """fastai's fine_tune: the head first, then all layers at lower rates, the lower the earlier.
+    """fastai's fine_tune: trains the head first, then all layers at rates that are lower in earlier layers.
 
-    For a range, its end is the head's rate, and the range itself that of all layers.
+    If `base_lr` is a range, its end is the rate of the first phase, and the whole range that of the second.
     """
     is_range = isinstance(base_lr, slice) and base_lr.start is not None
     top = base_lr.stop if isinstance(base_lr, slice) else base_lr
@@ -40,7 +47,7 @@ def fine_tune_phases(epochs: int, base_lr: Rate, freeze_epochs: int) -> list[Pha
 
 
 def parse_rate(text: str) -> Rate | Auto:
-    """A rate as it is written on the command line: 1e-3, 1e-6:1e-4, :1e-3 or auto. Raises FastpetsError."""
+    """Parses a learning rate: "1e-3", "1e-6:1e-4", ":1e-3" or "auto". Raises InvalidArgumentError."""
     if text == "auto":
         return "auto"
     try:
@@ -48,20 +55,21 @@ def parse_rate(text: str) -> Rate | Auto:
     except ValueError:
         numbers = []
     if len(numbers) not in (1, 2) or numbers[-1] is None or not all(n is None or 1e-12 <= n <= 1e3 for n in numbers):
-        raise FastpetsError(f"--lr {text}: expected a number, a range as 1e-6:1e-4, or auto")
+        raise InvalidArgumentError(f"lr: {text!r}, expected a number, a range as 1e-6:1e-4, or auto")
     return numbers[0] if len(numbers) == 1 else slice(*numbers)  # type: ignore[return-value]
 
 
 def parse_schedule(text: str) -> list[Phase]:
-    """Phases as they are written on the command line: "frozen 3 3e-3, unfrozen 12 1e-6:1e-4". Raises FastpetsError."""
+    """Parses phases, such as "frozen 3 3e-3, unfrozen 12 1e-6:1e-4". Raises InvalidArgumentError."""
     phases = []
     for part in text.split(","):
-        words = part.split()
-        if len(words) != 3 or words[0] not in ("frozen", "unfrozen") or not words[1].isdecimal():
-            raise FastpetsError(
-                f"--schedule {part.strip()!r}: expected frozen or unfrozen, a number of epochs and a rate, as in "
+        fields = part.split()
+        if len(fields) != 3 or fields[0] not in ("frozen", "unfrozen") or not fields[1].isdecimal():
+            raise InvalidArgumentError(
+                f"schedule: {part.strip()!r}, expected frozen or unfrozen, a number of epochs and a rate, as in "
                 "'frozen 3 3e-3, unfrozen 12 1e-6:1e-4'"
             )
-        frozen_to = -1 if words[0] == "frozen" else 0
-        phases.append(Phase(name=words[0], epochs=int(words[1]), lr=parse_rate(words[2]), frozen_to=frozen_to))
+        name, epochs, lr = fields
+        frozen_to = -1 if name == "frozen" else 0
+        phases.append(Phase(name=name, epochs=int(epochs), lr=parse_rate(lr), frozen_to=frozen_to))
     return phases

@@ -1,4 +1,4 @@
-"""The losses and rates of all steps, and the training loss as it is shown."""
+"""Losses and learning rates of all training batches, and the smoothed training loss that is shown."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from fastpets.errors import FastpetsError
 from fastpets.training import distributed
 
 SMOOTHING = 0.98
-LAG = 2  # steps: a loss is read when so many more are under way, so that a GPU never waits to be told what comes next
+LAG = 2  # batches: a loss is read when this many more are queued, so that a GPU always has work to do
 
 
-class Step(NamedTuple):
-    """A step whose loss may still be on its way from the device."""
+class PendingLoss(NamedTuple):
+    """A batch's loss that may still be on its way from the device."""
 
     loss: torch.Tensor
     copied: torch.cuda.Event | None
@@ -26,83 +26,88 @@ class Step(NamedTuple):
 
 
 class Recorder:
-    """`losses` and `rates` of all steps, and their smoothed value as fastai shows it.
+    """Records losses and learning rates.
 
-    That is an average over a phase's steps, each weighing 0.98 of the next. With several processes, the losses of an
-    epoch are means over all of them once it is over.
+    Attributes:
+        losses: of all batches; with several processes, means over all of them once an epoch is over.
+        rates: the head's learning rate of each batch.
+        smoothed: fastai's smoothed loss after each batch: an exponential moving average over the phase, with weight
+            0.98 on the past and corrected for its start from 0.
     """
 
     def __init__(self) -> None:
         self.losses: list[float] = []
         self.rates: list[float] = []
         self.smoothed: list[float] = []
-        self._pending: deque[Step] = deque()
-        self._averaged = 0  # losses that are means over all processes already
+        self._pending: deque[PendingLoss] = deque()
+        self._num_synced = 0  # losses that are means over all processes already
         self.begin_phase()
 
     def begin_phase(self) -> None:
-        """Begins the average anew."""
+        """Restarts the smoothed loss."""
         self.average, self.num_averaged = 0.0, 0
 
     def add(self, loss: torch.Tensor, lr: float, ids: np.ndarray | None = None) -> None:
-        """Takes in a step's loss, without its graph. Raises FastpetsError if one of those before is not finite."""
+        """Adds a batch's loss, detached. Raises FastpetsError if an earlier one is not finite."""
         copied = None
         if loss.device.type == "cuda":
             stream = torch.cuda.current_stream(loss.device)
             loss = torch.empty((), pin_memory=True).copy_(loss, non_blocking=True)
             copied = torch.cuda.Event()
             copied.record(stream)
-        self._pending.append(Step(loss, copied, lr, ids))
+        self._pending.append(PendingLoss(loss, copied, lr, ids))
         if len(self._pending) > LAG:
-            self._settle()
+            self._record_oldest()
 
     def settle(self) -> None:
-        """Waits for the losses that are still on their way. Raises FastpetsError if one is not finite."""
+        """Waits for all pending losses. Raises FastpetsError if one is not finite."""
         while self._pending:
-            self._settle()
+            self._record_oldest()
 
     def end_epoch(self) -> float:
-        """The smoothed loss, after all processes have agreed on the epoch's losses."""
+        """Averages the epoch's losses over all processes; returns the smoothed loss."""
         self.settle()
         if distributed.world_size() > 1:
-            new = [*self.losses[self._averaged :], self.average]
+            new = [*self.losses[self._num_synced :], self.average]
             *means, self.average = distributed.mean(torch.tensor(new, dtype=torch.float64)).tolist()
-            self.losses[self._averaged :] = means
-        self._averaged = len(self.losses)
+            self.losses[self._num_synced :] = means
+        self._num_synced = len(self.losses)
         return self.value()
 
     def value(self) -> float:
-        """The average, freed of its start from 0."""
+        """The smoothed loss; NaN before the first batch of a phase."""
         return self.average / (1 - SMOOTHING**self.num_averaged) if self.num_averaged else float("nan")
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it, for `load_state_dict`."""
+        """The state, with the lists as float64 tensors. Waits for pending losses."""
         self.settle()
-        kept = {
+        lists = {
             name: torch.tensor(getattr(self, name), dtype=torch.float64) for name in ("losses", "rates", "smoothed")
         }
-        return {**kept, "average": self.average, "num_averaged": self.num_averaged, "agreed": self._averaged}
+        return {**lists, "average": self.average, "num_averaged": self.num_averaged, "num_synced": self._num_synced}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a `state_dict`."""
+        """Restores a `state_dict`."""
         self.losses, self.rates, self.smoothed = (state[name].tolist() for name in ("losses", "rates", "smoothed"))
-        self.average, self.num_averaged, self._averaged = state["average"], state["num_averaged"], state["agreed"]
+        self.average, self.num_averaged, self._num_synced = (
+            state[name] for name in ("average", "num_averaged", "num_synced")
+        )
         self._pending.clear()
 
-    def _settle(self) -> None:
-        step = self._pending.popleft()
-        if step.copied is not None:
-            step.copied.synchronize()
-        loss = step.loss.item()
+    def _record_oldest(self) -> None:
+        pending = self._pending.popleft()
+        if pending.copied is not None:
+            pending.copied.synchronize()
+        loss = pending.loss.item()
         if not math.isfinite(loss):
             number, self._pending = len(self.losses) + 1, deque()
-            shown = "" if step.ids is None else f" on the images {' '.join(map(str, step.ids))}"
+            images = "" if pending.ids is None else f" on the images {' '.join(map(str, pending.ids))}"
             raise FastpetsError(
-                f"the loss of batch {number} is {loss}, at a learning rate of {step.lr:.2e}{shown}: take a lower --lr, "
-                "--clip-norm 1, or --amp-dtype bfloat16 if it was float16, and look at these images"
+                f"the loss of batch {number} is {loss}, at a learning rate of {pending.lr:.2e}{images}: take a lower "
+                "lr, clip_norm=1, or amp_dtype='bfloat16' if it was float16, and look at these images"
             )
         self.average = SMOOTHING * self.average + (1 - SMOOTHING) * loss
         self.num_averaged += 1
         self.losses.append(loss)
-        self.rates.append(step.lr)
+        self.rates.append(pending.lr)
         self.smoothed.append(self.value())

@@ -1,66 +1,89 @@
-"""The train_step: a model with its optimizer, and what one batch does to them."""
+"""One training step: a model, its optimizer and loss, and what one batch does to them."""
 
 from __future__ import annotations
 
+import copy
+import warnings
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from fastpets.errors import FastpetsError
+from fastpets.data.dataset import NO_LABEL
+from fastpets.errors import FastpetsError, InvalidArgumentError
 from fastpets.models.classifier import Classifier
 from fastpets.training import distributed, parameter_groups
-from fastpets.training.options import TrainingOptions
+from fastpets.training.mixing import make_mix
+from fastpets.training.options import AmpDtype, TrainingOptions
+from fastpets.utils.system import cpu_has_bfloat16
 
 
 class TrainStep:
-    """Takes a model's training steps on `device`, as the options says: precision, loss, mixing, clipping, averaging."""
+    """A model's training steps on `device`: mixing, precision, loss, clipping, optimizer, weight averaging.
+
+    Attributes:
+        options: with `class_weights` as a tensor (C,) or False; a Learner computes them if they are True.
+        amp_dtype: precision of autocast, or None for float32 throughout.
+        model: the model that trains, on `device`, in channels_last memory format.
+        evaluated_model: the model to validate and save.
+    """
 
     def __init__(self, model: Classifier, options: TrainingOptions, device: torch.device) -> None:
+        if options.class_weights is True:
+            raise InvalidArgumentError("class_weights: True, expected a tensor (C,); a Learner computes it from labels")
+        weights = options.class_weights if isinstance(options.class_weights, torch.Tensor) else None
         self.model, self.options, self.device = model.to(device).to(memory_format=torch.channels_last), options, device
-        self.scaler = torch.amp.GradScaler(device.type, enabled=options.amp_dtype is torch.float16)
-        self.loss = nn.CrossEntropyLoss(options.class_weights, label_smoothing=options.label_smoothing).to(device)
+        self.amp_dtype = resolve_amp_dtype(device, options.amp_dtype) if options.amp else None
+        if options.amp and self.amp_dtype is None:
+            warnings.warn(
+                "amp: this processor has no bfloat16 instructions and would be slower with it; training in float32",
+                stacklevel=2,
+            )
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp_dtype is torch.float16)
+        self.mix = options.mix if callable(options.mix) else make_mix(options.mix, model.num_classes)
+        self.loss = nn.CrossEntropyLoss(weights, label_smoothing=options.label_smoothing).to(device)
         self.ema: AveragedModel | None = None
-        if options.ema_decay is not None:
-            self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema_decay), use_buffers=True)
+        if options.ema is not None:
+            self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema), use_buffers=True)
         self.freeze_to(0)
 
     def freeze_to(self, n: int) -> None:
-        """Trains the layer groups from the `n`-th on, or the last -n; the optimizer starts anew.
+        """Trains the layer groups from the `n`-th on, counted from the end if negative, with a new optimizer.
 
-        A model that is not pretrained has nothing to keep and is left to train as a whole.
+        A model without pretrained weights always trains as a whole.
         """
         self.frozen_to = n if self.model.pretrained else 0
         parameter_groups.freeze(self.model, self.frozen_to, self.options.bn)
         self.optimizer = parameter_groups.adamw(self.model, self.options.weight_decay)
-        self.trained_model: nn.Module = self.model  # lets go of what averaged the gradients of other layers
+        self.trained_model: nn.Module = self.model  # releases the wrapper that averages other layers' gradients
         compiled: Any = torch.compile(self.model) if self.options.compile else self.model
-        self.trained_model = distributed.averaging_gradients(compiled, self.device)
+        self.trained_model = distributed.data_parallel(compiled, self.device)
 
     def train_mode(self) -> None:
-        """Readies the model for training steps."""
+        """Sets the model to training mode and clears its gradients."""
         parameter_groups.train_mode(self.model, self.frozen_to, self.options.bn)
         self.optimizer.zero_grad()
 
     def training_step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """The batch's loss before one step of the optimizer."""
+        """Takes one optimizer step on a batch and returns the loss before it."""
         loss = self.backward(images, labels)
         self.step()
         return loss
 
     def backward(self, images: torch.Tensor, labels: torch.Tensor, weight: float = 1.0) -> torch.Tensor:
-        """The loss of a batch, whose gradients, times `weight`, are added to what is there."""
-        if self.options.mix is not None:
-            images, labels = self.options.mix(images, labels)
+        """Adds a batch's gradients, multiplied by `weight`, and returns its loss."""
+        if self.mix is not None:
+            images, labels = self.mix(images, labels)
         loss = self.loss(self.logits(images, self.trained_model), labels)
         self.scaler.scale(loss if weight == 1 else loss * weight).backward()
         return loss.detach()
 
     def step(self) -> None:
-        """One step of the optimizer, in which nothing moves if float16 could not hold the gradients.
+        """Takes one optimizer step on the gradients; nothing moves if they overflowed in float16.
 
-        Such a step counts, as fastai's do: not to count it, each one would have to wait for the GPU to say.
+        Such a step counts, as in fastai: to leave it out, each step would have to wait for the GPU to report it.
         """
         if self.options.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
@@ -72,24 +95,24 @@ class TrainStep:
             self.ema.update_parameters(self.model)
 
     def logits(self, images: torch.Tensor, model: nn.Module) -> torch.Tensor:
-        """(B, C) float32, so that the loss is computed in full precision whatever the model's is."""
-        if self.options.amp_dtype is None:
+        """Logits (B, C) float32 by `model` under autocast, so that the loss is computed in full precision."""
+        if self.amp_dtype is None:
             return model(images).float()
-        with torch.autocast(self.device.type, self.options.amp_dtype):
+        with torch.autocast(self.device.type, self.amp_dtype):
             return model(images).float()
 
     @property
     def evaluated_model(self) -> Classifier:
-        """What is validated and kept: the moving average, if there is one, else the model."""
+        """The model to validate and save: the moving average if there is one, else the model itself."""
         return self.model if self.ema is None else cast(Classifier, self.ema.module)
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it, for `load_state_dict`."""
-        holders = ("model", "optimizer", "scaler", *(["ema"] if self.ema else []))
-        return {"frozen_to": self.frozen_to} | {name: getattr(self, name).state_dict() for name in holders}
+        """The state of model, optimizer, gradient scaler and moving average."""
+        names = ("model", "optimizer", "scaler", *(["ema"] if self.ema else []))
+        return {"frozen_to": self.frozen_to} | {name: getattr(self, name).state_dict() for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a `state_dict`. Raises FastpetsError if it is of another model."""
+        """Restores a copy of a `state_dict`. Raises FastpetsError if it is of another model."""
         try:
             self.model.load_state_dict(state["model"])
             if self.ema is not None:
@@ -97,5 +120,29 @@ class TrainStep:
         except (RuntimeError, KeyError) as error:
             raise FastpetsError(f"a state of another model: {' '.join(str(error).split())[:300]}") from None
         self.freeze_to(state["frozen_to"])
-        parameter_groups.load_state(self.optimizer, state["optimizer"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # which would keep the tensors themselves
         self.scaler.load_state_dict(state["scaler"])
+
+
+def resolve_amp_dtype(device: torch.device, amp_dtype: AmpDtype) -> torch.dtype | None:
+    """The dtype of autocast on `device`; None means that mixed precision would be slower than float32.
+
+    "auto" is bfloat16 where the hardware has it, else float16 on a GPU and None on a CPU. Raises InvalidArgumentError
+    for float16 on a CPU.
+    """
+    if device.type == "cpu":
+        if amp_dtype == "float16":
+            raise InvalidArgumentError("amp_dtype: 'float16', but a CPU trains in bfloat16 or float32; expected 'auto'")
+        return torch.bfloat16 if amp_dtype == "bfloat16" or cpu_has_bfloat16() else None
+    if amp_dtype == "auto":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return {"bfloat16": torch.bfloat16, "float16": torch.float16}[amp_dtype]
+
+
+def inverse_frequencies(labels: np.ndarray, num_classes: int) -> torch.Tensor:
+    """Class weights (C,) float32 for labels (N,), of which NO_LABEL counts nothing: 1 on average over the images.
+
+    Every class that has images gets the same total weight.
+    """
+    counts = torch.bincount(torch.from_numpy(labels[labels != NO_LABEL]), minlength=num_classes)
+    return (len(labels) / ((counts > 0).sum() * counts.clamp(min=1))).float()

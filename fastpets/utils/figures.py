@@ -1,43 +1,40 @@
-"""Images for people: batches as the model gets them, in grids with titles."""
+"""Figures by matplotlib: plots for a file or for pyplot, and grids of images with titles."""
 
 from __future__ import annotations
 
 import io
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
-if TYPE_CHECKING:
-    from fastpets.loading.loader import Loader
-
 CELL_INCHES, DPI = 2.0, 120
-TITLE_LETTERS = 24
+MAX_TITLE_LENGTH = 24  # characters a line
 
 
-def visible(loader: Loader, images: torch.Tensor) -> np.ndarray:
-    """A loader's images as 8-bit pixels (B, H, W, 3), freed of the normalisation."""
-    pixels = images if loader.preprocessing.layout == "NHWC" else images.permute(0, 2, 3, 1)
-    if loader.preprocessing.output == "uint8":
-        return pixels.cpu().numpy()
-    mean, std = (
-        torch.tensor(values, device=images.device) for values in (loader.preprocessing.mean, loader.preprocessing.std)
-    )
-    return ((pixels.float() * std + mean) * 255).round().clamp(0, 255).byte().cpu().numpy()
+def new_figure(file: str | Path | None) -> tuple[Any, Any]:
+    """A figure and its axes, for a file; or, without one, by pyplot, whose global state is not used otherwise."""
+    if file is None:
+        import matplotlib.pyplot as plt
+
+        return plt.subplots(figsize=(7, 4.2), layout="constrained")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    return figure, figure.add_subplot()
 
 
-def batch_grid(loader: Loader, num_images: int) -> Image.Image:
-    """The first images of a loader's next batch, under the names of their classes; none is lost by it."""
-    images, labels = loader.peek()
-    names = [loader.classes[label] if label >= 0 else "" for label in labels[:num_images].tolist()]
-    return grid(visible(loader, images[:num_images]), names)
+def finish_figure(figure: Any, file: str | Path | None) -> None:
+    """Writes the figure as a PNG file, if there is one to write."""
+    if file is not None:
+        figure.savefig(file, dpi=150, format="png")
 
 
-def grid(images: Sequence[np.ndarray] | np.ndarray, titles: Sequence[str], heading: str = "") -> Image.Image:
-    """Images (H, W, 3) uint8 beside and below each other, each under its title, which may have several lines."""
+def image_grid(images: Sequence[np.ndarray] | np.ndarray, titles: Sequence[str], heading: str = "") -> Image.Image:
+    """A grid of images (H, W, 3) uint8, each under its title, which may have several lines."""
     from matplotlib.figure import Figure
 
     columns = max(1, math.ceil(math.sqrt(len(images))))
@@ -49,7 +46,7 @@ def grid(images: Sequence[np.ndarray] | np.ndarray, titles: Sequence[str], headi
         axes.axis("off")
     for axes, image, title in zip(all_axes, images, titles, strict=False):
         axes.imshow(image)
-        axes.set_title("\n".join(shortened(line) for line in title.split("\n")), fontsize=8, parse_math=False)
+        axes.set_title("\n".join(shorten(line) for line in title.split("\n")), fontsize=8, parse_math=False)
     if heading:
         figure.suptitle(heading, fontsize=9, parse_math=False)
     file = io.BytesIO()
@@ -57,7 +54,7 @@ def grid(images: Sequence[np.ndarray] | np.ndarray, titles: Sequence[str], headi
     return Image.open(file)
 
 
-def shortened(text: str, most: int = TITLE_LETTERS) -> str:
-    """The text, or its begin and end if it has more letters."""
-    half = (most - 1) // 2
-    return text if len(text) <= most else f"{text[: most - 1 - half]}…{text[-half:]}"
+def shorten(text: str, max_length: int = MAX_TITLE_LENGTH) -> str:
+    """The text with an ellipsis in its middle if it has more than `max_length` characters."""
+    half = (max_length - 1) // 2
+    return text if len(text) <= max_length else f"{text[: max_length - 1 - half]}…{text[-half:]}"

@@ -1,8 +1,8 @@
-"""Random numbers that depend on a key and a counter alone: Philox 4x32-10, vectorised.
+"""Counter-based random numbers: Philox 4x32-10, vectorised.
 
-J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011. What is
-drawn for an image is then a function of (seed, epoch, item id, how often the item came before), whoever draws it,
-in whatever order, on however many threads; the caller's random state is never touched.
+J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011. The output
+is a function of a key and a counter. So the random parameters of an image depend on (seed, epoch, item id, occurrence)
+only, not on the order of the calls, the thread or the process; no global random state is used.
 """
 
 import numpy as np
@@ -13,12 +13,12 @@ ROUNDS = 10
 LOW = np.uint64(0xFFFFFFFF)
 HALF = np.uint64(32)
 
-# The second counter word tells apart what is drawn for different purposes under one seed.
-AUGMENT, ORDER, SPLIT, SAMPLER, HASH = range(5)
+# The purpose of a number, part of the second counter word: independent streams under one seed.
+AUGMENT, ORDER, SPLIT, SAMPLER = range(4)
 
 
 def philox4x32(counter: np.ndarray, key: np.ndarray) -> np.ndarray:
-    """Philox 4x32-10: counters (..., 4) and keys (..., 2), both of 32-bit values, to (..., 4) uint32."""
+    """Philox 4x32-10 of counters (..., 4) and keys (..., 2), both of 32-bit values: (..., 4) uint32."""
     c0, c1, c2, c3 = np.moveaxis(counter.astype(np.uint64), -1, 0)
     k0, k1 = np.moveaxis(key.astype(np.uint64), -1, 0)
     for _ in range(ROUNDS):
@@ -34,10 +34,10 @@ def philox4x32(counter: np.ndarray, key: np.ndarray) -> np.ndarray:
 
 
 def words(purpose: int, seed: int, epoch: int, ids: np.ndarray, occurrence: int | np.ndarray, count: int) -> np.ndarray:
-    """`count` random words for each of the (B,) `ids`, which are below 2**32: (B, count) uint32.
+    """Random 32-bit words (B, count) uint32, `count` for each of the ids (B,), which are below 2**32.
 
-    `occurrence`, one or (B,), counts the earlier draws of the same id in the epoch, modulo 2**16. Position j of a row
-    never changes when `count` grows.
+    `occurrence`, a scalar or (B,), counts how often the id came before in the epoch, modulo 2**16. Column j does not
+    depend on `count`.
     """
     blocks = -(-count // 4)
     counter = np.empty((len(ids), blocks, 4), np.uint64)
@@ -52,5 +52,15 @@ def words(purpose: int, seed: int, epoch: int, ids: np.ndarray, occurrence: int 
 def uniforms(
     purpose: int, seed: int, epoch: int, ids: np.ndarray, occurrence: int | np.ndarray, count: int
 ) -> np.ndarray:
-    """`words` as numbers in (0, 1): (B, count) float64."""
+    """Uniform random numbers in (0, 1), (B, count) float64; for the arguments see `words`."""
     return (words(purpose, seed, epoch, ids, occurrence, count) + 0.5) / 2.0**32
+
+
+def permutation(num_items: int, *, purpose: int, seed: int, epoch: int = 0) -> np.ndarray:
+    """A random permutation (num_items,) int64 that does not depend on the machine or on NumPy's version."""
+    keys = np.empty(num_items, np.uint64)
+    for start in range(0, num_items, 2**16):  # in chunks, since intermediate arrays are 20 times as large
+        ids = np.arange(start, min(start + 2**16, num_items))
+        high, low = words(purpose, seed, epoch, ids, 0, 2).astype(np.uint64).T
+        keys[ids] = high << HALF | low
+    return np.argsort(keys, kind="stable")

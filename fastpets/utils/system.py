@@ -1,39 +1,48 @@
-"""What the machine offers this process: processors, number formats, a place for cached files."""
+"""Resources of the machine: processors, memory, bfloat16 instructions, the user's cache folder, glibc's allocator."""
 
 import ctypes
 import os
 import platform
 from pathlib import Path
 
+import platformdirs
+import psutil
+
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
 CPU_INFO = Path("/proc/cpuinfo")
-MEMORY_INFO = Path("/proc/meminfo")
+MAX_DEFAULT_WORKERS = 16
 
 
 def cache_dir() -> Path:
-    """The user's cache folder for this package, by the XDG convention; made if it does not exist."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "fastpets"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    """The user's cache folder for this package, `$XDG_CACHE_HOME/fastpets` or `~/.cache/fastpets`; made if missing."""
+    return platformdirs.user_cache_path("fastpets", ensure_exists=True)
+
+
+def default_num_workers(num_processes: int = 1) -> int:
+    """Threads for each of `num_processes` processes on this machine: its share of the processors, 1 to 16."""
+    return max(1, min(MAX_DEFAULT_WORKERS, num_processors() // num_processes))
 
 
 def num_processors() -> int:
-    """Processors that this process may use: the least of its affinity and its control groups' quotas."""
+    """Processors that this process may use: the smallest of its affinity mask and its control groups' quotas.
+
+    loky.cpu_count and joblib read the quota of the root group only, which is right inside a container; Slurm and
+    systemd set quotas on nested groups.
+    """
     allowed = len(os.sched_getaffinity(0))
     quotas = [quota for quota in (_cgroup_v2_quota(), _cgroup_v1_quota()) if quota]
     return max(1, min([allowed, *quotas]))
 
 
 def _cgroup_v2_quota() -> int | None:
-    """Whole processors in cpu.max, rounded up, of this process's group and its ancestors; None: no limit."""
+    """The smallest cpu.max of this process's group and its ancestors, rounded up to processors; None: no limit."""
     quotas = []
     for folder in _cgroup_v2_folders():
         try:
             quota, period = (folder / "cpu.max").read_text().split()
         except (OSError, ValueError):
-            continue  # the root group has no such file, and neither has a machine without groups
+            continue  # the root group of a host has no such file
         if quota != "max":
             quotas.append(-(-int(quota) // int(period)))
     return min(quotas, default=None)
@@ -60,28 +69,31 @@ def _cgroup_v1_quota() -> int | None:
 
 
 def free_memory() -> int:
-    """Bytes of the host's memory that this process may still take: the least of the machine's and its groups'."""
-    available = next(line for line in MEMORY_INFO.read_text().splitlines() if line.startswith("MemAvailable:"))
-    return min([int(available.split()[1]) * 1024, *_cgroup_memory()])
+    """Bytes of the host's memory that this process may still allocate.
+
+    That is the smallest of what the machine has available, by psutil, and what its control groups leave: psutil and
+    MemAvailable know nothing of the memory limit of a container.
+    """
+    return min([psutil.virtual_memory().available, *_cgroup_memory()])
 
 
 def _cgroup_memory() -> list[int]:
-    """What is left of the memory of this process's control group (version 2) and its ancestors, where limited."""
+    """Bytes left in this process's control group (version 2) and in each of its ancestors that has a limit."""
     left = []
     for folder in _cgroup_v2_folders():
         try:
-            most, used = (folder / "memory.max").read_text().strip(), int((folder / "memory.current").read_text())
+            limit, used = (folder / "memory.max").read_text().strip(), int((folder / "memory.current").read_text())
         except (OSError, ValueError):
             continue
-        if most != "max":
-            left.append(max(0, int(most) - used))
+        if limit != "max":
+            left.append(max(0, int(limit) - used))
     return left
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 by instructions of its own (x86: AVX512-BF16 or AMX; Arm: BF16).
+    """Whether the processor has instructions for bfloat16 (x86: AVX512-BF16 or AMX; Arm: BF16).
 
-    Without them oneDNN emulates it: a ResNet step took 8 to 12 times as long as in float32 (AMD EPYC, AVX2).
+    Without them oneDNN emulates bfloat16: a ResNet step takes 8 to 12 times as long as in float32 (AMD EPYC, AVX2).
     """
     try:
         text = CPU_INFO.read_text()
@@ -93,10 +105,10 @@ def cpu_has_bfloat16() -> bool:
 
 
 def give_back_freed_memory() -> None:
-    """Has glibc give the kernel what is free in its arenas, and by itself would stay for as long as the process runs.
+    """Returns the free memory in glibc's arenas to the kernel; does nothing without glibc.
 
-    Images that one thread decodes and another lets go leave gaps: a process that looped over 370 images grew from
-    0.96 to 1.37 GB in 24 epochs, and stays at 0.99 with this. Where there is no glibc, nothing happens.
+    Images that one thread allocates and another frees fragment the arenas: a process that looped over 370 images grew
+    from 0.96 to 1.37 GB in 24 epochs, and stays at 0.99 GB with this.
     """
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if malloc_trim is not None:
@@ -104,11 +116,11 @@ def give_back_freed_memory() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Has glibc keep what tensors free for the next ones, instead of giving it back to the kernel at once.
+    """Makes glibc keep the memory of freed tensors for the next ones; does nothing without glibc.
 
-    A training step on a CPU frees and takes gigabytes, and every page given back is faulted in and zeroed anew: an
-    EfficientNet-Lite0 step on 32 images of 224 px took 1.14 s with this and 2.0 s without (Xeon, two threads).
-    For a process of its own; where there is no glibc, nothing happens.
+    A training step on a CPU allocates and frees gigabytes, and each page returned to the kernel is faulted in and
+    zeroed again: an EfficientNet-Lite0 step on 32 images of 224 px takes 1.14 s with this and 2.0 s without (Xeon, two
+    threads). It changes the whole process, so only commands call it.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

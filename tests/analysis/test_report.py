@@ -1,4 +1,4 @@
-"""The report: one page of a whole run, in a real browser."""
+"""The HTML report of a run, in a headless browser."""
 
 import csv
 import io
@@ -14,11 +14,10 @@ from PIL import Image
 
 from fastpets.analysis import report
 from fastpets.analysis.interpretation import Interpretation
-from fastpets.runs.config import TrainConfig
 from tests.browser import complaints
 
 
-def test_the_page_is_one_file_that_asks_for_nothing_and_holds_the_runs_numbers(trained_run: Path) -> None:
+def test_the_page_loads_nothing_and_has_the_numbers_of_the_run(trained_run: Path) -> None:
     page = (trained_run / "report.html").read_text()
     assert not re.findall(r"""(?:src|href)=["'](?!data:)""", page)
     assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", page)
@@ -28,31 +27,24 @@ def test_the_page_is_one_file_that_asks_for_nothing_and_holds_the_runs_numbers(t
     assert sum(count for _, _, count in data["matrix"]) == data["numImages"] == 12
     wrong = sum(count for i, j, count in data["matrix"] if i != j)
     assert wrong == data["numMistakes"] == len(data["mistakes"])
-    assert "<b>pug" not in page.partition('id="data"')[0]  # a class's name is no markup
-    assert "python -m fastpets.train --data" in page
+    assert "<b>pug" not in page.partition('id="data"')[0]  # class names are escaped
+    assert "fastpets train --data" in page
 
 
-def test_the_run_before_is_the_latest_that_began_earlier(trained_run: Path, tmp_path: Path) -> None:
+def test_the_previous_run_is_the_latest_that_started_earlier(trained_run: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "a", tmp_path / "b"
     shutil.copytree(trained_run, first)
     shutil.copytree(trained_run, second)
     (second / "config.json").touch()
-    assert report.before(first) is None
-    found = report.before(second)
+    assert report.previous_run(first) is None
+    found = report.previous_run(second)
     assert found is not None
     assert found["name"] == "a"
 
 
-def test_the_command_repeats_what_is_not_at_its_default() -> None:
-    config = TrainConfig(data="my photos", arch="resnet50", amp=True, metrics=("top5", "recall"), out=Path("runs/x"))
-    arguments = {name: getattr(config, name) for name in config.__dataclass_fields__}
-    expected = "python -m fastpets.train --data 'my photos' --arch resnet50 --amp --metrics top5 recall"
-    assert report.command(arguments) == expected
-
-
 @pytest.fixture
 def page(trained_run: Path, tmp_path: Path) -> Path:
-    """A report with mistakes of known pairs: every image of the second class is taken for the first."""
+    """A report in which every image of the second class is predicted as the first."""
     run = tmp_path / "run"
     shutil.copytree(trained_run, run)
     found = Interpretation.from_run(run, device="cpu")
@@ -60,7 +52,7 @@ def page(trained_run: Path, tmp_path: Path) -> Path:
     sure[np.arange(len(found.labels)), np.where(found.labels == 1, 0, found.labels)] = 0.9
     made_up = Interpretation(found.loader, found.ids, found.labels, sure, -np.log(sure[np.arange(12), found.labels]))
     (run / "bad_files.csv").write_text("file,problem\n/tmp/<i>.jpg,0 bytes\n")
-    return report.write_report(run, made_up, {})
+    return report.write_report(run, made_up, "fastpets train")
 
 
 def screenshot(driver: Any) -> np.ndarray:
@@ -68,7 +60,7 @@ def screenshot(driver: Any) -> np.ndarray:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_browser_shows_it_and_answers_to_mouse_and_keyboard(browser: Any, page: Path, scheme: str) -> None:
+def test_a_browser_shows_it_and_it_reacts_to_mouse_and_keyboard(browser: Any, page: Path, scheme: str) -> None:
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
@@ -82,20 +74,20 @@ def test_a_browser_shows_it_and_answers_to_mouse_and_keyboard(browser: Any, page
     corner = shot[3, 3].mean()
     assert corner > 200 if scheme == "light" else corner < 60
 
-    said, shown = browser.find_element(By.ID, "said"), browser.find_element(By.ID, "ofPair")
+    status, shown = browser.find_element(By.ID, "status"), browser.find_element(By.ID, "ofPair")
     wrong = browser.find_element(By.CSS_SELECTOR, "rect.wrong")
     ActionChains(browser).scroll_to_element(wrong).move_to_element(wrong).perform()
     names = json.loads(browser.execute_script("return JSON.stringify(data.classes)"))
-    assert said.text.startswith(f"{names[1]} taken for {names[0]}: ")
-    count = int(said.text.split(": ")[1].split()[0])
+    assert status.text.startswith(f"{names[1]} predicted as {names[0]}: ")
+    count = int(status.text.split(": ")[1].split()[0])
     wrong.click()
     images = shown.find_elements(By.TAG_NAME, "img")
     assert len(images) == count > 0
     assert browser.execute_script("return arguments[0].naturalWidth", images[0]) > 0
-    right = browser.find_element(By.CSS_SELECTOR, "rect.right")
-    browser.execute_script("arguments[0].focus()", right)
-    right.send_keys(Keys.ENTER)
-    assert "right" in said.text
+    correct = browser.find_element(By.CSS_SELECTOR, "rect.correct")
+    browser.execute_script("arguments[0].focus()", correct)
+    correct.send_keys(Keys.ENTER)
+    assert "correct" in status.text
     assert shown.find_elements(By.TAG_NAME, "img") == []
 
     button = browser.find_element(By.XPATH, "//div[@id='classes']//th[4]/button")  # recall
@@ -107,7 +99,7 @@ def test_a_browser_shows_it_and_answers_to_mouse_and_keyboard(browser: Any, page
     assert complaints(browser) == []
 
 
-def test_a_narrow_screen_needs_no_scrolling_to_the_side(browser: Any, page: Path) -> None:
+def test_a_narrow_screen_needs_no_horizontal_scrolling(browser: Any, page: Path) -> None:
     metrics = {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     try:

@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent
 ROWS = ("copy, bytes read", "kernel, 375 x 500 to 224, float16", "loader, uncached", "loader, cached on the device",
         "hw_decoder_load", "torchvision's DataLoader", "the chapter, whole process", "resnet18, batches in memory",

@@ -12,7 +12,15 @@ from fastpets import Loader
 from fastpets.data.sources import from_folder
 from tests.clients.witness import NUM_CLASSES, NUM_TRAIN, MakeLoaders
 
+FOLDER = Path(__file__).parent
 SETTINGS = {"size": 32, "batch_size": 4, "num_workers": 2, "device": "cpu"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests of this folder, which need other libraries, as slow."""
+    for item in items:
+        if FOLDER in item.path.parents:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture

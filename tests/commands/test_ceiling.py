@@ -1,18 +1,21 @@
-"""Batches kept in memory, and the command that compares training on them with training on loaded ones."""
+"""`fastpets ceiling`, and Replay, which keeps batches in memory."""
 
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 
 from fastpets import Learner, Loader, create_model
+from fastpets.ceiling import Replay
 from fastpets.data.sources import from_folder
-from fastpets.training.replay import Replay
+
+pytestmark = pytest.mark.slow
 
 
-def test_a_replay_gives_the_first_batches_of_the_next_epoch_over_and_over(make_folder: Callable[..., Path]) -> None:
+def test_a_replay_repeats_the_first_batches_of_the_next_epoch(make_folder: Callable[..., Path]) -> None:
     loader = Loader(from_folder(make_folder(20)), size=8, batch_size=3, augment=True)
     epoch = list(loader)
     loader.set_epoch(0)
@@ -40,11 +43,11 @@ def ceiling(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_the_command_prints_three_rates_and_leaves_nothing(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+def test_ceiling_prints_three_rates_and_writes_no_files(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     folder = make_folder(40)
     before = sorted(tmp_path.rglob("*"))
     tiny = ["--arch", "resnet18", "--weights", "none", "--size", 32, "--batch-size", 8, "--device", "cpu"]
-    child = ceiling("--data", folder, *tiny, "--cache", "host", "--batches", 2, "--seconds", 0.5)
+    child = ceiling("--data", folder, *tiny, "--cache", "host", "--num-batches", 2, "--seconds", 0.5)
     assert child.returncode == 0, child.stderr
     names = [line.rsplit(maxsplit=1)[0].strip() for line in child.stdout.splitlines()[1:4]]
     assert names == ["loading alone", "training, batches in memory", "training, batches loaded"]
@@ -55,10 +58,9 @@ def test_the_command_prints_three_rates_and_leaves_nothing(make_folder: Callable
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_what_cannot_be_measured_is_said_in_one_line() -> None:
-    for flag, value in (("--batches", 0), ("--seconds", -1)):
+def test_an_error_is_one_line() -> None:
+    for flag, value, shown in (("--num-batches", 0, "0"), ("--seconds", -1, "-1.0")):
         child = ceiling(flag, value)
         assert (child.returncode, child.stdout) == (1, "")
-        assert (
-            child.stderr == f"error: {flag}: {value if flag == '--batches' else '-1.0'}, expected a positive number\n"
-        )
+        assert child.stderr.startswith(f"error: {flag}: {shown}, expected a value from ")
+        assert child.stderr.count("\n") == 1

@@ -1,4 +1,4 @@
-"""The command that decodes all images names each one that cannot be used, and nothing else."""
+"""`fastpets check` lists every image that cannot be used, and no other."""
 
 import contextlib
 import csv
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fastpets.check import main
+from fastpets.__main__ import main
 from tests.images import drawing, encode
 
 COMMAND = [sys.executable, "-m", "fastpets.check"]
@@ -21,12 +21,12 @@ NOT_UTF8 = os.fsdecode(b"kind1_\xff.jpg")
 
 
 def spoil(folder: Path) -> list[str]:
-    """Puts four bad images of as many decoders and one text into a folder; the sorted paths of the bad ones."""
+    """Adds four bad images, for different decoders, and a text file to a folder; returns the bad paths, sorted."""
     (folder / "kind0_0.jpg").write_bytes(b"")
     (folder / "kind0_2.jpg").write_bytes((folder / "kind0_2.jpg").read_bytes()[:900])
     (folder / "kind1\n_1.jpg").write_text("no image")
     (folder / NOT_UTF8).write_bytes(encode(drawing(30, 40), "GIF")[:-200])
-    (folder / "notes.txt").write_text("no image by its name")
+    (folder / "notes.txt").write_text("not an image")
     return [str(folder / name) for name in ("kind0_0.jpg", "kind0_2.jpg", "kind1\n_1.jpg", NOT_UTF8)]
 
 
@@ -35,21 +35,21 @@ def listed(path: Path) -> list[list[str]]:
         return list(csv.reader(file))
 
 
-def test_every_bad_file_is_named_on_a_line_of_its_own_counted_and_saved(
+def test_every_bad_file_is_printed_on_its_own_line_counted_and_saved(
     make_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     folder = make_folder(20)
     bad = spoil(folder)
     child = subprocess.run([*COMMAND, folder], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (child.returncode, child.stderr) == (1, "")
-    *lines, left_out, summary, saved = child.stdout.splitlines()
+    *lines, ignored, summary, saved = child.stdout.splitlines()
     shown = [path.replace("\n", r"\n").replace("\udcff", r"\udcff") for path in bad]
     assert [line.split(": ")[0] for line in lines] == shown
     assert all("expected an image" in lines[number] for number in (0, 2))
     assert all("truncated" in lines[number] for number in (1, 3))
-    assert left_out == "no images by their names, left out: 1"
+    assert ignored == "ignored 1 files without an image's suffix"
     assert summary == "22 files: 18 good, 4 bad"
-    assert saved == "bad_files.csv lists the bad files"
+    assert saved == "list of bad files: bad_files.csv"
     heading, *rows = listed(tmp_path / "bad_files.csv")
     assert heading == ["file", "problem"]
     assert [path for path, _ in rows] == bad
@@ -57,63 +57,61 @@ def test_every_bad_file_is_named_on_a_line_of_its_own_counted_and_saved(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad_files.csv", "images"]
 
 
-def test_a_folder_of_good_images_is_said_to_be_one_and_no_list_is_left(
+def test_no_list_is_written_if_all_images_are_good(
     make_folder: Callable[..., Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main([str(make_folder(20)), "--threads", "1"]) == 0
+    assert main(["check", str(make_folder(20)), "--num-workers", "1"]) == 0
     assert capsys.readouterr() == ("20 files: 20 good, 0 bad\n", "")
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
-def test_a_list_that_is_asked_for_is_written_even_if_it_is_empty(
-    make_folder: Callable[..., Path], tmp_path: Path
-) -> None:
-    assert main([str(make_folder(2)), "--out", str(tmp_path / "list.csv")]) == 0
+def test_an_empty_list_is_written_on_request(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+    assert main(["check", str(make_folder(2)), "--out", str(tmp_path / "list.csv")]) == 0
     assert listed(tmp_path / "list.csv") == [["file", "problem"]]
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", encode(drawing(30, 40), "JPEG")[:700]])
-def test_bad_files_are_named_where_there_are_no_others(
+def test_bad_files_are_listed_if_all_files_are_bad(
     make_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
 ) -> None:
     folder = make_folder(20)
     for path in folder.iterdir():
         path.write_bytes(content)
-    assert main([str(folder), "--out", str(tmp_path / "list.csv")]) == 1
+    assert main(["check", str(folder), "--out", str(tmp_path / "list.csv")]) == 1
     assert "20 files: 0 good, 20 bad\n" in capsys.readouterr().out
     assert [path for path, _ in listed(tmp_path / "list.csv")[1:]] == sorted(map(str, folder.iterdir()))
 
 
-def test_a_image_of_more_pixels_than_allowed_is_a_bad_file(
+def test_an_image_of_more_than_max_pixels_is_a_bad_file(
     make_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = make_folder(3)  # of 40 x 50, 47 x 61 and 54 x 72 px
-    assert main([str(folder), "--max-pixels", "2867", "--out", str(tmp_path / "list.csv")]) == 1
+    assert main(["check", str(folder), "--max-pixels", "2867", "--out", str(tmp_path / "list.csv")]) == 1
     line, summary, _ = capsys.readouterr().out.splitlines()
     assert line.startswith(f"{folder}/kind0_2.jpg: 72 x 54 px, expected at most 2,867 pixels")
     assert summary == "3 files: 2 good, 1 bad"
 
 
-def test_a_list_that_cannot_be_saved_is_printed_all_the_same_and_what_was_there_stays(
+def test_a_list_that_cannot_be_saved_is_printed_and_no_file_changes(
     make_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = make_folder(2)
     (folder / "kind0_0.jpg").write_bytes(b"")
     for out in (tmp_path / "nowhere" / "list.csv", folder, folder / "kind1_1.jpg" / "list.csv"):
         before = sorted(tmp_path.rglob("*"))
-        assert main([str(folder), "--out", str(out)]) == 1
+        assert main(["check", str(folder), "--out", str(out)]) == 1
         printed = capsys.readouterr()
         assert f"{folder}/kind0_0.jpg: 0 bytes" in printed.out
-        assert printed.err.startswith(f"error: --out {out}: ")
+        assert printed.err.startswith(f"error: --out: {out}: ")
         assert printed.err.count("\n") == 1
         assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_list_that_does_not_fit_on_the_disk_leaves_the_one_that_was_there(
+def test_a_list_that_does_not_fit_on_the_disk_leaves_the_earlier_one(
     make_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     folder, table = make_folder(2), tmp_path / "list.csv"
@@ -123,18 +121,18 @@ def test_a_list_that_does_not_fit_on_the_disk_leaves_the_one_that_was_there(
     child = subprocess.run([*COMMAND, folder, "--out", table], capture_output=True, text=True, check=False,
                            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40, 40)))  # fmt: skip
     assert (child.returncode, table.read_text()) == (1, "file,problem\n")
-    assert child.stderr.startswith(f"error: --out {table}: File too large")
+    assert child.stderr.startswith(f"error: --out: {table}: File too large")
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_what_cannot_be_checked_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, found in (
         ([f"{tmp_path}/nowhere"], "nothing there, expected a folder of images"),
         ([f"{tmp_path}"], "0 files but no image in it"),
-        ([f"{tmp_path}", "--threads", "0"], "--threads: 0, expected a value from 1 to 1024"),
+        ([f"{tmp_path}", "--num-workers", "0"], "--num-workers: 0, expected a value from 1 to 1024"),
         ([f"{tmp_path}", "--max-pixels", "0"], "--max-pixels: 0, expected a value from 1 to"),
     ):
-        assert main(arguments) == 1
+        assert main(["check", *arguments]) == 1
         printed = capsys.readouterr()
         assert printed.out == ""
         assert printed.err.startswith("error: ")
@@ -142,7 +140,7 @@ def test_what_cannot_be_checked_is_said_in_one_line(tmp_path: Path, capsys: pyte
         assert printed.err.count("\n") == 1
 
 
-def test_someone_who_waits_at_a_terminal_sees_how_far_it_is(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_terminal_shows_a_progress_bar(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     terminal, end_of_child = pty.openpty()
     child = subprocess.Popen([*COMMAND, make_folder(40)], cwd=tmp_path, stderr=end_of_child, stdout=subprocess.DEVNULL)
     os.close(end_of_child)
@@ -156,11 +154,11 @@ def test_someone_who_waits_at_a_terminal_sees_how_far_it_is(make_folder: Callabl
     assert b"2/2" in shown
 
 
-def test_ctrl_c_ends_it_with_one_line_and_the_status_for_that(tmp_path: Path) -> None:
+def test_ctrl_c_prints_one_line_and_exits_with_130(tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
     os.mkfifo(table)
     child = subprocess.Popen([*COMMAND, table], stdout=-1, stderr=-1, text=True, cwd=tmp_path)
-    with open(table, "w"):  # waits until the child has opened it, too; from then on it waits for rows
+    with open(table, "w"):  # blocks until the child has opened it, which then waits for rows
         child.send_signal(signal.SIGINT)
         out, error = child.communicate()
     assert (child.returncode, out, error) == (130, "", "\nstopped before all files were checked\n")

@@ -1,4 +1,4 @@
-"""The exported model: 8-bit pixels in, the learner's logits out; and what Pillow makes of the pixels."""
+"""Exported models give the trained model's logits, also for images that Pillow prepares."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from fastpets import export
+from fastpets.__main__ import main
+from fastpets.export import from_pixels
 from fastpets.runs.build import build_datasets
 from fastpets.runs.config import read_config
 from fastpets.runs.saved_model import SavedModel, load_run
@@ -16,23 +17,21 @@ from fastpets.runs.saved_model import SavedModel, load_run
 
 @pytest.fixture(scope="module")
 def run(trained_run: Path) -> SavedModel:
-    return load_run(trained_run, torch.device("cpu"))
+    return load_run(trained_run, "cpu")
 
 
 def pixels_and_logits(trained_run: Path, run: SavedModel) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-    """All validation images as 8-bit pixels (N, 3, H, W), and what the model says of the normalised ones."""
+    """All validation images as pixels (N, 3, H, W) uint8, the logits (N, C) of the normalised images, and the paths."""
     _, valid = build_datasets(read_config(trained_run))
     (pixels, _), (images, _) = next(iter(run.loader(valid, output="uint8"))), next(iter(run.loader(valid)))
     with torch.inference_mode():
         return pixels.contiguous(), run.model(images), list(valid.paths)
 
 
-def test_onnx_gives_the_learners_logits_for_any_number_of_images(
-    trained_run: Path, run: SavedModel, tmp_path: Path
-) -> None:
+def test_onnx_gives_the_models_logits_for_any_batch_size(trained_run: Path, run: SavedModel, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     out = tmp_path / "model.onnx"
-    assert export.main([str(trained_run), "--out", str(out)]) == 0
+    assert main(["export", str(trained_run), "--out", str(out)]) == 0
     session = onnxruntime.InferenceSession(out)
     assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == list(run.classes)
     pixels, logits, _ = pixels_and_logits(trained_run, run)
@@ -41,12 +40,12 @@ def test_onnx_gives_the_learners_logits_for_any_number_of_images(
         assert found == pytest.approx(logits[:count].numpy(), abs=1e-4)
 
 
-def test_torchs_format_gives_the_learners_logits(
+def test_torch_export_gives_the_models_logits(
     trained_run: Path, run: SavedModel, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     out = tmp_path / "model.pt2"
-    assert export.main([str(trained_run), "--format", "torch", "--out", str(out)]) == 0
-    assert f"{out} takes uint8 pixels (B, 3, 32, 32) and gives logits (B, 3)" in capsys.readouterr().out
+    assert main(["export", str(trained_run), "--format", "torch", "--out", str(out)]) == 0
+    assert f"{out}: pixels (B, 3, 32, 32) uint8 to logits (B, 3)" in capsys.readouterr().out
     extra = {"classes.json": ""}
     module = torch.export.load(out, extra_files=extra).module()
     assert json.loads(extra["classes.json"]) == list(run.classes)
@@ -55,17 +54,19 @@ def test_torchs_format_gives_the_learners_logits(
         assert (module(pixels[:count]) - logits[:count]).abs().max() < 1e-4
 
 
-def test_pixels_that_pillow_prepares_as_the_readme_says_are_close(trained_run: Path, run: SavedModel) -> None:
+def test_images_prepared_by_pillow_as_in_the_readme_are_close(trained_run: Path, run: SavedModel) -> None:
     pixels, logits, paths = pixels_and_logits(trained_run, run)
-    height, width = run.seeing["size"]
+    height, width = run.preprocessing.size
     prepared = []
     for path in paths:
         image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
         prepared.append(np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.BOX)))
     others = torch.from_numpy(np.stack(prepared)).permute(0, 3, 1, 2)
     difference = (others.int() - pixels.int()).abs().float()
-    assert difference.mean() < 4  # of 255: interpolation between pixels, which a box has none of
+    assert difference.mean() < 4  # of 255: the loader interpolates between pixels, a box filter does not
     with torch.inference_mode():
-        seen = [export.from_pixels(run.model, run.seeing["mean"], run.seeing["std"])(each) for each in (pixels, others)]
+        seen = [
+            from_pixels(run.model, run.preprocessing.mean, run.preprocessing.std)(each) for each in (pixels, others)
+        ]
     assert (seen[0] - logits).abs().max() < 1e-4
     assert (seen[0].softmax(1) - seen[1].softmax(1)).abs().max() < 0.1

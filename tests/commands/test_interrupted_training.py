@@ -1,4 +1,4 @@
-"""A run that is stopped by a signal and goes on ends where it would have ended."""
+"""A training run that is interrupted and resumed gives the weights of an uninterrupted one."""
 
 import csv
 import json
@@ -14,8 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fastpets import train
+from fastpets.__main__ import main
 from fastpets.training.checkpoints import checkpoints
+
+pytestmark = pytest.mark.slow
 
 TINY = ["--arch", "resnet18", "--weights", "none", "--size", "32", "--batch-size", "4", "--device", "cpu"]
 
@@ -32,35 +34,35 @@ def wait_for(found: Callable[[], bool], child: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_run_stopped_by_a_signal_goes_on_to_the_weights_of_one_that_was_not(
+def test_a_run_interrupted_by_a_signal_resumes_to_the_same_weights(
     make_folder: Callable[..., Path], tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
     data, epochs = ["--data", make_folder(80), *TINY, "--mix", "mixup", "--metrics", "top5"], ["--epochs", 6]
     whole, out = tmp_path / "whole", tmp_path / "stopped"
-    assert train.main([*map(str, [*data, *epochs, "--out", whole])]) == 0
+    assert main(["train", *map(str, [*data, *epochs, "--out", whole])]) == 0
 
     child = start(*data, *epochs, "--out", out)
     wait_for((out / "model.json").exists, child)
-    time.sleep(0.7)  # somewhere within an epoch, or its validation, or what is written at its end
+    time.sleep(0.7)  # the signal comes during an epoch, its validation, or the writing of its files
     child.send_signal(number)
-    printed, complaints = child.communicate(timeout=60)
-    assert child.returncode == status, complaints
-    assert complaints == ""
+    stdout, stderr = child.communicate(timeout=60)
+    assert child.returncode == status, stderr
+    assert stderr == ""
     num_epochs = len(list(csv.DictReader((out / "metrics.csv").read_text().splitlines())))
     assert 0 < num_epochs < 6
-    assert f"stopped after {num_epochs} whole epochs; --resume {out} goes on from here" in printed
+    assert f"stopped after {num_epochs} complete epochs; resume with --resume {out}" in stdout
     assert not [path for path in out.iterdir() if path.name.endswith(".part")]
 
     child = start("--resume", out)
-    printed, complaints = child.communicate(timeout=120)
-    assert (child.returncode, complaints) == (0, "")
+    stdout, stderr = child.communicate(timeout=120)
+    assert (child.returncode, stderr) == (0, "")
     weights = [load_file(folder / "model.safetensors") for folder in (whole, out)]
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
     assert (out / "steps.csv").read_text() == (whole / "steps.csv").read_text()
     assert len(list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))) == 6
 
 
-def test_a_run_that_is_killed_goes_on_from_its_last_whole_epoch(
+def test_a_killed_run_resumes_from_its_last_complete_epoch(
     make_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     out = tmp_path / "run"
@@ -72,27 +74,27 @@ def test_a_run_that_is_killed_goes_on_from_its_last_whole_epoch(
     config = json.loads((out / "config.json").read_text())
     config["settings"]["epochs"] = int(latest.stem.partition("-")[2]) // 10 + 1  # ten batches each: one more
     (out / "config.json").write_text(json.dumps(config))
-    assert train.main(["--resume", str(latest)]) == 0
-    assert f"the model and its numbers are in {out}" in capsys.readouterr().out
+    assert main(["train", "--resume", str(latest)]) == 0
+    assert f"model and metrics: {out}" in capsys.readouterr().out
     assert len(list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))) == config["settings"]["epochs"]
 
-    assert train.main(["--resume", str(out)]) == 0  # nothing is left to do
-    assert train.main(["--resume", str(out), "--epochs", "77"]) == 1
-    assert f"--epochs 77: the run has {config['settings']['epochs']}, and goes on with it" in capsys.readouterr().err
+    assert main(["train", "--resume", str(out)]) == 0  # nothing is left to do
+    assert main(["train", "--resume", str(out), "--epochs", "77"]) == 1
+    assert f"--epochs: 77, but the run that is resumed has {config['settings']['epochs']}" in capsys.readouterr().err
     damaged = checkpoints(out)[-1]
     os.truncate(damaged, 1000)
-    assert train.main(["--resume", str(out)]) == 1
-    complaint = capsys.readouterr().err
-    assert f"--resume {damaged}: not a whole checkpoint" in complaint
-    assert complaint.count("\n") == 1
+    assert main(["train", "--resume", str(out)]) == 1
+    error = capsys.readouterr().err
+    assert f"--resume: {damaged}: not a complete checkpoint" in error
+    assert error.count("\n") == 1
     (out / "config.json").write_text("{}")
-    assert train.main(["--resume", str(out)]) == 1
-    assert "expected the settings of the run" in capsys.readouterr().err
+    assert main(["train", "--resume", str(out)]) == 1
+    assert "expected the settings of a run" in capsys.readouterr().err
 
 
-def test_a_signal_during_what_comes_before_training_ends_it_in_a_line(tmp_path: Path) -> None:
+def test_a_signal_before_training_ends_the_process(tmp_path: Path) -> None:
     child = start("--data", "sample", *TINY, "--epochs", 100, "--out", tmp_path / "run")
-    time.sleep(1.5)  # while it imports its libraries
+    time.sleep(1.5)  # while it imports libraries
     child.send_signal(signal.SIGINT)
     child.communicate(timeout=60)
     assert child.returncode in (130, -signal.SIGINT)

@@ -1,4 +1,4 @@
-"""Every command on the real images, with real weights, one after another as a user would."""
+"""All commands in turn on real images with real weights."""
 
 import json
 import threading
@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastpets import export, predict, serve, show, summary, train
+from fastpets import serve
+from fastpets.__main__ import main
 from fastpets.analysis.interpretation import Interpretation
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -28,22 +31,20 @@ def run(few: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     out = tmp_path_factory.mktemp("runs") / "pets"
     flags = ["--arch", "timm/tf_efficientnet_lite0", "--weights", str(weights), "--size", "96", "--batch-size", "8"]
     phases = ["--freeze-epochs", "2", "--epochs", "1", "--lr", "5e-3", "--device", "cpu"]
-    assert train.main(["--data", str(few), *flags, *phases, "--out", str(out)]) == 0
+    assert main(["train", "--data", str(few), *flags, *phases, "--out", str(out)]) == 0
     return out
 
 
-def test_before_training_a_batch_and_a_summary_are_shown(
-    few: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    assert show.main([str(few), "--out", str(tmp_path)]) == 0
-    assert summary.main([str(few), "--out", str(tmp_path / "sample.png"), "--image", "pug"]) == 0
-    assert ": 'pug', number 4" in capsys.readouterr().out
-    for name in ("batch.png", "draws.png", "sample.png"):
+def test_show_and_summary_before_training(few: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["show", str(few), "--out", str(tmp_path)]) == 0
+    assert main(["summary", str(few), "--out", str(tmp_path / "sample.png"), "--image", "pug"]) == 0
+    assert "4, 'pug', from the pattern" in capsys.readouterr().out
+    for name in ("batch.png", "augmented.png", "sample.png"):
         with Image.open(tmp_path / name) as image:
             assert len(np.unique(np.asarray(image.convert("L")))) > 100
 
 
-def test_after_training_the_report_and_the_interpretation_agree(run: Path) -> None:
+def test_the_report_and_the_interpretation_agree(run: Path) -> None:
     found = Interpretation.from_run(run, device="cpu")
     page = (run / "report.html").read_text()
     data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
@@ -54,12 +55,10 @@ def test_after_training_the_report_and_the_interpretation_agree(run: Path) -> No
     found.plot_top_losses(4, run / "top.png")
 
 
-def test_predictions_of_files_of_the_page_and_of_the_exported_model_are_one(
-    few: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_predict_serve_and_export_agree(few: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     image = next(few.glob("samoyed_*.jpg"))
     capsys.readouterr()
-    assert predict.main([str(run), str(image), "--format", "json", "--top", "6", "--device", "cpu"]) == 0
+    assert main(["predict", str(run), str(image), "--format", "json", "--top", "6", "--device", "cpu"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     with serve.make_server(serve.ServeConfig(run=run, port=0, device="cpu")) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -75,8 +74,8 @@ def test_predictions_of_files_of_the_page_and_of_the_exported_model_are_one(
 
     from fastpets.runs.saved_model import load_run
 
-    assert export.main([str(run), "--format", "torch", "--out", str(tmp_path / "model.pt2")]) == 0
-    trained = load_run(run, torch.device("cpu"))
+    assert main(["export", str(run), "--format", "torch", "--out", str(tmp_path / "model.pt2")]) == 0
+    trained = load_run(run, "cpu")
     (batch,) = trained.loader([image], output="uint8")
     module = torch.export.load(tmp_path / "model.pt2").module()
     probabilities = module(batch.images.contiguous())[0].softmax(0)

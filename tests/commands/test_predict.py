@@ -1,4 +1,4 @@
-"""Predictions of a trained run: the pixels and logits of validation, every form of input, and what cannot be used."""
+"""`fastpets predict`: validation's pixels and logits, all kinds of input, and images that cannot be used."""
 
 import csv
 import io
@@ -8,20 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastpets import predict
-from fastpets.loading.opening import open_datasets
+from fastpets.__main__ import main
+from fastpets.data.splits import train_valid_datasets
 from fastpets.runs.build import build_datasets, build_loaders
 from fastpets.runs.config import read_config
 from fastpets.runs.saved_model import load_run
 
-CPU = torch.device("cpu")
 
-
-def test_a_image_gets_the_pixels_of_validation_to_the_bit_and_its_logits(trained_run: Path) -> None:
+def test_pixels_equal_those_of_validation_and_logits_agree(trained_run: Path) -> None:
     config = read_config(trained_run)
     train_dataset, valid_dataset = build_datasets(config)
-    run = load_run(trained_run, CPU)
-    _, valid = build_loaders(config, train_dataset, valid_dataset, mean=run.model.mean, std=run.model.std, device="cpu")
+    run = load_run(trained_run, "cpu")
+    _, valid = build_loaders(config, train_dataset, valid_dataset, run.preprocessing, "cpu")
     again = run.loader(list(valid_dataset.paths), batch_size=valid.batch_size)
     alone = run.loader(list(valid_dataset.paths), batch_size=1)
     one_by_one = iter(alone)
@@ -37,16 +35,16 @@ def test_a_image_gets_the_pixels_of_validation_to_the_bit_and_its_logits(trained
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "json"])
-def test_files_folders_patterns_and_standard_input_are_predicted(
+def test_files_folders_patterns_and_standard_input_are_accepted(
     trained_run: Path, drawn_classes: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    _, valid = open_datasets(drawn_classes)
+    _, valid = train_valid_datasets(drawn_classes)
     capsys.readouterr()
     some = list(valid.paths)[:2]
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(some) + "\n"))
     sources = [some[0], str(drawn_classes / "beagle_*.jpg"), str(drawn_classes), "-"]
     flags = ["--format", form, "--top", "2", "--device", "cpu"]
-    assert predict.main([str(trained_run), *sources, *flags]) == 0
+    assert main(["predict", str(trained_run), *sources, *flags]) == 0
     printed = capsys.readouterr().out
     expected = 1 + 20 + 60 + 2
     if form == "json":
@@ -60,7 +58,7 @@ def test_files_folders_patterns_and_standard_input_are_predicted(
     assert len(rows) == expected
 
 
-def test_what_cannot_be_used_is_listed_the_rest_is_done_and_the_status_is_1(
+def test_bad_images_are_listed_the_others_predicted_and_the_status_is_1(
     trained_run: Path, drawn_classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     good = drawn_classes / "beagle_0.jpg"
@@ -68,11 +66,11 @@ def test_what_cannot_be_used_is_listed_the_rest_is_done_and_the_status_is_1(
     text.write_text("no image")
     cut.write_bytes(good.read_bytes()[:1500])
     sources = [str(path) for path in (text, good, cut, gone)]
-    assert predict.main([str(trained_run), *sources, "--format", "json", "--device", "cpu"]) == 1
-    printed, complaints = capsys.readouterr()
-    assert [row["file"] for row in json.loads(printed)] == [str(good)]
+    assert main(["predict", str(trained_run), *sources, "--format", "json", "--device", "cpu"]) == 1
+    stdout, stderr = capsys.readouterr()
+    assert [row["file"] for row in json.loads(stdout)] == [str(good)]
     for path, problem in ((text, "begins with"), (cut, "not decoded"), (gone, "unreadable")):
-        (line,) = (line for line in complaints.splitlines() if line.startswith(f"{path}: "))
+        (line,) = (line for line in stderr.splitlines() if line.startswith(f"{path}: "))
         assert problem in line
 
 
@@ -83,15 +81,17 @@ def test_what_cannot_be_used_is_listed_the_rest_is_done_and_the_status_is_1(
         (["nowhere-to-be-found"], "no image to load"),
     ],
 )
-def test_nothing_to_predict_is_said(
+def test_no_images_are_an_error(
     trained_run: Path, capsys: pytest.CaptureFixture, arguments: list[str], message: str
 ) -> None:
-    status = predict.main([str(trained_run), *arguments, "--device", "cpu"])
-    printed, complaints = capsys.readouterr()
-    assert (status, printed) == (1, "") or status == 1
-    assert message in complaints or "unreadable" in complaints
+    status = main(["predict", str(trained_run), *arguments, "--device", "cpu"])
+    stdout, stderr = capsys.readouterr()
+    assert (status, stdout) == (1, "") or status == 1
+    assert message in stderr or "unreadable" in stderr
 
 
-def test_a_folder_that_is_no_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert predict.main([str(tmp_path), "a.jpg"]) == 1
-    assert "model.json: No such file or directory, expected what a training run leaves" in capsys.readouterr().err
+def test_a_folder_without_a_model_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["predict", str(tmp_path), "a.jpg"]) == 1
+    assert (
+        "model.json: No such file or directory, expected the description of a trained model" in capsys.readouterr().err
+    )

@@ -1,4 +1,4 @@
-"""The page that takes an image: real requests to a real server, and a real browser on it."""
+"""`fastpets serve`: requests to a running server, and its page in a headless browser."""
 
 import http.client
 import json
@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from fastpets import serve
+from fastpets.__main__ import main
 from fastpets.runs.saved_model import load_run
 from tests.browser import complaints
 
@@ -38,11 +38,11 @@ def ask(server: ThreadingHTTPServer, method: str, path: str, body: bytes = b"", 
     return response.status, json.loads(content) if is_json else content.decode()
 
 
-def test_a_image_is_answered_with_the_models_classes(
+def test_an_image_is_answered_with_its_probabilities(
     server: ThreadingHTTPServer, trained_run: Path, drawn_classes: Path
 ) -> None:
     image = drawn_classes / "beagle_0.jpg"
-    run = load_run(trained_run, torch.device("cpu"))
+    run = load_run(trained_run, "cpu")
     expected = run.probabilities(next(iter(run.loader([image]))).images)[0]
     for _ in range(2):
         status, answer = ask(server, "POST", "/predict", image.read_bytes())
@@ -57,38 +57,38 @@ def test_a_image_is_answered_with_the_models_classes(
         (b"no image", {}, 415, "expected an image"),
         (b"", {}, 415, "0 bytes"),
         (b"x" * 100_001, {}, 413, "larger than 0.1 MB"),
-        (b"x", {"Origin": "http://elsewhere.example"}, 403, "only this page may ask"),
+        (b"x", {"Origin": "http://elsewhere.example"}, 403, "requests from other sites are refused"),
         (
             b"x",
             {"Host": "elsewhere.example:80", "Origin": "http://elsewhere.example:80"},
             403,
-            "only this page may ask",
+            "requests from other sites are refused",
         ),
     ],
 )
-def test_what_is_no_image_or_too_large_or_not_from_the_page_is_refused(
+def test_other_files_large_files_and_requests_of_other_sites_are_refused(
     server: ThreadingHTTPServer, body: bytes, headers: dict[str, str], status: int, message: str
 ) -> None:
     found, answer = ask(server, "POST", "/predict", body, **headers)
     assert found == status
     assert message in answer["error"]
-    assert ask(server, "GET", "/")[0] == 200  # it goes on
+    assert ask(server, "GET", "/")[0] == 200  # the server still runs
 
 
-def test_other_addresses_are_not_there_and_nobody_else_is_served(server: ThreadingHTTPServer) -> None:
+def test_there_is_one_page_and_only_for_this_machine(server: ThreadingHTTPServer) -> None:
     assert ask(server, "GET", "/../train.py")[0] == 404
     assert ask(server, "POST", "/", b"x")[0] == 404
     assert server.server_address[0] == "127.0.0.1"
 
 
-def test_a_port_that_is_taken_is_said(trained_run: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_port_in_use_is_an_error(trained_run: Path, capsys: pytest.CaptureFixture) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert serve.main([str(trained_run), "--port", str(port), "--device", "cpu"]) == 1
-    assert f"--port {port}: Address already in use; take another" in capsys.readouterr().err
+        assert main(["serve", str(trained_run), "--port", str(port), "--device", "cpu"]) == 1
+    assert f"--port: {port}: Address already in use, expected a free one; --port 0 picks one" in capsys.readouterr().err
 
 
-def test_a_browser_shows_what_the_model_takes_a_image_for(
+def test_the_page_shows_the_classes_of_an_image(
     browser: Any,
     server: ThreadingHTTPServer,
     drawn_classes: Path,
@@ -98,12 +98,12 @@ def test_a_browser_shows_what_the_model_takes_a_image_for(
     from selenium.webdriver.support.ui import WebDriverWait
 
     browser.get(f"http://127.0.0.1:{server.server_port}/")
-    chooser, said = browser.find_element(By.ID, "file"), browser.find_element(By.ID, "said")
+    chooser, status = browser.find_element(By.ID, "file"), browser.find_element(By.ID, "status")
     chooser.send_keys(str(drawn_classes / "beagle_0.jpg"))
-    rows = WebDriverWait(browser, 30).until(lambda driver: driver.find_elements(By.CSS_SELECTOR, "#found tr"))
+    rows = WebDriverWait(browser, 30).until(lambda driver: driver.find_elements(By.CSS_SELECTOR, "#classes tr"))
     assert len(rows) == 3
-    assert said.text == rows[0].text.split(" ")[0] or rows[0].text.startswith(said.text)
+    assert status.text == rows[0].text.split(" ")[0] or rows[0].text.startswith(status.text)
     assert complaints(browser) == []
     (tmp_path / "no.jpg").write_text("no image")
     chooser.send_keys(str(tmp_path / "no.jpg"))
-    WebDriverWait(browser, 30).until(lambda driver: "expected an image" in said.text)
+    WebDriverWait(browser, 30).until(lambda driver: "expected an image" in status.text)

@@ -1,4 +1,4 @@
-"""Batches for people: the very pixels of the model, and the command that draws them."""
+"""`fastpets show`, and the conversion of batches to pixels."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,24 +9,22 @@ import torch
 from PIL import Image
 
 import fastpets
-from fastpets import show
-from fastpets.utils import figures
+from fastpets.__main__ import main
+from fastpets.loading.display import to_pixels
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
-def test_what_is_shown_is_what_the_model_gets_freed_of_the_normalisation(
-    make_folder: Callable[..., Path], layout: str
-) -> None:
+def test_to_pixels_inverts_the_normalisation(make_folder: Callable[..., Path], layout: str) -> None:
     folder = make_folder(10)
     normalised = fastpets.Loader(folder, size=24, augment=True, layout=layout, drop_last=False)
     pixels = fastpets.Loader(folder, size=24, augment=True, output="uint8", drop_last=False)
-    shown, expected = (figures.visible(loader, loader.peek().images) for loader in (normalised, pixels))
-    # The normalised values are the 8-bit ones before they are rounded, in which brightness leaves fractions.
+    shown, expected = (to_pixels(loader.peek().images, loader.preprocessing) for loader in (normalised, pixels))
+    # The 8-bit values are rounded after the tone adjustments, the normalised ones are not.
     assert np.abs(shown.astype(int) - expected.astype(int)).max() <= 1
     assert shown.dtype == np.uint8
 
 
-def test_looking_takes_no_batch_away(make_folder: Callable[..., Path]) -> None:
+def test_show_batch_does_not_advance_the_loader(make_folder: Callable[..., Path]) -> None:
     loader = fastpets.Loader(make_folder(10), size=16, batch_size=4, augment=True)
     expected = fastpets.Loader(loader.dataset, size=16, batch_size=4, augment=True)
     image = loader.show_batch(4)
@@ -34,14 +32,14 @@ def test_looking_takes_no_batch_away(make_folder: Callable[..., Path]) -> None:
     assert all(torch.equal(a.images, b.images) for a, b in zip(loader, expected, strict=True))
 
 
-def test_the_command_draws_a_batch_and_nine_draws_of_one_image(
+def test_show_draws_a_batch_and_nine_augmentations_of_one_image(
     drawn_classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    assert show.main([str(drawn_classes), "--size", "48", "--images", "6", "--out", str(tmp_path)]) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["batch.png", "draws.png"]
+    assert main(["show", str(drawn_classes), "--size", "48", "--num-images", "6", "--out", str(tmp_path)]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["batch.png", "augmented.png"]
     for path in tmp_path.iterdir():
         with Image.open(path) as image:
             assert len(np.unique(np.asarray(image.convert("L")))) > 50
     assert "60 images" not in capsys.readouterr().out
-    assert show.main([str(drawn_classes), "--out", str(tmp_path / "nowhere")]) == 1
-    assert "no such folder, expected one for the files" in capsys.readouterr().err
+    assert main(["show", str(drawn_classes), "--out", str(tmp_path / "nowhere")]) == 1
+    assert "no such folder, expected an existing one" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""ImageDataset: labels from names, folders and tables, splits, and one clear line for each way to get it wrong."""
+"""ImageDataset: labels from names, folders and tables, and splits; each error is one line that says what to do."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,11 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fastpets import Loader
+from fastpets.data import headers
 from fastpets.data.dataset import ImageDataset
 from fastpets.data.sources import from_csv, from_folder
-from fastpets.data.splits import split, split_by_names
-from fastpets.errors import FastpetsError
-from fastpets.loading.opening import open_datasets
+from fastpets.data.splits import split, split_by_names, train_valid_datasets
+from fastpets.errors import BadFileError, FastpetsError
+
+LABELS = {"cats/img_1.jpg": "cats", "dogs/img_2.jpg": "dogs"}
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -35,13 +38,83 @@ def test_labels_are_what_the_pattern_finds_in_the_name(tmp_path: Path) -> None:
     assert list(dataset.paths) == sorted(dataset.paths)
 
 
-def test_labels_are_the_folders_names_on_request(tmp_path: Path) -> None:
+def test_labels_are_the_names_of_the_folders_with_label_from_folder(tmp_path: Path) -> None:
     touch(tmp_path, "cat/1.jpg", "cat/2.jpg", "deep/er/dog/3.jpg")
     dataset = from_folder(tmp_path, label_from="folder")
     assert labelled(dataset) == {"1.jpg": "cat", "2.jpg": "cat", "3.jpg": "dog"}
 
 
-def test_what_is_no_image_by_its_name_is_left_out_and_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("above", ["", "train/", "Validation/", "deep/er/"])
+def test_auto_takes_class_folders_if_there_are_two(
+    above: str, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    touch(tmp_path, *(above + name for name in LABELS))
+    dataset = from_folder(tmp_path)
+    assert labelled(dataset) == {"img_1.jpg": "cats", "img_2.jpg": "dogs"}
+    assert dataset.label_from == "folder"
+    assert not recwarn  # the file names would give one class
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("cat_1.jpg", "dog_2.jpg"),
+        ("train/cat_1.jpg", "valid/dog_2.jpg"),
+        ("images/cat_1.jpg", "images/dog_2.jpg"),
+        ("train/images/cat_1.jpg", "valid/images/dog_2.jpg"),
+    ],
+)
+def test_auto_takes_file_names_if_there_are_no_two_class_folders(
+    names: tuple[str, ...], tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    dataset = from_folder(touch(tmp_path, *names))
+    assert labelled(dataset) == {"cat_1.jpg": "cat", "dog_2.jpg": "dog"}
+    assert dataset.label_from == "name"
+    assert not recwarn
+
+
+def test_auto_takes_file_names_if_a_pattern_is_given(tmp_path: Path) -> None:
+    touch(tmp_path, "one/1-cat.jpg", "two/2-dog.jpg")
+    dataset = from_folder(tmp_path, label_pattern=r"-(\w+)")
+    assert dataset.classes == ("cat", "dog")
+
+
+def test_auto_says_what_it_chose_if_both_readings_are_possible(tmp_path: Path) -> None:
+    touch(tmp_path, "one/cat_1.jpg", "two/dog_2.jpg", "two/cat_3.jpg")
+    with pytest.warns(UserWarning, match=r"names of its 2 class folders; .* would give 2 classes: label_from='name'"):
+        assert from_folder(tmp_path).classes == ("one", "two")
+    touch(tmp_path, "cat_4.jpg")
+    with pytest.warns(UserWarning, match=r"from the file names, since 1 of 4 images are .* label_from='folder'"):
+        assert from_folder(tmp_path).classes == ("cat", "dog")
+
+
+def test_auto_is_silent_if_both_readings_give_the_same_labels(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    dataset = from_folder(touch(tmp_path, "cat/cat_1.jpg", "dog/dog_2.jpg"))
+    assert (dataset.classes, dataset.label_from) == (("cat", "dog"), "folder")
+    assert not recwarn
+
+
+def test_the_fingerprint_depends_on_paths_below_their_folder_and_on_labels(tmp_path: Path) -> None:
+    one, moved, other = (touch(tmp_path / name, *LABELS) for name in ("one", "moved", "other"))
+    fingerprint = from_folder(one).fingerprint()
+    assert from_folder(moved).fingerprint() == fingerprint
+    assert len(fingerprint) == 32
+    (other / "dogs" / "img_2.jpg").rename(other / "dogs" / "img_3.jpg")
+    dataset = from_folder(one)
+    relabelled = ImageDataset(dataset.paths, dataset.labels[::-1].copy(), dataset.classes)
+    fingerprints = {
+        from_folder(other).fingerprint(),
+        relabelled.fingerprint(),
+        dataset.select(np.array([1, 0])).fingerprint(),
+    }
+    assert len(fingerprints | {fingerprint}) == 4
+
+
+def test_no_images_have_a_fingerprint() -> None:
+    assert len(ImageDataset((), np.zeros(0, np.int64), ()).fingerprint()) == 32
+
+
+def test_files_without_an_image_suffix_are_left_out_and_listed(tmp_path: Path) -> None:
     touch(tmp_path, "a_1.jpg", "a_1.mat", "notes.txt", ".hidden_1.jpg", ".cache/b_1.jpg")
     dataset = from_folder(tmp_path)
     assert [Path(path).name for path in dataset.paths] == ["a_1.jpg"]
@@ -62,13 +135,24 @@ def test_linked_files_and_folders_are_found(tmp_path: Path) -> None:
     [
         ((), {}, r"0 files but no image in it, expected .jpg"),
         (("a.txt",), {}, r"1 files but no image"),
-        (("a_1.jpg", "b.jpg"), {}, r"b.jpg: the name does not match .*1 of 2 images.*--label-from folder"),
-        (("a_1.jpg",), {"label_pattern": r"\d+"}, r"no group, expected one in parentheses"),
-        (("a_1.jpg",), {"label_pattern": r"(["}, r"expected a regular expression"),
+        (
+            ("a_1.jpg", "b.jpg"),
+            {},
+            r"b.jpg: no label in the file name by label_pattern=.*1 of 2 images.*label_from='auto'",
+        ),
+        (("a_1.jpg", "b.jpg"), {"label_from": "name"}, r"b.jpg: no label .*1 of 2 images.*label_from='folder'"),
+        (
+            ("a/1.jpg", "a/2.jpg"),
+            {},
+            r"1.jpg: no label .*2 of 2 images.*label_from='auto'.* all images lie in one folder",
+        ),
+        (("a_1.jpg",), {"label_pattern": r"\d+"}, r"^label_pattern: .* no group, expected one in parentheses"),
+        (("a_1.jpg",), {"label_pattern": r"(["}, r"^label_pattern: .*expected a regular expression"),
         (("a_1.jpg",), {"label_from": "folder"}, r"a_1.jpg: in no folder of its class \(1 of 1"),
+        (("train/1.jpg", "a/2.jpg"), {"label_from": "folder"}, r"train/1.jpg: in no folder of its class \(1 of 2"),
     ],
 )
-def test_a_folder_that_does_not_fit_is_refused_in_one_line(
+def test_a_folder_without_images_or_labels_is_refused_in_one_line(
     names: tuple[str, ...], settings: dict, message: str, tmp_path: Path
 ) -> None:
     touch(tmp_path, *names)
@@ -93,8 +177,9 @@ def test_a_table_gives_files_labels_and_split(tmp_path: Path) -> None:
     dataset, names = from_csv(path)
     assert labelled(dataset) == {"a, 1.jpg": "dog", "b.jpg": "cat", "c.jpg": "cat", "d.jpg": "dog"}
     assert Path(dataset.paths[0]).parent == tmp_path
-    assert names == ["train", "valid", "test", "train"]
-    train, valid = open_datasets(None, labels=path, on_bad_file="skip")
+    assert list(names) == ["train", "valid", "test", "train"]
+    assert dataset.label_from == "table"
+    train, valid = train_valid_datasets(None, labels=path, on_bad_file="skip")
     assert labelled(train) == {"b.jpg": "cat", "d.jpg": "dog"}
     assert labelled(valid) == {"a, 1.jpg": "dog"}
     assert train.classes == valid.classes == ("cat", "dog")
@@ -102,7 +187,7 @@ def test_a_table_gives_files_labels_and_split(tmp_path: Path) -> None:
 
 def test_a_table_without_a_split_is_split_at_random(tmp_path: Path) -> None:
     path = table(tmp_path, "file,label\n" + "".join(f"{n}.jpg,{n % 2}\n" for n in range(20)))
-    train, valid = open_datasets(tmp_path / "elsewhere", labels=path, on_bad_file="skip")
+    train, valid = train_valid_datasets(tmp_path / "elsewhere", labels=path, on_bad_file="skip")
     assert (len(train), len(valid)) == (16, 4)
     assert Path(train.paths[0]).parent.name == "elsewhere"
 
@@ -113,40 +198,42 @@ def test_a_table_without_a_split_is_split_at_random(tmp_path: Path) -> None:
         ("name,label\n", "columns name, label, expected file, label"),
         ("", "columns none, expected file, label"),
         ("file,label\n", "no rows"),
-        ("file,label\na.jpg,cat\nb.jpg,\n", "line 3: 'b.jpg' has no file or no label"),
+        ("file,label\na.jpg,cat\nb.jpg,\n", "row 2: 'b.jpg' has no file or no label"),
+        ("file,label\na.jpg,1\nb.jpg,2\nc.jpg,x\n", "row 3: label 'x', expected a whole number like 2 of the 3"),
+        ("file,label\na.jpg,cat\nb.jpg,cat,dog\n", "Expected 2 columns, got 3"),
         ("file,label,split\na.jpg,cat,train\n", "found train, expected train and one of valid"),
     ],
 )
-def test_a_table_that_does_not_fit_is_refused_in_one_line(text: str, message: str, tmp_path: Path) -> None:
+def test_a_faulty_table_is_refused_in_one_line(text: str, message: str, tmp_path: Path) -> None:
     path = table(tmp_path, text)
     with pytest.raises(FastpetsError, match=message):
-        open_datasets(None, labels=path, on_bad_file="skip")
+        train_valid_datasets(None, labels=path, on_bad_file="skip")
     path.unlink()
     with pytest.raises(FastpetsError, match=r"labels.csv: No such file"):
-        open_datasets(None, labels=path, on_bad_file="skip")
+        train_valid_datasets(None, labels=path, on_bad_file="skip")
 
 
-def test_a_random_fifth_validates_the_same_one_for_the_same_seed(make_folder: Callable[..., Path]) -> None:
+def test_a_random_fifth_validates_and_depends_on_the_seed_alone(make_folder: Callable[..., Path]) -> None:
     folder = make_folder(25)
     dataset = from_folder(folder)
     train, valid = split(dataset, folder=folder, seed=42)
     assert len(valid) == 5
-    assert sorted([*train.paths, *valid.paths]) == list(dataset.paths)
-    assert split(dataset, folder=folder, seed=42)[1].paths == valid.paths
-    assert split(dataset, folder=folder, seed=43)[1].paths != valid.paths
+    assert sorted([*train, *valid]) == list(range(25))
+    assert (split(dataset, folder=folder, seed=42)[1] == valid).all()
+    assert (split(dataset, folder=folder, seed=43)[1] != valid).any()
 
 
-def test_a_split_keeps_its_choice_among_sorted_items_whoever_lists_them(tmp_path: Path) -> None:
+def test_the_same_files_in_another_folder_are_split_alike(tmp_path: Path) -> None:
     for name in ("one", "two"):
         touch(tmp_path / name, *(f"a_{number}.jpg" for number in range(20)))
-    chosen = [split(from_folder(tmp_path / name), folder=tmp_path / name)[1].paths for name in ("one", "two")]
-    assert [Path(path).name for path in chosen[0]] == [Path(path).name for path in chosen[1]]
+    chosen = [split(from_folder(tmp_path / name), folder=tmp_path / name)[1] for name in ("one", "two")]
+    assert (chosen[0] == chosen[1]).all()
 
 
 @pytest.mark.parametrize("valid_name", ["valid", "val", "test", "Validation"])
 def test_folders_named_train_and_valid_are_the_split(valid_name: str, tmp_path: Path) -> None:
     touch(tmp_path, "train/cat/1.jpg", "train/dog/2.jpg", f"{valid_name}/cat/3.jpg")
-    train, valid = open_datasets(tmp_path, label_from="folder", on_bad_file="skip")
+    train, valid = train_valid_datasets(tmp_path, label_from="folder", on_bad_file="skip")
     assert set(labelled(train)) == {"1.jpg", "2.jpg"}
     assert labelled(valid) == {"3.jpg": "cat"}
     assert valid.classes == ("cat", "dog")
@@ -154,16 +241,47 @@ def test_folders_named_train_and_valid_are_the_split(valid_name: str, tmp_path: 
 
 def test_of_valid_and_test_folders_only_valid_validates(tmp_path: Path) -> None:
     touch(tmp_path, "train/cat/1.jpg", "valid/cat/2.jpg", "test/cat/3.jpg")
-    train, valid = open_datasets(tmp_path, label_from="folder", on_bad_file="skip")
+    train, valid = train_valid_datasets(tmp_path, label_from="folder", on_bad_file="skip")
     assert set(labelled(train)) | set(labelled(valid)) == {"1.jpg", "2.jpg"}
 
 
 def test_too_few_images_to_split_are_refused(make_folder: Callable[..., Path]) -> None:
     with pytest.raises(FastpetsError, match="4 images, expected at least 5"):
-        open_datasets(make_folder(4))
+        train_valid_datasets(make_folder(4))
 
 
-def test_split_names_that_are_none_are_listed(make_folder: Callable[..., Path]) -> None:
-    dataset = from_folder(make_folder(2))
+def test_headers_are_scanned_once_for_both_parts(
+    make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    read_header = headers.read_header
+    monkeypatch.setattr(headers, "read_header", lambda path: (read.append(path), read_header(path))[1])
+    train, valid = train_valid_datasets(make_folder(20))
+    assert len(read) == 20
+    for part in (train, valid):
+        assert part.headers is not None
+        assert part.headers.paths is part.paths
+        assert part.scanned(1) is part
+        assert part.select(np.arange(2)).headers is not None
+        Loader(part, size=16, batch_size=4)
+    assert len(read) == 20
+
+
+def test_all_bad_files_of_both_parts_are_named_at_once(make_folder: Callable[..., Path]) -> None:
+    folder = make_folder(20)
+    train, valid = train_valid_datasets(folder)
+    bad = [train.paths[0], train.paths[3], valid.paths[1]]
+    for path in bad:
+        Path(path).write_bytes(b"")
+    with pytest.raises(BadFileError) as error:
+        train_valid_datasets(folder)
+    assert list(error.value.problems) == bad
+    with pytest.raises(BadFileError) as error:
+        train_valid_datasets(folder, max_pixels=100)
+    assert len(error.value.problems) == 20
+    assert len(train_valid_datasets(folder, on_bad_file="skip")[0]) == 16
+
+
+def test_unknown_split_names_are_listed() -> None:
     with pytest.raises(FastpetsError, match="found a, b, expected train and one of valid, val, validation, test"):
-        split_by_names(dataset, ["a", "b"])
+        split_by_names(["a", "b"])

@@ -1,4 +1,4 @@
-"""The headers: read once, kept in the cache, and never out of date."""
+"""Image headers are read once, cached, and read again when a file changes."""
 
 import os
 from collections.abc import Callable
@@ -10,30 +10,36 @@ from PIL import Image
 
 from fastpets.data import headers
 from fastpets.data.dataset import ImageDataset
-from fastpets.data.headers import BAD, DALI, PILLOW, scan
+from fastpets.data.headers import BAD, DALI, PILLOW, ImageHeaders
 from fastpets.data.sources import from_folder
 from tests.images import drawing
 
 
 @pytest.fixture
 def headers_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The files whose headers are read from here on."""
+    """Names of the files whose headers are read during the test."""
     read: list[str] = []
     read_header = headers.read_header
     monkeypatch.setattr(headers, "read_header", lambda path: (read.append(Path(path).name), read_header(path))[1])
     return read
 
 
-def test_facts_are_the_upright_sizes_that_pillow_gives(sample: Path) -> None:
+def scan(dataset: ImageDataset, num_workers: int) -> ImageHeaders:
+    found = dataset.scanned(num_workers).headers
+    assert found is not None
+    return found
+
+
+def test_sizes_are_the_upright_ones_that_pillow_gives(sample: Path) -> None:
     from PIL import ImageOps
 
     dataset = from_folder(sample)
-    facts = scan(dataset, 2)
-    for path, kind, height, width in zip(dataset.paths, facts.decoders, facts.heights, facts.widths, strict=True):
+    found = scan(dataset, 2)
+    for path, decoder, height, width in zip(dataset.paths, found.decoders, found.heights, found.widths, strict=True):
         with Image.open(path) as image:
-            assert kind == (PILLOW if image.format == "GIF" else DALI)
+            assert decoder == (PILLOW if image.format == "GIF" else DALI)
             assert (width, height) == ImageOps.exif_transpose(image).size
-    assert facts.problems == {}
+    assert found.problems == {}
 
 
 def test_a_header_is_read_once_and_again_when_its_file_changes(
@@ -52,7 +58,7 @@ def test_a_header_is_read_once_and_again_when_its_file_changes(
     assert (first.heights[0], second.heights[0], second.widths[0]) == (40, 10, 20)
 
 
-def test_a_change_of_the_same_size_is_seen_by_its_time(
+def test_a_change_to_the_same_size_is_noticed_by_the_modification_time(
     make_folder: Callable[..., Path], headers_read: list[str]
 ) -> None:
     folder = make_folder(2)
@@ -63,22 +69,22 @@ def test_a_change_of_the_same_size_is_seen_by_its_time(
     assert headers_read == ["kind0_0.jpg"]
 
 
-def test_a_bad_file_is_named_with_what_was_found_and_seen_again_when_mended(
+def test_a_bad_file_is_named_with_its_problem_and_read_again_when_repaired(
     make_folder: Callable[..., Path],
 ) -> None:
     folder = make_folder(3)
     (folder / "a_1.jpg").write_bytes(b"")
     (folder / "b_2.jpg").write_text("not an image at all")
     (folder / "c_3.jpg").symlink_to(folder / "nowhere.jpg")
-    facts = scan(from_folder(folder), 2)
-    problems = {Path(path).name: problem for path, problem in facts.problems.items()}
+    found = scan(from_folder(folder), 2)
+    problems = {Path(path).name: problem for path, problem in found.problems.items()}
     assert problems == {
         "a_1.jpg": "0 bytes, expected an image",
-        "b_2.jpg": "begins with b'not a pictur', expected an image",
+        "b_2.jpg": "begins with b'not an image', expected an image",
         "c_3.jpg": "unreadable (No such file or directory)",
     }
-    assert list(facts.decoders) == [BAD, BAD, BAD, DALI, DALI, DALI]
-    assert list(np.flatnonzero(facts.usable)) == [3, 4, 5]
+    assert list(found.decoders) == [BAD, BAD, BAD, DALI, DALI, DALI]
+    assert list(np.flatnonzero(found.usable)) == [3, 4, 5]
     drawing(9, 9).save(folder / "a_1.jpg")
     assert scan(from_folder(folder), 2).decoders[0] == DALI
 
@@ -89,22 +95,22 @@ def test_a_decompression_bomb_is_a_bad_file(tmp_path: Path) -> None:
     assert "pixels" in next(iter(scan(from_folder(tmp_path), 1).problems.values()))
 
 
-def test_a_cached_file_that_is_not_whole_is_made_anew(
+def test_a_damaged_cache_file_is_replaced(
     make_folder: Callable[..., Path], headers_read: list[str], cache: Path
 ) -> None:
     folder = make_folder(4)
     before = set(cache.rglob("*.npy"))
     expected = scan(from_folder(folder), 1)
-    (kept,) = set(cache.rglob("*.npy")) - before  # one file a folder
+    (kept,) = set(cache.rglob("*.npy")) - before  # one file for each root
     kept.write_bytes(kept.read_bytes()[:-20])
     headers_read.clear()
     found = scan(from_folder(folder), 1)
     assert len(headers_read) == 4
     assert (found.heights == expected.heights).all()
-    assert not [path for path in kept.parent.iterdir() if path.suffix != ".npy"]  # nothing half-written stays
+    assert not [path for path in kept.parent.iterdir() if path.suffix != ".npy"]  # no temporary files remain
 
 
-def test_a_part_of_a_folder_uses_the_whole_folders_facts(
+def test_a_part_of_a_data_set_uses_the_cache_of_the_whole(
     make_folder: Callable[..., Path], headers_read: list[str]
 ) -> None:
     dataset = from_folder(make_folder(6))
@@ -115,7 +121,7 @@ def test_a_part_of_a_folder_uses_the_whole_folders_facts(
     assert (part.heights == whole.heights[[4, 1]]).all()
 
 
-def test_a_cache_folder_that_cannot_be_made_is_done_without(
+def test_without_a_cache_folder_headers_are_read_all_the_same(
     make_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
@@ -123,5 +129,42 @@ def test_a_cache_folder_that_cannot_be_made_is_done_without(
     assert (scan(from_folder(make_folder(3)), 1).decoders == DALI).all()
 
 
-def test_no_items_have_no_facts() -> None:
+def test_an_empty_data_set_has_empty_headers() -> None:
     assert len(scan(ImageDataset((), np.zeros(0, np.int64), ()), 1).decoders) == 0
+
+
+def test_larger_images_than_max_pixels_are_bad_and_the_cache_does_not_know(make_folder: Callable[..., Path]) -> None:
+    folder = make_folder(4)
+    found = scan(from_folder(folder), 1)
+    limit = 50 * 60
+    limited = found.limited(limit)
+    sizes = found.heights * found.widths
+    assert (limited.usable == (sizes <= limit)).all()
+    assert 0 < limited.usable.sum() < 4
+    assert found.usable.all()
+    large = int(np.flatnonzero(~limited.usable)[0])
+    assert limited.problems[found.paths[large]] == (
+        f"{found.widths[large]} x {found.heights[large]} px, expected at most 3,000 pixels; "
+        "shrink it, or raise max_pixels"
+    )
+    assert set(limited.problems) == {found.paths[i] for i in np.flatnonzero(~limited.usable)}
+    assert found.limited(10**9) is found
+    assert scan(from_folder(folder), 1).usable.all()
+
+
+def test_a_selection_has_the_problems_of_its_own_files(make_folder: Callable[..., Path]) -> None:
+    folder = make_folder(3)
+    (folder / "a_1.jpg").write_bytes(b"")
+    (folder / "b_1.jpg").write_bytes(b"")
+    found = scan(from_folder(folder), 1)
+    selected = found.select(np.array([4, 1]))
+    assert list(selected.usable) == [True, False]
+    assert [Path(path).name for path in selected.problems] == ["b_1.jpg"]
+    assert selected.heights[0] == found.heights[4]
+
+
+def test_headers_are_read_only(make_folder: Callable[..., Path]) -> None:
+    found = scan(from_folder(make_folder(2)), 1)
+    for part in (found, found.select(np.array([0])), found.limited(1)):
+        with pytest.raises(ValueError, match="read-only"):
+            part.decoders[0] = BAD

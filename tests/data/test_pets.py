@@ -1,4 +1,4 @@
-"""The download: once, verified, whole or not at all, and one line for those without a network."""
+"""The pets are downloaded once, verified and placed atomically; without a network, one line says what to do."""
 
 import hashlib
 import io
@@ -16,14 +16,11 @@ from fastpets.errors import FastpetsError
 from tests.images import drawing, encode
 
 
-def archive() -> bytes:
-    """A small archive of the published one's form, with files that want to go elsewhere."""
+def archive(*more: str) -> bytes:
+    """A small archive laid out as the published one."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w:gz") as tar:
-        for name in (
-            *("images/Birman_1.jpg", "images/beagle_2.jpg", "images/Birman_1.mat"),
-            *("../evil.jpg", "images/../evil.jpg", "/tmp/evil.jpg", "evil.jpg"),
-        ):
+        for name in ("images/Birman_1.jpg", "images/beagle_2.jpg", "images/Birman_1.mat", *more):
             content = encode(drawing(20, 30), "JPEG")
             member = tarfile.TarInfo(name)
             member.size = len(content)
@@ -32,7 +29,7 @@ def archive() -> bytes:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `content` at any address, claiming a length, and counts the requests."""
+    """Serves `content` at any URL, with `length` as its Content-Length, and counts the requests."""
 
     content: bytes
     length: int
@@ -78,33 +75,46 @@ def md5(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def test_the_images_are_downloaded_once_and_unpacked(server: Server, own_cache: Path) -> None:
-    for _ in range(2):
+def test_the_images_are_downloaded_once_and_unpacked(
+    server: Server, own_cache: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for call in range(2):
+        if call == 1:
+            server.requests = 0
         folder = pets_folder(address(server), md5(server.content))
         assert sorted(path.name for path in folder.iterdir()) == [
             "Birman_1.jpg",
             "Birman_1.mat",
             "beagle_2.jpg",
         ]
-    assert server.requests == 1
+    assert server.requests == 0  # in the second call
     assert sorted(path.name for path in own_cache.iterdir()) == ["images", "images.tar.gz"]
+    assert capsys.readouterr().err == ""  # no progress bar where there is no terminal
 
 
-def test_what_is_not_the_published_archive_is_refused_and_not_kept(server: Server, own_cache: Path) -> None:
-    with pytest.raises(FastpetsError, match=r"what came has the MD5 \w+, expected 0000.*--data DIR"):
+def test_another_archive_than_the_published_one_is_refused_and_removed(server: Server, own_cache: Path) -> None:
+    with pytest.raises(FastpetsError, match=r"not the published archive, whose MD5 is 0000; .*DIR"):
         pets_folder(address(server), "0000")
     assert list(own_cache.iterdir()) == []
 
 
-def test_a_download_that_breaks_off_leaves_nothing_and_the_next_one_starts_anew(
-    server: Server, own_cache: Path
-) -> None:
+def test_an_interrupted_download_leaves_nothing_and_the_next_one_succeeds(server: Server, own_cache: Path) -> None:
     whole, server.content = server.content, server.content[:100]
     with pytest.raises(FastpetsError):
         pets_folder(address(server), md5(whole))
     assert list(own_cache.iterdir()) == []
     server.content = whole
     assert pets_folder(address(server), md5(whole)).is_dir()
+
+
+@pytest.mark.parametrize("name", ["../evil.jpg", "images/../../evil.jpg", "images/../../../evil.jpg"])
+def test_an_archive_with_files_outside_of_its_folder_is_refused(own_cache: Path, name: str) -> None:
+    content = archive(name)
+    own_cache.mkdir(parents=True)
+    (own_cache / "images.tar.gz").write_bytes(content)
+    with pytest.raises(FastpetsError, match=r"images.tar.gz: .*, expected the published archive"):
+        pets_folder("http://127.0.0.1:9/", md5(content))
+    assert [path.name for path in own_cache.iterdir()] == ["images.tar.gz"]
 
 
 def test_an_archive_put_there_by_hand_needs_no_network(own_cache: Path) -> None:
@@ -119,12 +129,12 @@ def test_an_archive_put_there_by_hand_needs_no_network(own_cache: Path) -> None:
         pets_folder("http://127.0.0.1:9/", md5(content))
 
 
-def test_without_a_network_one_line_names_the_address_the_place_and_the_flag(
+def test_without_a_network_one_line_names_the_url_the_place_and_the_flag(
     own_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # a port where nobody answers
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # a closed port
     assert train.main(["--arch", "resnet18", "--weights", "none"]) == 1
-    complaint = capsys.readouterr().err
-    assert complaint.count("\n") == 1
-    for part in (URL, "cannot be downloaded", str(own_cache / "images.tar.gz"), "--data DIR"):
-        assert part in complaint
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    for part in (URL, "cannot be downloaded", str(own_cache / "images.tar.gz"), "DIR"):
+        assert part in message

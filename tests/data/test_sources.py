@@ -1,4 +1,4 @@
-"""Whatever a Loader's source may be, it gives the same items; and one line says what it may not be."""
+"""All forms of a Loader's source give the same data set; anything else is refused in one line."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -51,8 +51,9 @@ def sources(folder: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("form", ["ImageDataset", "CSV", "pairs of names", "pairs of numbers", "ImageFolder", "DatasetFolder",
-                                  "Subset"])  # fmt: skip
+@pytest.mark.parametrize(
+    "form", ["ImageDataset", "CSV", "pairs of names", "pairs of numbers", "ImageFolder", "DatasetFolder", "Subset"]
+)
 def test_every_form_of_source_gives_the_same_batches(class_folders: Path, form: str) -> None:
     expected = Loader(class_folders, label_from="folder", size=16)
     found = Loader(sources(class_folders)[form], size=16)
@@ -61,7 +62,7 @@ def test_every_form_of_source_gives_the_same_batches(class_folders: Path, form: 
     assert same(pixels_by_id(found), pixels_by_id(expected))
 
 
-def test_oxford_pets_of_torchvision_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_torchvisions_oxford_pets_is_a_source(tmp_path: Path) -> None:
     base = tmp_path / "oxford-iiit-pet"
     (base / "images").mkdir(parents=True)
     (base / "annotations").mkdir()
@@ -78,7 +79,7 @@ def test_oxford_pets_of_torchvision_is_taken_as_it_is(tmp_path: Path) -> None:
         Loader(OxfordIIITPet(tmp_path, target_types="segmentation"))
 
 
-def test_a_data_sets_own_transform_is_said_to_be_unused_and_that_of_its_labels_is_used(class_folders: Path) -> None:
+def test_a_torchvision_transform_is_unused_with_a_warning_and_the_target_transform_is_used(class_folders: Path) -> None:
     flipped = ImageFolder(class_folders, transform=v2.RandomHorizontalFlip(), target_transform=lambda label: 1 - label)
     with pytest.warns(UserWarning, match="the transform of this ImageFolder is not used") as caught:
         dataset = Loader(flipped, size=16).dataset
@@ -86,7 +87,7 @@ def test_a_data_sets_own_transform_is_said_to_be_unused_and_that_of_its_labels_i
     assert dataset.labels.tolist() == [1, 1, 1, 0, 0, 0]
 
 
-def test_images_without_labels_load_to_be_predicted(class_folders: Path) -> None:
+def test_images_without_labels_load_with_labels_of_minus_1(class_folders: Path) -> None:
     paths = list(from_folder(class_folders, label_from="none").paths)
     for loader in (Loader(paths, size=16), Loader(class_folders, label_from="none", size=16)):
         (images, labels), *_ = loader
@@ -99,7 +100,7 @@ def test_images_without_labels_load_to_be_predicted(class_folders: Path) -> None
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (TensorDataset(torch.zeros(3)), "source: TensorDataset, expected a folder, a CSV, ImageDataset"),
+        (TensorDataset(torch.zeros(3)), "source: TensorDataset, expected a folder, a CSV, an ImageDataset"),
         ([("a.jpg", 0, 1)], r"source: \('a.jpg', 0, 1\) in the list, expected \(path, label\)"),
         ([("a.jpg", 0), ("b.jpg", "dog")], "label 'dog', expected a name, or a whole number from 0, for all"),
         ([("a.jpg", 0), ("b.jpg", 1.5)], "label 1.5|label 0, expected"),
@@ -112,7 +113,7 @@ def test_other_sources_are_refused(source: Any, message: str) -> None:
         as_dataset(source)
 
 
-def test_labels_that_are_numbers_keep_the_order_of_numbers(tmp_path: Path) -> None:
+def test_numeric_labels_are_sorted_as_numbers(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("file,label\n" + "".join(f"{i}.jpg,{i}\n" for i in (10, 9, 2)))
     dataset = as_dataset(tmp_path / "table.csv")
     assert dataset.classes == ("2", "9", "10")
@@ -120,7 +121,7 @@ def test_labels_that_are_numbers_keep_the_order_of_numbers(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         ({"collate_fn": None}, r"collate_fn: not a Loader's; .*batch_transform"),
         ({"worker_init_fn": None}, r"worker_init_fn: not a Loader's; there are no worker processes"),
@@ -129,16 +130,16 @@ def test_labels_that_are_numbers_keep_the_order_of_numbers(tmp_path: Path) -> No
         ({"batch_sampler": []}, r"batch_sampler: not a Loader's; give sampler, batch_size and drop_last"),
     ],
 )
-def test_a_data_loaders_words_that_mean_nothing_here_are_refused_with_the_way_to_do_it(
-    class_folders: Path, words: dict[str, Any], message: str
+def test_arguments_that_only_a_data_loader_has_are_refused_with_the_alternative(
+    class_folders: Path, arguments: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(FastpetsError, match=message):
-        Loader(class_folders, label_from="folder", **words)
+        Loader(class_folders, label_from="folder", **arguments)
     with pytest.raises(TypeError, match="unexpected keyword argument 'colate_fn'"):
         Loader(class_folders, label_from="folder", colate_fn=None)
 
 
-def test_layouts_share_their_memorys_order_and_a_batch_transform_has_the_last_word(
+def test_nhwc_is_the_same_memory_and_batch_transform_is_applied_last(
     make_folder: Callable[..., Path],
 ) -> None:
     folder = make_folder(6)
@@ -153,7 +154,7 @@ def test_layouts_share_their_memorys_order_and_a_batch_transform_has_the_last_wo
     assert batch.labels.tolist() == (plain.dataset.labels * 2).tolist()
 
 
-def test_a_balanced_sampler_draws_rare_classes_as_often_and_augments_each_time_anew(tmp_path: Path) -> None:
+def test_a_balanced_sampler_draws_classes_equally_often_and_repeated_images_differ(tmp_path: Path) -> None:
     for number in range(20):
         drawing(40, 50, seed=number).save(tmp_path / f"{'rare' if number < 2 else 'common'}_{number}.jpg")
     loader = Loader(tmp_path, sampler="balanced", size=16, augment=True, drop_last=False, batch_size=20)
@@ -163,6 +164,6 @@ def test_a_balanced_sampler_draws_rare_classes_as_often_and_augments_each_time_a
         (batch,) = loader
         counts += np.bincount(batch.labels, minlength=2)
         images = [image.numpy().tobytes() for image in batch.images]
-        assert len(set(images)) == len(images)  # though the ids repeat
+        assert len(set(images)) == len(images)  # although ids repeat
     assert len(set(batch.ids.tolist())) < 20
     assert abs(counts[0] - 500) < 5 * np.sqrt(1000 / 4)  # five standard deviations of a binomial count

@@ -1,4 +1,4 @@
-"""Images that lie on no disk, or in tar shards, load like any other."""
+"""Remote images, and images in tar shards, load like local files."""
 
 import functools
 import io
@@ -7,25 +7,24 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
 import pytest
 
 from fastpets import BadFileError, FastpetsError, Loader, loaders
+from fastpets.__main__ import main
 from fastpets.data import storage
 from fastpets.data.sources import from_folder
-from fastpets.train import main
 from tests.epochs import pixels_by_id, same
 
-SETTINGS = {"size": 32, "augment": True, "drop_last": False, "device": "cpu", "batch_size": 4}
-
-
-FAILED: set[str] = set()  # paths that were asked for once
+SETTINGS: dict[str, Any] = {"size": 32, "augment": True, "drop_last": False, "device": "cpu", "batch_size": 4}
+FAILED: set[str] = set()  # paths whose first request has failed
 
 
 class Flaky(SimpleHTTPRequestHandler):
-    """A file server that fails at the first request for a file whose name asks for it."""
+    """A file server that fails on the first request for each file with "flaky" in its name."""
 
     def do_GET(self) -> None:
         if "flaky" in self.path and self.path not in FAILED:
@@ -40,7 +39,7 @@ class Flaky(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[Path], str]]:
-    """Serves a folder over HTTP on loopback; returns its address."""
+    """A function that serves a folder over HTTP on the loopback interface and returns its URL."""
     servers: list[ThreadingHTTPServer] = []
 
     def start(folder: Path) -> str:
@@ -57,7 +56,7 @@ def serve() -> Iterator[Callable[[Path], str]]:
 
 @pytest.fixture
 def in_memory(make_folder: Callable[..., Path]) -> Iterator[tuple[Path, str]]:
-    """A folder of images on disk, and the same in fsspec's memory."""
+    """A local folder of images, and the URL of its copy in fsspec's memory file system."""
     folder = make_folder(10)
     memory = fsspec.filesystem("memory")
     for path in folder.iterdir():
@@ -68,7 +67,7 @@ def in_memory(make_folder: Callable[..., Path]) -> Iterator[tuple[Path, str]]:
     memory.rm("/images", recursive=True)
 
 
-def test_a_folder_behind_a_scheme_gives_the_pixels_of_one_on_a_disk(in_memory: tuple[Path, str]) -> None:
+def test_a_remote_folder_gives_the_pixels_of_the_local_one(in_memory: tuple[Path, str]) -> None:
     folder, url = in_memory
     here, there = Loader(folder, **SETTINGS), Loader(url, **SETTINGS)
     assert there.classes == here.classes == ("kind0", "kind1")
@@ -76,17 +75,17 @@ def test_a_folder_behind_a_scheme_gives_the_pixels_of_one_on_a_disk(in_memory: t
     assert same(pixels_by_id(here), pixels_by_id(there))
 
 
-def test_a_folder_over_http_gives_the_pixels_of_one_on_a_disk(
+def test_a_folder_over_http_gives_the_pixels_of_the_local_one(
     make_folder: Callable[..., Path], serve: Callable[[Path], str]
 ) -> None:
     folder = make_folder(10)
     url = serve(folder)
-    (folder / "kind0_0.jpg").rename(folder / "flaky_0.jpg")  # fails once when it is read
+    (folder / "kind0_0.jpg").rename(folder / "flaky_0.jpg")  # the first request for it fails
     here, there = Loader(folder, **SETTINGS), Loader(url + "/", **SETTINGS)
     assert same(pixels_by_id(here), pixels_by_id(there))
 
 
-def test_a_list_may_mix_files_from_everywhere(in_memory: tuple[Path, str], serve: Callable[[Path], str]) -> None:
+def test_a_list_may_mix_local_and_remote_files(in_memory: tuple[Path, str], serve: Callable[[Path], str]) -> None:
     folder, memory = in_memory
     url = serve(folder)
     mixed = [(f"{folder}/kind0_0.jpg", 0), (f"{memory}/deep er/kind1_1.jpg", 1), (f"{url}/kind0_2.jpg", 0)]
@@ -111,15 +110,19 @@ def test_a_remote_file_that_is_gone_is_a_bad_file(in_memory: tuple[Path, str]) -
         ("memory://nothing-here", "0 files but no image in it"),
         ("nosuch://bucket/images", "nosuch://bucket/images: .*nosuch"),
         ("nothing-*.tar", "nothing-.*: nothing there, expected tar shards"),
+        (
+            "nothing-{0..9.tar",
+            r"nothing-\{0..9.tar: Unbalanced braces.*, expected a path such as shard-",
+        ),
     ],
 )
-def test_what_is_no_place_for_images_is_said(source: str, message: str) -> None:
+def test_a_source_that_does_not_exist_is_refused(source: str, message: str) -> None:
     with pytest.raises(FastpetsError, match=message):
         Loader(source)
 
 
 def write_shards(folder: Path, target: Path, *, with_cls: bool) -> None:
-    """A folder's images in two tar shards, as WebDataset writes them: KEY.jpg beside KEY.cls."""
+    """Writes a folder's images into two tar shards as WebDataset does: KEY.jpg and, with `with_cls`, KEY.cls."""
     paths = sorted(folder.iterdir())
     for number, some in enumerate((paths[:4], paths[4:])):
         with tarfile.open(target / f"pets-{number:03}.tar", "w") as tar:
@@ -132,7 +135,7 @@ def write_shards(folder: Path, target: Path, *, with_cls: bool) -> None:
                     tar.addfile(info, io.BytesIO(content))
 
 
-@pytest.mark.parametrize("name", ["pets-*.tar", "pets-{000..001}.tar"])
+@pytest.mark.parametrize("name", ["pets-*.tar", "pets-{000..001}.tar", "pets-00{0,1}.tar"])
 @pytest.mark.parametrize("with_cls", [False, True])
 def test_tar_shards_give_the_pixels_and_labels_of_the_folder(
     make_folder: Callable[..., Path], tmp_path: Path, name: str, with_cls: bool
@@ -145,7 +148,7 @@ def test_tar_shards_give_the_pixels_and_labels_of_the_folder(
     assert same(pixels_by_id(here), pixels_by_id(there))
 
 
-def test_tar_shards_behind_a_scheme_are_read_by_ranges(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+def test_remote_tar_shards_are_read_by_byte_ranges(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     folder = make_folder(10)
     write_shards(folder, tmp_path, with_cls=True)
     memory = fsspec.filesystem("memory")
@@ -163,7 +166,7 @@ def test_a_compressed_shard_is_refused(make_folder: Callable[..., Path], tmp_pat
         Loader(tmp_path / "pets.tar")
 
 
-def test_folders_are_walked_in_the_order_of_their_paths_and_links_in_no_circle(tmp_path: Path) -> None:
+def test_files_are_found_in_the_order_of_their_paths_and_cyclic_links_are_not_followed(tmp_path: Path) -> None:
     for name in ("a/2.jpg", "a-b/1.jpg", "a.jpg", "b/c/3.jpg", "b.x/4.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -174,12 +177,12 @@ def test_folders_are_walked_in_the_order_of_their_paths_and_links_in_no_circle(t
     assert len(from_folder(tmp_path, label_from="none")) == 5
 
 
-def test_items_select_and_count(make_folder: Callable[..., Path]) -> None:
+def test_a_selection_has_the_chosen_paths(make_folder: Callable[..., Path]) -> None:
     dataset = from_folder(make_folder(6))
     assert list(dataset.select(np.array([4, 1])).paths) == [dataset.paths[4], dataset.paths[1]]
 
 
-def test_a_remote_folder_is_split_and_trained_on_by_the_command(
+def test_a_remote_folder_is_split_by_its_folders_and_trained_on(
     make_folder: Callable[..., Path], serve: Callable[[Path], str], tmp_path: Path
 ) -> None:
     folder = make_folder(30, name="many")
@@ -192,5 +195,5 @@ def test_a_remote_folder_is_split_and_trained_on_by_the_command(
     assert (len(train.dataset), len(valid.dataset)) == (24, 6)
     assert all("/train/" in path for path in train.dataset.paths)
     command = ["--arch", "resnet18", "--weights", "none", "--size", "32", "--batch-size", "8", "--epochs", "1"]
-    assert main(["--data", url, *command, "--device", "cpu", "--out", str(tmp_path / "run")]) == 0
+    assert main(["train", "--data", url, *command, "--device", "cpu", "--out", str(tmp_path / "run")]) == 0
     assert (tmp_path / "run" / "model.safetensors").exists()

@@ -1,4 +1,4 @@
-"""The CPU kernels equal the reference up to rounding, and the reference equals its formula computed by hand."""
+"""The CPU kernels equal the reference up to rounding, and the reference equals its definition by hand."""
 
 import numpy as np
 import pytest
@@ -11,11 +11,11 @@ from tests.images import drawing
 
 SHAPES = [(1, 1), (1, 7), (5, 2), (37, 53), (2000, 30), (460, 460)]
 BORDERS = ("reflect", "border", "zeros")
-IDENTITY_LUTS = torch.arange(256).to(torch.uint8).expand(1, 3, 256)
+SAME = torch.arange(256).to(torch.uint8).expand(1, 3, 256)  # the identity lookup table
 
 
 def homographies(shapes: list[tuple[int, int]], size: tuple[int, int], seed: int = 0) -> torch.Tensor:
-    """For each image a homography that rotates, shears and tilts it, beyond its edges: (B, 3, 3) float32."""
+    """Random matrices (B, 3, 3) float32, one per image, with rotation, shear, perspective and points off the image."""
     random = np.random.default_rng(seed)
     whole = [np.diag([width / size[1], height / size[0], 1.0]) for height, width in shapes]
     tilt = [np.eye(3) + random.normal(0, [[0.2, 0.2, 8], [0.2, 0.2, 8], [0.0005, 0.0005, 0]]) for _ in shapes]
@@ -26,37 +26,37 @@ def spreads(batch_size: int) -> torch.Tensor:
     return torch.tensor([0.6, 1.0, 0.8]).repeat(batch_size)[:batch_size]
 
 
-def warped(images: list[torch.Tensor], matrices: torch.Tensor, samples: torch.Tensor, size: tuple[int, int],
+def warped(images: list[torch.Tensor], matrices: torch.Tensor, factors: torch.Tensor, size: tuple[int, int],
            borders: str = "reflect") -> torch.Tensor:  # fmt: skip
-    """The kernel's 8-bit values (B, *size, 3)."""
+    """Warps images by the kernel and the identity lookup table: (B, *size, 3) uint8."""
     out = torch.empty(len(images), *size, 3, dtype=torch.uint8)
-    kernels.warp(images, matrices, samples, spreads(len(images)), IDENTITY_LUTS.repeat(len(images), 1, 1), out, borders)
+    kernels.warp(images, matrices, factors, spreads(len(images)), SAME.repeat(len(images), 1, 1), out, borders)
     return out
 
 
 @pytest.mark.parametrize("borders", BORDERS)
-def test_a_batch_of_many_sizes_equals_the_reference_up_to_float32s_rounding(borders: str) -> None:
-    size = 40, 300  # more columns than the kernel sums in one block
+def test_a_ragged_batch_equals_the_reference_up_to_float32_rounding(borders: str) -> None:
+    size = 40, 300  # more columns than the kernel sums at once
     images = [torch.from_numpy(np.array(drawing(height, width, seed=height))) for height, width in SHAPES]
-    samples = torch.tensor([1, 2, 3, 1, 2, 4], dtype=torch.int32)
+    factors = torch.tensor([1, 2, 3, 1, 2, 4], dtype=torch.int32)
     matrices = homographies(SHAPES, size)
-    exact = reference.warp(images, matrices, samples, spreads(len(images)), size, borders)
-    found = warped(images, matrices, samples, size, borders).double()
-    # Coordinates below 4,096 px are off by some 2**-24 * 4096 * 4 = 0.001 px, and these drawings have slopes of up to
-    # 100 steps a pixel: a tenth of a step, in addition to half a step of rounding.
+    exact = reference.warp(images, matrices, factors, spreads(len(images)), size, borders)
+    found = warped(images, matrices, factors, size, borders).double()
+    # Half a step for the rounding to 8 bits, and a tenth for float32: coordinates below 4,096 px have an error of about
+    # 2**-24 * 4096 * 4 = 0.001 px, and these drawings have slopes of up to 100 steps a pixel.
     assert (found - exact).abs().max() < 0.5 + 0.1
 
 
 @pytest.mark.parametrize("borders", BORDERS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_samples_far_outside_and_beyond_the_horizon_read_no_foreign_memory(
-    shape: tuple[int, int], borders: str
-) -> None:
+def test_extreme_and_nan_matrices_read_nothing_outside_the_image(shape: tuple[int, int], borders: str) -> None:
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(100, 256, (*shape, 3), dtype=torch.uint8, generator=generator)
     wild = torch.randn(50, 3, 3, generator=generator) * torch.tensor([1e3, 1e3, 1])[:, None]
     wild = torch.cat([wild, torch.full((2, 3, 3), float("nan")), torch.zeros(1, 3, 3), torch.full((1, 3, 3), 1e38)])
-    memory = torch.zeros(image.numel() + 64, dtype=torch.uint8)  # zeros around it would lower the minimum
+    memory = torch.zeros(
+        image.numel() + 64, dtype=torch.uint8
+    )  # a zero in the output would be read from around the image
     memory[32:-32] = image.flatten()
     inside = memory[32:-32].view(*shape, 3)
     found = warped([inside] * len(wild), wild, torch.ones(len(wild), dtype=torch.int32), (9, 9), borders)
@@ -65,41 +65,39 @@ def test_samples_far_outside_and_beyond_the_horizon_read_no_foreign_memory(
 
 
 @pytest.mark.parametrize("dtype", kernels.DTYPES)
-def test_outputs_are_the_luts_entries_bit_for_bit(dtype: torch.dtype) -> None:
+def test_outputs_are_lookup_table_entries_bit_for_bit(dtype: torch.dtype) -> None:
     shapes, size = [(37, 53), (5, 2), (64, 64)], (11, 19)
     images = [torch.from_numpy(np.array(drawing(height, width))) for height, width in shapes]
-    matrices, samples = homographies(shapes, size), torch.tensor([1, 2, 1], dtype=torch.int32)
+    matrices, factors = homographies(shapes, size), torch.tensor([1, 2, 1], dtype=torch.int32)
     generator = torch.Generator().manual_seed(1)
     luts = (100 * torch.randn(3, 3, 256, generator=generator)).abs().to(dtype)
     out = torch.empty(3, *size, 3, dtype=dtype)
-    warped_images = kernels.warp(images, matrices, samples, spreads(3), luts, out)
+    warped_images = kernels.warp(images, matrices, factors, spreads(3), luts, out)
     assert warped_images.data_ptr() == out.data_ptr()
     assert warped_images.shape == (3, 3, *size)
     assert warped_images.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(out, reference.look_up(warped(images, matrices, samples, size), luts))
+    assert torch.equal(out, reference.look_up(warped(images, matrices, factors, size), luts))
 
 
-def test_more_samples_approach_the_mean_over_the_pixels_area() -> None:
+def test_more_samples_approximate_the_mean_over_the_pixel_area_better() -> None:
     image = torch.from_numpy(np.array(drawing(460, 460)))
     whole = torch.diag(torch.tensor([460 / 64, 460 / 64, 1]))[None]
     area = reference.warp([image], whole, torch.tensor([16]), torch.ones(1), (64, 64))
     whole_pixels, errors = torch.ones(1), []
     for k in (1, 2, 4):
         out = torch.empty(1, 64, 64, 3, dtype=torch.uint8)
-        kernels.warp(
-            [image], whole, torch.tensor([k], dtype=torch.int32), whole_pixels, IDENTITY_LUTS.contiguous(), out
-        )
+        kernels.warp([image], whole, torch.tensor([k], dtype=torch.int32), whole_pixels, SAME.contiguous(), out)
         errors.append((out - area).abs().mean())
-    assert errors[0] > 1.5 * errors[1] > 1.5**2 * errors[2]  # down to the rounding to whole steps
+    assert errors[0] > 1.5 * errors[1] > 1.5**2 * errors[2]  # not by 2 each time: all are rounded to 8 bits
 
 
-def test_the_reference_looks_up_each_value_in_its_channels_lut() -> None:
+def test_the_reference_look_up_maps_each_value_to_its_table_entry() -> None:
     pixels = torch.randint(0, 256, (2, 5, 4, 3), dtype=torch.uint8)
     luts = torch.randn(2, 3, 256)
     found = reference.look_up(pixels, luts)
-    for place in np.ndindex(2, 5, 4, 3):
-        image, _, _, channel = place
-        assert found[place] == luts[image, channel, int(pixels[place])]
+    for index in np.ndindex(2, 5, 4, 3):
+        image, _, _, channel = index
+        assert found[index] == luts[image, channel, int(pixels[index])]
 
 
 def bilinear_by_hand(image: np.ndarray, x: float, y: float, borders: str) -> np.ndarray:
@@ -125,7 +123,7 @@ def pixel_by_hand(image: np.ndarray, row: int, column: int, borders: str) -> np.
 
 @pytest.mark.parametrize("borders", BORDERS)
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (37, 53), (5, 2)])
-def test_the_reference_is_the_mean_of_bilinear_samples_between_centres(height: int, width: int, borders: str) -> None:
+def test_the_reference_warp_is_the_mean_of_bilinear_samples(height: int, width: int, borders: str) -> None:
     image = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
     matrix = np.array([[0.9, 0.3, -0.4 * width], [-0.2, 1.1, 0.1 * height], [0.003, -0.002, 1]])
     size, spread = (12, 17), 0.7
@@ -142,7 +140,7 @@ def test_the_reference_is_the_mean_of_bilinear_samples_between_centres(height: i
 @pytest.mark.parametrize(
     ("shape", "by"), [((1, 1), (1, 1)), ((37, 53), (2, 3)), ((2000, 30), (7, 1)), ((64, 64), (64, 9))]
 )
-def test_shrinking_is_the_rounded_mean_of_whole_blocks(shape: tuple[int, int], by: tuple[int, int]) -> None:
+def test_shrink_is_the_rounded_mean_of_complete_blocks(shape: tuple[int, int], by: tuple[int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     found = kernels.shrink(torch.from_numpy(image), *by)
     assert torch.equal(found, reference.shrink(torch.from_numpy(image), *by))
@@ -152,7 +150,7 @@ def test_shrinking_is_the_rounded_mean_of_whole_blocks(shape: tuple[int, int], b
         assert (found[row, column].numpy() == np.round(block.mean((0, 1)))).all()
 
 
-def test_shrinking_by_2_is_pillows_reduce_to_its_rounding() -> None:
+def test_shrink_by_2_equals_pillows_reduce_up_to_rounding() -> None:
     image = drawing(460, 301)
     found = kernels.shrink(torch.from_numpy(np.array(image)), 2, 2)
     pillow = np.array(image.reduce(2))[:, :150]  # Pillow keeps the incomplete block at the end
@@ -171,12 +169,12 @@ VALID = {
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("invalid", "message"),
     [
-        ({"images": [torch.zeros(4, 5, 3)]}, r"images: torch.float32 \(4, 5, 3\), expected contiguous uint8"),
-        ({"images": [torch.zeros(4, 5, 4, dtype=torch.uint8)]}, r"images: .*\(4, 5, 4\)"),
-        ({"images": [torch.zeros(4, 0, 3, dtype=torch.uint8)]}, r"images: .*expected 1 to"),
-        ({"images": [torch.zeros(5, 4, 3, dtype=torch.uint8).transpose(0, 1)]}, "images: .*not contiguous"),
+        ({"images": [torch.zeros(4, 5, 3)]}, r"images\[0\]: torch.float32 \(4, 5, 3\), expected contiguous uint8"),
+        ({"images": [torch.zeros(4, 5, 4, dtype=torch.uint8)]}, r"images\[0\]: .*\(4, 5, 4\)"),
+        ({"images": [torch.zeros(4, 0, 3, dtype=torch.uint8)]}, r"images\[0\]: .*expected 1 to"),
+        ({"images": [torch.zeros(5, 4, 3, dtype=torch.uint8).transpose(0, 1)]}, r"images\[0\]: .*not contiguous"),
         ({"images": VALID["images"] * 2}, r"source_from_output: .*expected contiguous torch.float32 \(2, 3, 3\)"),
         ({"source_from_output": torch.eye(3).double()[None]}, "source_from_output: torch.float64"),
         ({"samples": torch.ones(1)}, "samples: torch.float32"),
@@ -187,13 +185,13 @@ VALID = {
         ({"borders": "mirror"}, "borders: 'mirror', expected one of reflect, border, zeros"),
     ],
 )
-def test_other_shapes_types_and_borders_are_refused(wrong: dict, message: str) -> None:
+def test_invalid_shapes_types_and_borders_raise(invalid: dict, message: str) -> None:
     kernels.warp(**VALID)
     with pytest.raises(ValueError, match=message):
-        kernels.warp(**{**VALID, **wrong})
+        kernels.warp(**{**VALID, **invalid})
 
 
-def test_packed_images_are_views_of_their_block_by_index_and_slice() -> None:
+def test_packed_images_index_and_slice_to_views_of_their_block() -> None:
     sizes = np.array([[3, 4], [5, 1], [2, 7]])
     block, starts = torch.arange(100, dtype=torch.uint8), np.array([0, 40, 57])
     packed = kernels.PackedImages(block, starts, sizes)
@@ -203,16 +201,17 @@ def test_packed_images_are_views_of_their_block_by_index_and_slice() -> None:
     assert torch.equal(packed[1:][1], packed[2])
     addresses, found = addresses_and_sizes(packed)
     assert addresses.tolist() == [image.data_ptr() for image in packed]
-    assert all(np.array_equal(a, b) for a, b in zip(addresses_and_sizes(list(packed)), (addresses, found), strict=True))
+    of_views = addresses_and_sizes(list(packed))
+    assert all(np.array_equal(a, b) for a, b in zip(of_views, (addresses, found), strict=True))
 
 
 @pytest.mark.parametrize(("start", "size"), [(59, (2, 7)), (-1, (2, 7)), (0, (0, 7))])
-def test_packed_images_outside_their_block_are_refused(start: int, size: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match=r"starts: images at bytes .*, expected .* within 100 bytes"):
+def test_packed_images_outside_their_block_or_without_pixels_raise(start: int, size: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="within a block of 100 bytes"):
         kernels.PackedImages(torch.zeros(100, dtype=torch.uint8), np.array([start]), np.array([size]))
 
 
-def test_warping_packed_images_equals_warping_their_views() -> None:
+def test_packed_images_and_their_views_warp_to_the_same_pixels() -> None:
     sizes = np.array([[30, 40], [55, 17]])
     block = torch.randint(0, 256, (3 * (30 * 40 + 55 * 17),), dtype=torch.uint8)
     packed = kernels.PackedImages(block, np.array([0, 3600]), sizes)

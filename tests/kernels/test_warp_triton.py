@@ -1,4 +1,4 @@
-"""The GPU kernel equals the reference, in Triton's interpreter or on a GPU, and its machine code is as intended."""
+"""The GPU kernel equals the reference, in Triton's interpreter and on a GPU, and compiles to efficient machine code."""
 
 import importlib.util
 import re
@@ -21,12 +21,12 @@ from tests.devices import GPU
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 UNIT = 2**-24  # the largest relative error of rounding to float32
-SIZE = (19, 23)  # of the output: 2 x 2 tiles, all but the first incomplete
+SIZE = (19, 23)  # of the output: 2 x 2 tiles, three of them incomplete
 
 
 @pytest.fixture(scope="module")
 def interpreted() -> ModuleType:
-    """A second copy of the kernel's module for Triton's interpreter, which is chosen when a module is imported."""
+    """A second copy of the kernel's module, for Triton's interpreter: Triton reads TRITON_INTERPRET on import."""
     spec = importlib.util.spec_from_file_location("warp_interpreted", warp_triton.__file__)
     assert spec is not None
     assert spec.loader is not None
@@ -39,13 +39,13 @@ def interpreted() -> ModuleType:
 
 @pytest.fixture(params=["interpreter", pytest.param("cuda", marks=GPU)])
 def warp(request: pytest.FixtureRequest, interpreted: ModuleType) -> Callable[..., torch.Tensor]:
-    """Warps images by matrices, samples, LUTs, an output size and borders, all on the CPU; returns the batch there."""
+    """Runs the kernel on arguments on the CPU, checks that it writes nothing around its output, and returns that."""
     module, device = (interpreted, "cpu") if request.param == "interpreter" else (warp_triton, "cuda")
 
-    def run(images, matrices, samples, luts, size, borders):
+    def run(images, matrices, factors, luts, size, borders):
         guarded = torch.full((len(images) + 2, *size, 3), 77, dtype=luts.dtype, device=device)
         on_device = [image.to(device) for image in images]
-        module.warp(on_device, matrices, samples, spreads(len(images)), luts, guarded[1:-1], borders)
+        module.warp(on_device, matrices, factors, spreads(len(images)), luts, guarded[1:-1], borders)
         assert (guarded[[0, -1]] == 77).all()
         return guarded[1:-1].cpu()
 
@@ -61,7 +61,7 @@ def random_images(sizes: list[tuple[int, int]], generator: torch.Generator) -> l
 
 
 def strong_matrices(sizes: list[tuple[int, int]], size: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
-    """Homographies that rotate, shear and shrink an image up to 3 times, some with the horizon in the output."""
+    """Homographies (B, 3, 3) with rotation, shear, a field of view of up to 3 times the image, and w <= 0 in places."""
     matrices = []
     for height, width in sizes:
         middle = torch.eye(3, dtype=torch.float64)
@@ -76,34 +76,35 @@ def strong_matrices(sizes: list[tuple[int, int]], size: tuple[int, int], generat
 
 
 def permutations(batch_size: int, dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
-    """LUTs (B, 3, 256) that are permutations of 0 to 255, so that an output value identifies its index."""
+    """Lookup tables (B, 3, 256) that are permutations of 0-255, so that each output identifies its index."""
     return torch.rand(batch_size, 3, 256, generator=generator).argsort(-1).to(dtype)
 
 
 def indices(out: torch.Tensor, luts: torch.Tensor) -> torch.Tensor:
-    """The LUT index of each output value; fails for values that are not in the LUT."""
+    """Returns the index of each output in its lookup table; the outputs are exact entries."""
     whole = out.to(torch.uint8)
     assert torch.equal(whole.to(out.dtype), out)
     return reference.look_up(whole, luts.float().argsort(-1))
 
 
 def largest_error(
-    images: list[torch.Tensor], matrices: torch.Tensor, samples: torch.Tensor, size: tuple[int, int]
+    images: list[torch.Tensor], matrices: torch.Tensor, factors: torch.Tensor, size: tuple[int, int]
 ) -> torch.Tensor:
-    """A bound on the error of each output's mean in float32, (B, *size, 1); infinite beyond the horizon.
+    """Bounds the float32 error of each output's mean: (B, *size, 1); infinite where w <= 0.
 
-    - u and v are off by at most UNIT * (u + 5) and UNIT * (v + 5): the offset added to an integer is below 1 and
-      takes five roundings, the sum one.
-    - A row of the matrix times the point, two products and two sums, is off by 4 * UNIT times the sum of its absolute
-      terms, with u + 2 and v + 2 for u and v.
-    - The quotient is off by the relative errors of both, and 6 UNIT for the reciprocal and the product. Reflecting and
-      clamping add 4 UNIT times the side.
-    - The value changes by at most 255 a pixel in x and in y: the coverage changes only where the bilinear value does
-      not. Three linear steps, the coverage, the sum of k * k and the division add less than k * k + 24 UNIT.
+    - u and v have an error of at most UNIT * (value + 5): the offset within the pixel is below 1 and takes five
+      roundings, its sum with the whole number one.
+    - A row of the matrix takes two products and two sums: 4 UNIT times the sum of its absolute terms, with u + 2 and
+      v + 2 for u and v.
+    - A quotient has the relative errors of both, and 6 UNIT for the reciprocal and the product.
+    - Reflecting and clamping add 4 UNIT of the side.
+    - The value changes by at most 255 a pixel in x and in y: the coverage changes only where the bilinear value is
+      constant.
+    - Three linear steps, the coverage, the sum of k * k and the division add less than k * k + 24 UNIT.
     """
     errors = []
-    grids = samples.tolist(), spreads(len(images)).double()
-    for image, matrix, k, spread in zip(images, matrices.double(), *grids, strict=True):
+    samples = factors.tolist(), spreads(len(images)).double()
+    for image, matrix, k, spread in zip(images, matrices.double(), *samples, strict=True):
         at = 0.5 + spread * (torch.arange(k, dtype=torch.float64) - (k - 1) / 2) / k
         rows, columns = ((torch.arange(length)[:, None] + at).flatten() for length in size)
         v, u = torch.meshgrid(rows, columns, indexing="ij")
@@ -124,17 +125,17 @@ def largest_error(
     ids=str,
 )
 @pytest.mark.parametrize("sizes", [[(37, 53)], [(1, 1), (2000, 30), (5, 2)], [(53, 37), (1, 7), (7, 1)]], ids=str)
-def test_an_output_is_the_luts_entry_for_the_exact_value_within_float32s_error(
+def test_outputs_are_lookup_table_entries_of_the_exact_value_within_the_float32_error(
     warp: Callable[..., torch.Tensor], sizes: list[tuple[int, int]], dtype: torch.dtype, borders: str
 ) -> None:
     generator = torch.Generator().manual_seed(len(sizes))
     images, matrices = random_images(sizes, generator), strong_matrices(sizes, SIZE, generator)
-    samples = torch.tensor([2, 1, 3], dtype=torch.int32)[: len(sizes)]
+    factors = torch.tensor([2, 1, 3], dtype=torch.int32)[: len(sizes)]
     luts = permutations(len(sizes), dtype, generator)
-    found = indices(warp(images, matrices, samples, luts, SIZE, borders), luts)
-    exact = reference.warp(images, matrices, samples, spreads(len(sizes)), SIZE, borders)
-    error = largest_error(images, matrices, samples, SIZE)
-    certain = (error < 1).expand(exact.shape)  # then both bounds below lie at most a step from the exact value
+    found = indices(warp(images, matrices, factors, luts, SIZE, borders), luts)
+    exact = reference.warp(images, matrices, factors, spreads(len(sizes)), SIZE, borders)
+    error = largest_error(images, matrices, factors, SIZE)
+    certain = (error < 1).expand(exact.shape)  # both bounds below are then at most one step from the exact value
     assert certain.double().mean() > 0.8
     assert error.median() < 0.05
     fits = ((exact - error).round() <= found) & (found <= (exact + error).round())
@@ -153,7 +154,7 @@ def test_a_shift_by_whole_pixels_equals_a_slice_bit_for_bit(warp: Callable[..., 
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Records the lowest and highest address of each load of bytes in the interpreter."""
+    """Collects the lowest and highest address of each load of bytes in the interpreter during the test."""
     addresses: list[int] = []
     load = interpreter._interpreter.load
 
@@ -169,22 +170,22 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 7), (7, 1), (5, 2), (37, 53)])
 @pytest.mark.parametrize("borders", ["reflect", "border", "zeros"])
-def test_nothing_outside_an_image_is_read_whatever_the_matrix(
+def test_nothing_outside_an_image_is_read_for_any_matrix(
     warp: Callable[..., torch.Tensor], loaded: list[int], height: int, width: int, borders: str
 ) -> None:
     memory = torch.full((2 * 3 * height * width + 1001,), 255, dtype=torch.uint8)
     image = memory[501 : 501 + 3 * height * width].view(height, width, 3).fill_(90)  # at an odd address
-    matrices = torch.zeros(7, 3, 3)  # the first is 0 / 0 at every point
+    matrices = torch.zeros(7, 3, 3)  # the first gives 0 / 0 at each point
     matrices[1:3] = torch.tensor([torch.nan, torch.inf])[:, None, None]
     matrices[3:] = strong_matrices([(height, width)] * 4, SIZE, torch.Generator().manual_seed(1))
     matrices[4, :2] *= 1e30
     matrices[5, 2] *= -1
     matrices[6, :2] *= -1e6
-    samples = torch.tensor([1, 2, 1, 1, 2, 1, 1], dtype=torch.int32)
+    factors = torch.tensor([1, 2, 1, 1, 2, 1, 1], dtype=torch.int32)
     luts = torch.arange(256).expand(7, 3, 256).half()
-    out = warp([image] * 7, matrices, samples, luts, SIZE, borders)
-    shown = out[3:]  # older interpreters propagate NaN through minimum and maximum, a GPU does not
-    assert (shown <= 90).all() if borders == "zeros" else (shown == 90).all()
+    out = warp([image] * 7, matrices, factors, luts, SIZE, borders)
+    finite = out[3:]  # older interpreters propagate NaN through minimum and maximum, a GPU does not
+    assert (finite <= 90).all() if borders == "zeros" else (finite == 90).all()
     first = image.data_ptr()
     assert all(first <= address < first + image.numel() for address in loaded)
 
@@ -196,12 +197,12 @@ def test_the_error_on_a_gpu_is_at_most_twice_that_of_grid_sample_in_float32(bord
     sizes, size = [(375, 500), (1200, 1600)], (224, 208)
     generator = torch.Generator().manual_seed(2)
     images, matrices = random_images(sizes, generator), strong_matrices(sizes, size, generator)
-    samples = torch.ones(2, dtype=torch.int32)
+    factors = torch.ones(2, dtype=torch.int32)
     luts = torch.arange(256, dtype=torch.uint8, device="cuda").expand(2, 3, 256).contiguous()
     out = torch.empty(2, *size, 3, dtype=torch.uint8, device="cuda")
     on_gpu = [image.cuda() for image in images]
-    warp_triton.warp(on_gpu, matrices.cuda(), samples.cuda(), spreads(2).cuda(), luts, out, borders)
-    exact = reference.warp(images, matrices, samples, spreads(2), size, borders)
+    warp_triton.warp(on_gpu, matrices.cuda(), factors.cuda(), spreads(2).cuda(), luts, out, borders)
+    exact = reference.warp(images, matrices, factors, spreads(2), size, borders)
     rows, columns = (torch.arange(length, device="cuda") + 0.5 for length in size)
     v, u = torch.meshgrid(rows, columns, indexing="ij")
     for image, matrix, pixels, value in zip(on_gpu, matrices.cuda(), out.cpu(), exact, strict=True):
@@ -209,28 +210,28 @@ def test_the_error_on_a_gpu_is_at_most_twice_that_of_grid_sample_in_float32(bord
         grid = torch.stack([2 * x / (w * image.shape[1]) - 1, 2 * y / (w * image.shape[0]) - 1], dim=-1)
         planes, mode = image.permute(2, 0, 1).float(), reference.PADDING_MODES[borders]
         plain = grid_sample(planes[None], grid[None], padding_mode=mode, align_corners=False)[0].permute(1, 2, 0).cpu()
-        visible = (w > 0.05).cpu()  # closer to the horizon both errors are unbounded
+        visible = (w > 0.05).cpu()  # as w approaches 0, both errors grow without bound
         beyond_rounding = ((pixels - value).abs() - 0.5)[visible].clamp(min=0)
         assert beyond_rounding.max() <= 2 * (plain - value).abs()[visible].max()
 
 
 @pytest.fixture
 def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[str, dict[str, int]]]:
-    """Compiles the kernel; returns its layouts, and registers (REG), bytes of stack and local memory per thread."""
+    """Compiles the kernel; returns its layouts and a thread's registers (REG), bytes of STACK and of LOCAL memory."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
 
     def compile(borders: str, pointer: str, capability: int, **options: int) -> tuple[str, dict[str, int]]:
-        pointers = {"descriptors": "*i64", "as_int32": "*i32", "as_float32": "*fp32", "luts": pointer, "out": pointer}
+        pointers = {"rows": "*i64", "integers": "*i32", "floats": "*fp32", "luts": pointer, "out": pointer}
         constants = {"borders": borders, "TILE": warp_triton.TILE}
         signature = pointers | {"height": "i32", "width": "i32"} | dict.fromkeys(constants, "constexpr")
-        aligned = {(place,): [["tt.divisibility", 16]] for place in range(len(pointers))}
+        aligned = {(i,): [["tt.divisibility", 16]] for i in range(len(pointers))}
         source = ASTSource(warp_triton._warp, signature, constants, aligned)
         asm = triton.compile(source, GPUTarget("cuda", capability, 32), {"num_warps": 4, **options}).asm
         cubin = tmp_path / "kernel.cubin"
         cubin.write_bytes(asm["cubin"])
         command = [CUOBJDUMP, "--dump-resource-usage", cubin]
-        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        used = {name: int(count) for name, count in re.findall(r"(REG|STACK|LOCAL):(\d+)", shown)}
+        usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        used = {name: int(count) for name, count in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
         return " ".join(re.findall(r"blocked<.*>", asm["ttgir"])), used
 
     return compile
@@ -239,15 +240,16 @@ def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., t
 @pytest.mark.parametrize("capability", [80, 90, 100])
 @pytest.mark.parametrize("pointer", ["*u8", "*i16", "*i32"])
 @pytest.mark.parametrize("borders", ["reflect", "border", "zeros"])
-def test_warps_cover_adjacent_pixels_no_register_spills_and_five_blocks_fit_a_multiprocessor(
+def test_warps_take_adjacent_pixels_no_register_spills_and_five_blocks_fit_a_multiprocessor(
     compiled: Callable[..., tuple[str, dict[str, int]]], borders: str, pointer: str, capability: int
 ) -> None:
     layouts, used = compiled(borders, pointer, capability)
     assert layouts == "blocked<{sizePerThread = [1], threadsPerWarp = [32], warpsPerCTA = [4], order = [0]}>"
     assert (used["STACK"], used["LOCAL"]) == (0, 0)
-    # 65,536 registers, 128 threads per block: at 96 registers 5 blocks are resident, 20 warps with 24 loads in flight.
+    # With 96 registers per thread, 5 blocks of 128 threads fit into 65,536 registers: 20 warps with 24 loads in flight
+    # each.
     assert 32 <= used["REG"] <= 96
 
 
-def test_the_test_detects_spilled_registers(compiled: Callable[..., tuple[str, dict[str, int]]]) -> None:
+def test_register_spills_are_detected(compiled: Callable[..., tuple[str, dict[str, int]]]) -> None:
     assert compiled("reflect", "*i16", 90, maxnreg=24)[1]["STACK"] > 0

@@ -28,27 +28,27 @@ def with_bad_files(folder: Path) -> Path:
 
 IN_A_CHILD = """
 import sys, warnings
+from dataclasses import replace
 import numpy as np
 from fastpets import BadFileError, Loader
 from fastpets.data.sources import from_folder
 from fastpets.data.headers import DALI
 warnings.simplefilter("ignore")
-items = from_folder(sys.argv[1])
+dataset = from_folder(sys.argv[1])
 for _ in range(20):
-    loader = Loader(items, size=32, batch_size=64, on_bad_file="skip")
-    assert sum(len(labels) for _, labels in loader) == 62, len(loader.items)
+    loader = Loader(dataset, size=32, batch_size=64, on_bad_file="skip")
+    assert sum(len(labels) for _, labels in loader) == 62, len(loader.dataset)
     assert len(loader.bad_files) == 2, loader.bad_files
     try:
-        Loader(items, size=32, batch_size=64)
+        Loader(dataset, size=32, batch_size=64)
     except BadFileError as error:
         assert set(error.problems) == set(loader.bad_files)
     else:
         raise AssertionError("no error")
-    # And with a headers that believes they are JPEGs, as if they had been replaced after the scan.
-    loader.bad_files.clear()
-    loader.usable[:] = loader.position.usable[:] = True
+    # And with headers by which they are JPEGs, as if they had been replaced after the scan.
     decoders, sizes = np.full(64, DALI, np.uint8), np.full(64, 50, np.int32)
-    loader.headers = type(loader.headers)(decoders, sizes, sizes, {})
+    headers = replace(loader.headers, decoders=decoders, heights=sizes, widths=sizes, problems={})
+    loader = Loader(replace(dataset, headers=headers), size=32, batch_size=64, on_bad_file="skip")
     delivered = sum(len(labels) for _, labels in loader)
     assert delivered + len(loader.bad_files) == 64
     assert len(loader.bad_files) >= 3
@@ -109,7 +109,7 @@ def test_jpegs_cut_short_are_skipped_on_request_and_nothing_else_is_lost(
     for name in culprits:
         cut_short(folder / name)
     loader = Loader(from_folder(folder), size=SIZE, batch_size=4, augment=True, drop_last=False, on_bad_file="skip")
-    with pytest.warns(UserWarning, match="left out .*truncated"):
+    with pytest.warns(UserWarning, match="left out: .*truncated"):
         found = pixels_by_id(loader)
     assert sorted(Path(path).name for path in loader.bad_files) == culprits
     assert same(found, {i: image for i, image in whole.items() if names[i] not in culprits})
@@ -194,7 +194,7 @@ def test_a_bad_file_is_replaced_by_another_with_draws_of_its_own(make_folder: Ca
     settings = {"size": SIZE, "augment": True, "drop_last": False, "batch_size": 4, "shuffle": False}
     (folder / "kind0_2.jpg").write_bytes((folder / "kind0_2.jpg").read_bytes()[:1500])  # parses, and does not decode
     loader = Loader(folder, on_bad_file="replace", **settings)
-    with pytest.warns(UserWarning, match=r"replaced .*kind0_2.jpg"):
+    with pytest.warns(UserWarning, match=r"replaced: .*kind0_2.jpg"):
         epochs = [list(loader), list(loader)]
     position = [Path(path).name for path in loader.dataset.paths].index("kind0_2.jpg")
     for batches in epochs:

@@ -11,6 +11,8 @@ import pytest
 
 from fastpets import Loader
 
+pytestmark = pytest.mark.slow
+
 WORKER = Path(__file__).parent.parent / "distributed_worker.py"
 EPOCHS = 2
 

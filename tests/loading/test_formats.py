@@ -81,7 +81,7 @@ def as_pillow_shows_it(encoded: bytes) -> np.ndarray:
 
 
 def decoded(encoded: np.ndarray) -> np.ndarray:
-    pipeline = pipelines.decode_pipeline(
+    pipeline = pipelines.decoded_images(
         device="cpu", batch_size=1, num_threads=1, device_id=None, prefetch_queue_depth=1
     )
     pipeline.build()

@@ -13,7 +13,7 @@ import fastpets
 from fastpets import Augment, Batch, FastpetsError, Loader, pipelines
 from fastpets.data.sources import from_folder
 from fastpets.kernels import reference
-from fastpets.loading import epoch
+from fastpets.loading import decoding
 from tests.epochs import pixels_by_id, same
 from tests.images import drawing
 
@@ -215,7 +215,7 @@ def test_a_loader_of_nothing_is_refused(make_folder: Callable[..., Path]) -> Non
         Loader(dataset.select(np.zeros(0, np.int64)))
     for path in dataset.paths:
         Path(path).write_bytes(b"")
-    with pytest.warns(UserWarning, match="left out"), pytest.raises(FastpetsError, match="2 items, of which 2 are bad"):
+    with pytest.warns(UserWarning, match="left out"), pytest.raises(FastpetsError, match="2 files, of which 2 are bad"):
         Loader(dataset, on_bad_file="skip")
 
 
@@ -232,7 +232,7 @@ def test_augment_takes_settings_of_its_own(make_folder: Callable[..., Path]) -> 
 
 
 def test_a_training_set_of_less_than_a_batch_is_one_smaller_batch_and_says_so(make_folder: Callable[..., Path]) -> None:
-    with pytest.warns(UserWarning, match="5 images to train on, expected a batch of 64") as caught:
+    with pytest.warns(UserWarning, match="5 training images, expected at least batch_size=64") as caught:
         loader = Loader(make_folder(5), size=8, augment=True)
     assert caught[0].filename == __file__
     assert [len(labels) for _, labels in loader] == [5]
@@ -240,7 +240,7 @@ def test_a_training_set_of_less_than_a_batch_is_one_smaller_batch_and_says_so(ma
 
 def test_a_last_batch_of_one_image_is_left_out_of_training_and_says_so(make_folder: Callable[..., Path]) -> None:
     folder = make_folder(9)
-    with pytest.warns(UserWarning, match="the last of 9 images would be a batch of its own"):
+    with pytest.warns(UserWarning, match="9 training images in batches of 4"):
         loader = Loader(folder, size=8, batch_size=4, augment=True, drop_last=False)
     delivered = [[len(labels) for _, labels in loader] for _ in range(2)]
     assert delivered == [[4, 4]] * 2
@@ -256,7 +256,7 @@ def test_large_images_are_decoded_part_by_part_into_the_same_batch(
     taken = []
     take = pipelines.Stream.take
     monkeypatch.setattr(pipelines.Stream, "take", lambda self: (taken.append(found := take(self)), found)[1])
-    monkeypatch.setattr(epoch, "PART_BYTES", 3 * 450 * 400)  # one or two of them for each of two threads
+    monkeypatch.setattr(decoding, "CHUNK_BYTES", 3 * 450 * 400)  # one or two of them for each of two threads
     loader = Loader(tmp_path, size=SIZE, augment=True, drop_last=False, batch_size=9, num_workers=2)
     assert same(pixels_by_id(loader), expected)
     assert [len(part) for part in taken] == [2, 2, 2, 2, 1]
@@ -264,7 +264,7 @@ def test_large_images_are_decoded_part_by_part_into_the_same_batch(
     skipping = Loader(
         tmp_path, size=SIZE, augment=True, drop_last=False, batch_size=9, num_workers=2, on_bad_file="skip"
     )
-    with pytest.warns(UserWarning, match=r"left out .*a_5.jpg"):
+    with pytest.warns(UserWarning, match=r"left out: .*a_5.jpg"):
         found = pixels_by_id(skipping)
     del expected[5]
     assert same(found, expected)

@@ -1,4 +1,4 @@
-"""Models: any architecture of the libraries, fastai's head, layer groups that divide all parameters."""
+"""Classifiers: backbones of each family, fastai's head, layer groups, pretrained weights."""
 
 from pathlib import Path
 
@@ -12,39 +12,33 @@ from fastpets.models.classifier import create_model
 
 # One of each family that torchvision has.
 ARCHS = [
-    *(
-        "alexnet",
-        "convnext_tiny",
-        "densenet121",
-        "efficientnet_b0",
-        "efficientnet_v2_s",
-        "googlenet",
-        "inception_v3",
-    ),
-    *(
-        "maxvit_t",
-        "mnasnet0_5",
-        "mobilenet_v2",
-        "mobilenet_v3_small",
-        "regnet_x_400mf",
-        "resnet18",
-        "resnet50",
-    ),
-    *(
-        "resnext50_32x4d",
-        "shufflenet_v2_x0_5",
-        "squeezenet1_1",
-        "swin_t",
-        "swin_v2_t",
-        "vgg11_bn",
-        "vit_b_16",
-    ),
-    *("wide_resnet50_2",),
+    "alexnet",
+    "convnext_tiny",
+    "densenet121",
+    "efficientnet_b0",
+    "efficientnet_v2_s",
+    "googlenet",
+    "inception_v3",
+    "maxvit_t",
+    "mnasnet0_5",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "regnet_x_400mf",
+    "resnet18",
+    "resnet50",
+    "resnext50_32x4d",
+    "shufflenet_v2_x0_5",
+    "squeezenet1_1",
+    "swin_t",
+    "swin_v2_t",
+    "vgg11_bn",
+    "vit_b_16",
+    "wide_resnet50_2",
 ]
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-def test_any_torchvision_architecture_gives_logits_and_groups_of_all_its_parameters(arch: str) -> None:
+def test_any_torchvision_architecture_gives_logits_and_layer_groups_of_all_its_parameters(arch: str) -> None:
     with torch.device("cpu" if arch.startswith("regnet") else "meta"):  # RegNet computes its widths with tensors
         model = create_model(arch, 5, "none")
         assert model(torch.zeros(2, 3, 224, 224)).shape == (2, 5)
@@ -54,14 +48,14 @@ def test_any_torchvision_architecture_gives_logits_and_groups_of_all_its_paramet
     assert len(model.layer_groups()) == (3 if "resne" in arch else 2)
 
 
-def test_a_resnets_backbone_is_cut_before_its_third_layer() -> None:
+def test_a_resnets_backbone_is_split_before_layer3() -> None:
     model = create_model("resnet18", 5, "none")
     early, late, _ = model.layer_groups()
     assert late == [model.backbone.layer3, model.backbone.layer4]
     assert model.backbone.layer2 in early
 
 
-def test_the_resnets_features_are_its_maps_maximum_and_mean() -> None:
+def test_a_resnets_features_are_the_maximum_and_mean_of_its_feature_map() -> None:
     model = create_model("resnet18", 5, "none").eval()
     plain = torchvision.models.resnet18()
     plain.load_state_dict(model.backbone.state_dict(), strict=False)
@@ -73,8 +67,8 @@ def test_the_resnets_features_are_its_maps_maximum_and_mean() -> None:
 
 def test_the_head_is_fastais() -> None:
     head = create_model("resnet18", 37, "none").head
-    decoders = [nn.BatchNorm1d, nn.Dropout, nn.Linear, nn.ReLU, nn.BatchNorm1d, nn.Dropout, nn.Linear]
-    assert [type(layer) for layer in head] == decoders
+    layers = [nn.BatchNorm1d, nn.Dropout, nn.Linear, nn.ReLU, nn.BatchNorm1d, nn.Dropout, nn.Linear]
+    assert [type(layer) for layer in head] == layers
     assert (head[1].p, head[5].p) == (0.25, 0.5)
     assert (head[2].in_features, head[2].out_features, head[6].out_features) == (1024, 512, 37)
     assert head[2].bias is head[6].bias is None
@@ -82,7 +76,7 @@ def test_the_head_is_fastais() -> None:
     assert head[2].weight.detach().std() == pytest.approx((2 / 1024) ** 0.5, rel=0.01)  # kaiming: sqrt(2 / inputs)
 
 
-def test_weights_from_a_file_are_the_backbones(tmp_path: Path) -> None:
+def test_weights_of_a_file_are_loaded_into_the_backbone(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     source = torchvision.models.resnet18()
@@ -95,7 +89,7 @@ def test_weights_from_a_file_are_the_backbones(tmp_path: Path) -> None:
     assert not create_model("resnet18", 5, "none").pretrained
 
 
-def test_the_real_weights_load_and_bring_their_normalisation(weights: Path) -> None:
+def test_real_weights_load_and_set_the_normalisation(weights: Path) -> None:
     from safetensors.torch import load_file
 
     model = create_model("timm/tf_efficientnet_lite0", 5, weights)
@@ -116,46 +110,48 @@ def test_timm_architectures_of_each_kind_give_logits(name: str) -> None:
     assert model(torch.zeros(1, 3, 224, 224)).shape == (1, 5)
 
 
-def test_torchvisions_default_weights_name_their_address_when_they_cannot_be_had(
+def test_a_failed_download_of_torchvision_weights_names_the_url_and_where_to_save_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # a port where nobody answers
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # a port on which nothing listens
     with pytest.raises(FastpetsError, match=r"https://download.pytorch.org/\S+ cannot be downloaded") as error:
         create_model("resnet18", 5, "default")
-    for part in (str(tmp_path / "hub" / "checkpoints" / "resnet18-"), "--weights FILE", "--weights none"):
+    for part in (str(tmp_path / "hub" / "checkpoints" / "resnet18-"), "name another file", "weights='none'"):
         assert part in str(error.value)
 
 
-def test_timms_default_weights_name_their_address_when_they_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_of_timm_weights_names_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
     timm = pytest.importorskip("timm")
 
     def no_network(*arguments: object, **settings: object) -> None:
         raise ConnectionError
 
     monkeypatch.setattr(timm, "create_model", no_network)
-    with pytest.raises(FastpetsError, match=r"https://huggingface.co/timm/resnet18\S* cannot be downloaded.*FILE"):
+    with pytest.raises(
+        FastpetsError, match=r"https://huggingface.co/timm/resnet18\S* cannot be downloaded.*weights='none'"
+    ):
         create_model("timm/resnet18", 5, "default")
 
 
 @pytest.mark.parametrize(
     ("arch", "source", "message"),
     [
-        ("resnet19", "none", "--arch resnet19: not one of torchvision's"),
-        ("fasterrcnn_resnet50_fpn", "none", "not one of torchvision's classification models"),
-        ("timm/resnot18", "none", "timm has no such model"),
-        ("resnet18", "gone.safetensors", "no such file, expected default, none, or"),
+        ("resnet19", "none", "^arch: 'resnet19', expected one of torchvision's classification models, or timm/NAME"),
+        ("fasterrcnn_resnet50_fpn", "none", "expected one of torchvision's classification models"),
+        ("timm/resnot18", "none", "^arch: timm/resnot18: timm has no such model"),
+        ("resnet18", "gone.safetensors", "^weights: gone.safetensors: no such file, expected default, none, or"),
     ],
 )
-def test_what_does_not_exist_is_named(arch: str, source: str, message: str) -> None:
+def test_unknown_architectures_and_missing_files_are_rejected(arch: str, source: str, message: str) -> None:
     with pytest.raises(FastpetsError, match=message):
         create_model(arch, 5, source)
 
 
-def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+def test_weights_of_another_architecture_are_rejected(tmp_path: Path) -> None:
     file = tmp_path / "other.pth"
     torch.save(torchvision.models.resnet34().state_dict(), file)
-    with pytest.raises(FastpetsError, match=r"0 parameters missing .*unknown \(layer1.2.*same --arch"):
+    with pytest.raises(FastpetsError, match=r"0 parameters missing .*unknown \(layer1.2.*same arch"):
         create_model("resnet18", 5, file)
     torch.save(torchvision.models.resnet50().state_dict(), file)
     with pytest.raises(FastpetsError, match="size mismatch for"):

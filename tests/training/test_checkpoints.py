@@ -1,20 +1,19 @@
-"""Checkpoints: what they bring back to the bit, and what is no checkpoint."""
+"""Checkpoints: training resumes from them bit-exactly, and other files are rejected."""
 
-import json
+import copy
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 import fastpets
 from fastpets.errors import FastpetsError
 from fastpets.models.classifier import create_model
 from fastpets.training import checkpoints
 from fastpets.training.learner import Learner
-from fastpets.training.mixing import make_mix
 from fastpets.training.options import TrainingOptions
 from fastpets.training.phases import Phase
 
@@ -22,33 +21,33 @@ PHASES = [
     Phase(name="frozen", epochs=1, lr=1e-3, frozen_to=-1),
     Phase(name="unfrozen", epochs=2, lr=slice(1e-5, 1e-3), frozen_to=0),
 ]
-NUM_STEPS = 3 * 2  # two batches of eight an epoch, and with two batches a step, one of each
+NUM_STEPS = 3 * 2  # three epochs of two batches of eight images
 
 
-class Left(Exception):
-    """The run is left here."""
+class Stopped(Exception):
+    """Training was stopped on purpose."""
 
 
 def make_learner(folder: Path, options: TrainingOptions, seed: int = 0) -> Learner:
     train, valid = fastpets.loaders(folder, size=32, batch_size=8, cache="host", seed=seed)
     model = create_model("resnet18", 2, "none", seed=seed)
-    model.pretrained = True  # as far as freezing goes
+    model.pretrained = True  # so that freezing has an effect
     return Learner(train, valid, model, options, on_epoch_end=lambda result: None)
 
 
-def leave_after(learner: Learner, calls: int) -> None:
-    """Has a fit be left at its call number `calls` of what comes after each step and each batch of the validation."""
+def stop_after(learner: Learner, calls: int) -> None:
+    """Makes `on_step_end` raise Stopped in its call number `calls`."""
     count = iter(range(1, 1000))
 
     def on_step_end() -> None:
         if next(count) == calls:
-            raise Left
+            raise Stopped
 
     learner.on_step_end = on_step_end
 
 
 def outcome(learner: Learner) -> dict[str, Any]:
-    """All that a run ends in, but for what it took in time."""
+    """Final state, losses and results of a run, without its times."""
     timed = ("seconds", "images_per_sec", "input_share")
     results = [{k: v for k, v in vars(result).items() if k not in timed} for result in learner.history]
     return {"state": learner.state_dict()["train_step"], "losses": learner.recorder.smoothed, "results": results}
@@ -69,86 +68,93 @@ def assert_equal(one: Any, other: Any) -> None:
         assert one == other
 
 
-def test_a_run_goes_on_from_after_any_step_to_the_very_same_weights(
-    make_folder: Callable[..., Path], tmp_path: Path
-) -> None:
+@pytest.mark.slow
+def test_training_resumes_bit_exactly_after_any_step(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     folder = make_folder(20)
-    options = TrainingOptions(ema_decay=0.9, mix=make_mix("both", 2), clip_norm=1.0)
+    options = TrainingOptions(ema=0.9, mix="both", clip_norm=1.0)
     whole = make_learner(folder, options)
     whole.fit(PHASES)
     expected = outcome(whole)
-    for calls in range(1, NUM_STEPS + 3 + 1):  # a batch of validation each
-        left = make_learner(folder, options)
-        leave_after(left, calls)
-        with pytest.raises(Left):
-            left.fit(PHASES)
+    for calls in range(1, NUM_STEPS + 3 + 1):  # each epoch validates on one batch
+        stopped = make_learner(folder, options)
+        stop_after(stopped, calls)
+        with pytest.raises(Stopped):
+            stopped.fit(PHASES)
         torch.manual_seed(calls)  # the caller's state does not matter
-        file = checkpoints.save(tmp_path, calls, left.state_dict())
-        resumed = make_learner(folder, options, seed=7)  # whose own weights, order and draws the state replaces
+        file = checkpoints.save(tmp_path, calls, stopped.state_dict())
+        resumed = make_learner(folder, options, seed=7)  # the state replaces its weights, order and random numbers
         resumed.load_state_dict(checkpoints.load(file))
         resumed.fit(PHASES, resume=True)
         assert_equal(outcome(resumed), expected)
 
 
-def test_a_run_that_accumulates_goes_on_to_the_very_same_weights(
+def test_training_with_accumulated_gradients_resumes_bit_exactly(
     make_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
-    folder, options = (
-        make_folder(60),
-        TrainingOptions(accumulate=4),
-    )  # six batches an epoch: a step of four, and one of two
-    whole, left, resumed = (make_learner(folder, options) for _ in range(3))
+    folder = make_folder(60)  # six batches an epoch: an optimizer step of four and one of two
+    options = TrainingOptions(accumulate=4)
+    whole, stopped, resumed = (make_learner(folder, options) for _ in range(3))
     whole.fit(PHASES)
     assert whole.train_step.optimizer.state_dict()["state"][0]["step"] == 2 * 2
-    leave_after(left, 4)
-    with pytest.raises(Left):
-        left.fit(PHASES)
-    resumed.load_state_dict(checkpoints.load(checkpoints.save(tmp_path, 4, left.state_dict())))
+    stop_after(stopped, 4)
+    with pytest.raises(Stopped):
+        stopped.fit(PHASES)
+    resumed.load_state_dict(checkpoints.load(checkpoints.save(tmp_path, 4, stopped.state_dict())))
     resumed.fit(PHASES, resume=True)
     assert_equal(outcome(resumed), outcome(whole))
 
 
-def test_the_last_two_are_kept_and_found(tmp_path: Path) -> None:
+def test_the_last_two_checkpoints_are_kept_and_found(tmp_path: Path) -> None:
     for step in (9, 10, 200):
         checkpoints.save(tmp_path, step, {"step": step})
-    names = ["checkpoint-00000010.safetensors", "checkpoint-00000200.safetensors"]
+    names = ["checkpoint-00000010.pt", "checkpoint-00000200.pt"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     assert checkpoints.load(checkpoints.find(tmp_path)) == {"step": 200}
     assert checkpoints.load(checkpoints.find(tmp_path / names[0])) == {"step": 10}
 
 
-def test_a_state_of_any_shape_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_state_of_nested_containers_is_restored_with_its_memory_formats(tmp_path: Path) -> None:
+    images = torch.arange(24.0).reshape(1, 2, 3, 4).to(memory_format=torch.channels_last)
     tree = {
-        "a": [1, 2.5, None, True, "text", float("inf")],
-        "b": {"c": torch.arange(6).reshape(2, 3), "d": [torch.tensor(1.5), {"e": torch.zeros(0, dtype=torch.uint8)}]},
-        "channels last": torch.arange(24.0).reshape(1, 2, 3, 4).to(memory_format=torch.channels_last),
+        "a": [1, 2.5, None, True, "text", float("inf"), (1, 2)],
+        "b": {0: torch.arange(6).reshape(2, 3), 1: [torch.tensor(1.5), {"e": torch.zeros(0, dtype=torch.uint8)}]},
+        "channels last": images,
         "twice": [torch.ones(2)] * 2,
     }
-    assert_equal(checkpoints.load(checkpoints.save(tmp_path, 1, tree)), tree)
+    state = checkpoints.load(checkpoints.save(tmp_path, 1, tree))
+    assert_equal(state, tree)
+    assert state["channels last"].stride() == images.stride()
 
 
 @pytest.mark.parametrize("kept", [0, 7, 100, -1])
-def test_a_file_that_was_cut_short_is_refused(tmp_path: Path, kept: int) -> None:
+def test_a_truncated_file_is_rejected(tmp_path: Path, kept: int) -> None:
     file = checkpoints.save(tmp_path, 1, {"weights": torch.zeros(100)})
     file.write_bytes(file.read_bytes()[:kept])
-    with pytest.raises(FastpetsError, match="not a whole checkpoint"):
+    with pytest.raises(FastpetsError, match=r"^resume: \S+: not a complete checkpoint \(.+\); take the one before it"):
         checkpoints.load(file)
 
 
-def test_weights_alone_are_no_checkpoint(tmp_path: Path) -> None:
-    save_file({"weights": torch.zeros(3)}, tmp_path / "model.safetensors")
-    with pytest.raises(FastpetsError, match="weights alone, expected a 'fastpets checkpoint 1'"):
-        checkpoints.load(tmp_path / "model.safetensors")
+@pytest.mark.parametrize("contents", [{"weights": torch.zeros(3)}, [1, 2], torch.zeros(3)])
+def test_another_file_of_torchs_is_rejected(tmp_path: Path, contents: Any) -> None:
+    torch.save(contents, tmp_path / "model.pt")
+    with pytest.raises(FastpetsError, match=r"not a fastpets checkpoint; take a checkpoint-\*.pt of a run folder"):
+        checkpoints.load(tmp_path / "model.pt")
+
+
+def test_a_checkpoint_of_another_version_is_rejected(tmp_path: Path) -> None:
+    torch.save({"format": checkpoints.FORMAT, "version": 77, "state": {}}, tmp_path / "checkpoint-1.pt")
+    with pytest.raises(FastpetsError, match="version 77 of the format, expected 1"):
+        checkpoints.load(tmp_path / "checkpoint-1.pt")
 
 
 @pytest.mark.parametrize(("name", "message"), [("run", "no checkpoint in it"), ("nothing", "nothing there")])
-def test_where_no_checkpoint_is_is_said(tmp_path: Path, name: str, message: str) -> None:
+def test_a_missing_checkpoint_is_reported(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "run").mkdir()
-    with pytest.raises(FastpetsError, match=message):
+    with pytest.raises(FastpetsError, match=rf"^resume: \S+: {message}"):
         checkpoints.find(tmp_path / name)
 
 
-def test_a_state_of_another_model_or_of_other_images_is_refused(make_folder: Callable[..., Path]) -> None:
+def test_a_state_of_another_model_or_another_data_set_is_rejected(make_folder: Callable[..., Path]) -> None:
     learner = make_learner(make_folder(20), TrainingOptions())
     train, valid = fastpets.loaders(make_folder(20, name="again"), size=32, batch_size=8)
     other = Learner(train, valid, create_model("resnet34", 2, "none"))
@@ -158,12 +164,30 @@ def test_a_state_of_another_model_or_of_other_images_is_refused(make_folder: Cal
         make_learner(make_folder(30, name="more"), TrainingOptions()).load_state_dict(learner.state_dict())
 
 
-def test_there_is_no_pickle_in_it(make_folder: Callable[..., Path], tmp_path: Path) -> None:
-    file = checkpoints.save(tmp_path, 1, make_learner(make_folder(20), TrainingOptions()).state_dict())
-    length = int.from_bytes(file.read_bytes()[:8], "little")
-    header = json.loads(file.read_bytes()[8 : 8 + length])  # the format: a length, a header in JSON, plain numbers
-    tree = json.loads(header.pop("__metadata__")["tree"])
-    assert set(tree["dict"]) == {"train_step", "random", "train", "recorder", "progress", "history"}
-    assert sum(end - start for start, end in (entry["data_offsets"] for entry in header.values())) == (
-        file.stat().st_size - 8 - length
-    )
+class RunsCode:
+    """An object whose unpickling would create a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self.folder),)
+
+
+def test_a_file_from_elsewhere_cannot_run_code(tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint-1.pt"
+    contents = {"format": checkpoints.FORMAT, "version": checkpoints.VERSION, "state": RunsCode(tmp_path / "made")}
+    torch.save(contents, file)
+    with pytest.raises(FastpetsError, match="not a complete checkpoint"):
+        checkpoints.load(file)
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_restored_state_shares_no_memory_with_its_source(make_folder: Callable[..., Path]) -> None:
+    folder = make_folder(20)
+    one, other = (make_learner(folder, TrainingOptions(ema=0.9)) for _ in range(2))
+    one.fit_one_cycle(1, 1e-3)
+    other.load_state_dict(one.state_dict())
+    before = copy.deepcopy(one.state_dict()["train_step"])
+    other.fit_one_cycle(1, 1e-3)
+    assert_equal(one.state_dict()["train_step"], before)

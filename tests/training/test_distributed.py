@@ -1,4 +1,4 @@
-"""Several real processes train one model: by torchrun and gloo, on the CPU."""
+"""Data-parallel training in real processes, by torchrun and gloo on the CPU."""
 
 import csv
 import json
@@ -18,6 +18,8 @@ from fastpets.errors import FastpetsError
 from fastpets.training import distributed
 from tests.training_worker import train
 
+pytestmark = pytest.mark.slow
+
 WORKER = Path(__file__).parent.parent / "training_worker.py"
 
 
@@ -32,7 +34,7 @@ def run(folder: Path, out: Path, num_processes: int, model: str, batch_size: int
     return [json.loads((out / f"{rank}.json").read_text()) for rank in range(num_processes)]
 
 
-def test_two_processes_have_the_loss_curve_of_one_with_twice_the_batch(
+def test_two_processes_have_the_loss_curve_of_one_with_twice_the_batch_size(
     make_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     folder = make_folder(50)
@@ -45,16 +47,20 @@ def test_two_processes_have_the_loss_curve_of_one_with_twice_the_batch(
 
 
 @pytest.mark.parametrize(("model", "num_processes"), [("resnet18", 2), ("unused", 3)])
-def test_parameters_and_numbers_are_the_same_in_all_processes(
+def test_parameters_and_results_are_the_same_in_all_processes(
     make_folder: Callable[..., Path], tmp_path: Path, model: str, num_processes: int
 ) -> None:
-    # 65 images: 52 to train on, 13 to validate, of which the first process has one batch more than the last.
+    # 65 images: 52 for training and 13 for validation, where the first process has one batch more than the last.
     ranks = run(make_folder(65), tmp_path, num_processes, model, 4)
     assert all(rank == ranks[0] for rank in ranks)
-    assert [round(error_rate * 13, 3) % 1 for _, error_rate in ranks[0]["valid"]] == [0, 0, 0]  # of 13, each once
+    assert [round(error_rate * 13, 3) % 1 for _, error_rate in ranks[0]["valid"]] == [
+        0,
+        0,
+        0,
+    ]  # of 13 images, each once
 
 
-def test_the_command_trains_in_all_processes_and_the_first_alone_writes(
+def test_the_command_trains_in_all_processes_and_only_the_first_writes(
     make_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
@@ -66,16 +72,16 @@ def test_the_command_trains_in_all_processes_and_the_first_alone_writes(
     assert child.stdout.count("43 images to train on, 10 to validate, 2 classes") == 1
     assert child.stdout.count(f"the model and its numbers are in {out}") == 1
     rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
-    assert [row["batches"] for row in rows] == ["5", "10"]  # of 8 images in the two of them
+    assert [row["batches"] for row in rows] == ["5", "10"]  # of 8 images in both processes together
     assert json.loads((out / "config.json").read_text())["resolved"]["processes"] == 2
     child = torchrun(2, "-m", "fastpets.train", "--data", tmp_path / "nowhere", *flags)
     assert child.returncode != 0
     assert "nowhere: nothing there, expected a folder of images" in child.stderr
 
 
-def test_processes_stop_together_on_a_signal_and_go_on(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+def test_processes_stop_together_on_a_signal_and_resume(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     out = tmp_path / "run"
-    # 45 images: 9 to validate, two batches in one of the processes and one in the other.
+    # 45 images: 9 for validation, two batches in one process and one in the other.
     flags = ["--data", make_folder(45), "--arch", "resnet18", "--weights", "none", "--size", 32, "--batch-size", 4]
     flags += ["--device", "cpu", "--epochs", 500, "--out", out]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
@@ -88,7 +94,7 @@ def test_processes_stop_together_on_a_signal_and_go_on(make_folder: Callable[...
     found = re.search(rf"stopped after (\d+) whole epochs; --resume {out} goes on from here", printed)
     assert found, printed
     config = json.loads((out / "config.json").read_text())
-    config["settings"]["epochs"] = int(found[1]) + 6  # more than 16 steps, after which they agree again
+    config["settings"]["epochs"] = int(found[1]) + 6  # more than 16 steps, until the next check
     (out / "config.json").write_text(json.dumps(config))
     child_again = torchrun(2, "-m", "fastpets.train", "--resume", out)
     assert child_again.returncode == 0, child_again.stderr
@@ -97,17 +103,22 @@ def test_processes_stop_together_on_a_signal_and_go_on(make_folder: Callable[...
 
 
 def test_local_rank_picks_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert distributed.start("auto") == "auto"  # not under torchrun
+    assert distributed.local_device("auto") == "auto"  # not under torchrun
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(FastpetsError, match="each process under torchrun has a GPU of its own; say cuda or auto"):
-        distributed.start("cuda:0")
+    with pytest.raises(
+        FastpetsError,
+        match=r"^device: cuda:0, but under torchrun each process has a GPU of its own; expected cuda or auto",
+    ):
+        distributed.local_device("cuda:0")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(FastpetsError, match="LOCAL_RANK 1, but torch sees 1 GPUs"):
-        distributed.start("cuda")
+        distributed.local_device("cuda")
     chosen: list[int] = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend, **_: chosen.append(backend))
-    assert distributed.start("cuda") == "cuda:1"
+    assert distributed.local_device("cuda") == "cuda:1"
+    assert chosen == []
+    distributed.start("cuda:1")
     assert chosen == [1, "nccl"]

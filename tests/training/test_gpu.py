@@ -1,4 +1,4 @@
-"""What training must do on a GPU; most of it is also run with the CPU in the GPU's place."""
+"""Training on a GPU. Most tests also run on the CPU, so that they are exercised on machines without a GPU."""
 
 from pathlib import Path
 from typing import Any
@@ -31,13 +31,13 @@ def learner(dataset: ImageDataset, device: str, size: int = 64, batch_size: int 
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("amp_dtype", [None, torch.bfloat16, pytest.param(torch.float16, marks=GPU)], ids=str)
-def test_training_learns_and_measures_what_it_waits_for(
-    dataset: ImageDataset, device: str, amp_dtype: torch.dtype | None
+@pytest.mark.parametrize("amp_dtype", [None, "bfloat16", pytest.param("float16", marks=GPU)], ids=str)
+def test_training_learns_and_measures_its_waiting_time(
+    dataset: ImageDataset, device: str, amp_dtype: str | None
 ) -> None:
-    if (device, amp_dtype) == ("cpu", torch.float16):
+    if (device, amp_dtype) == ("cpu", "float16"):
         pytest.skip("CPUs do not train in float16")
-    made = learner(dataset, device, amp_dtype=amp_dtype)
+    made = learner(dataset, device, amp=amp_dtype is not None, amp_dtype=amp_dtype or "auto")
     made.fit([Phase(name="one cycle", epochs=3, lr=1e-3)])
     first, *_, last = made.history
     assert last.train_loss < first.train_loss
@@ -46,8 +46,8 @@ def test_training_learns_and_measures_what_it_waits_for(
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_fit_that_goes_on_from_its_state_takes_the_same_steps(dataset: ImageDataset, device: str) -> None:
-    """To float32's rounding, as sums on a GPU may be taken in any order; a state left out moves a loss by far more."""
+def test_a_fit_resumed_from_its_state_takes_the_same_steps(dataset: ImageDataset, device: str) -> None:
+    """Equal up to float32's rounding, as a GPU may add in any order; a missing state changes the loss by far more."""
     phases = [Phase(name="one cycle", epochs=2, lr=1e-3)]
     whole, part, rest = (learner(dataset, device) for _ in range(3))
     whole.fit(phases)
@@ -66,7 +66,7 @@ def stop(learner: Learner) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and torch sees none")
-def test_too_little_memory_is_answered_by_a_batch_size_that_fits(dataset: ImageDataset) -> None:
+def test_out_of_memory_is_reported_with_a_batch_size_that_fits(dataset: ImageDataset) -> None:
     made = learner(dataset, "cuda", size=512, batch_size=64)
     torch.cuda.empty_cache()
     total = torch.cuda.mem_get_info()[1]

@@ -1,15 +1,16 @@
-"""Training: what is frozen stays, what should move moves, and the numbers that are shown are true."""
+"""The learner: which parameters a phase changes, what is validated and reported, which loaders are rejected."""
 
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 import fastpets
-from fastpets.errors import FastpetsError
+from fastpets.errors import FastpetsError, InvalidArgumentError
 from fastpets.models.classifier import NORM_LAYERS, Classifier, create_model
 from fastpets.training.history import EpochResult
 from fastpets.training.learner import Learner
@@ -25,7 +26,7 @@ def learner(make_folder: Callable[..., Path]) -> Learner:
     train, valid = fastpets.loaders(make_folder(30), size=32, batch_size=8)
     torch.manual_seed(0)
     model = create_model("resnet18", 2, "none")
-    model.pretrained = True  # as far as freezing goes
+    model.pretrained = True  # so that freezing has an effect
     return Learner(train, valid, model, on_epoch_end=lambda result: None)
 
 
@@ -33,7 +34,7 @@ def state(model: Classifier) -> State:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def of_norms(model: Classifier) -> set[str]:
+def norm_parameters(model: Classifier) -> set[str]:
     return {
         f"{name}.{parameter}"
         for name, module in model.named_modules()
@@ -53,8 +54,8 @@ def test_the_frozen_phase_changes_the_head_and_the_norms_and_no_frozen_parameter
     moved = changed(before, state(learner.model))
     parameters = {name for name, _ in learner.model.named_parameters()}
     head = {name for name in parameters if name.startswith("head.")}
-    assert moved & parameters == head | of_norms(learner.model)
-    assert any("running_mean" in name for name in moved)  # fastai's way: batch norm goes on learning
+    assert moved & parameters == head | norm_parameters(learner.model)
+    assert any("running_mean" in name for name in moved)  # as in fastai, batch norm keeps training
 
 
 def test_the_unfrozen_phase_changes_every_parameter(learner: Learner) -> None:
@@ -71,7 +72,7 @@ def test_nothing_is_frozen_in_a_model_that_is_not_pretrained(learner: Learner) -
     assert all(parameter.requires_grad for parameter in learner.model.parameters())
 
 
-def test_fine_tune_runs_two_phases_with_fastais_rates(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fine_tune_has_two_phases_with_fastais_rates(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[Phase, int]] = []
 
     def fit_epoch(phase: Phase, scheduler: object) -> None:
@@ -87,7 +88,7 @@ def test_fine_tune_runs_two_phases_with_fastais_rates(learner: Learner, monkeypa
     assert some < all_of_them == len(list(learner.model.parameters()))
 
 
-def test_freezing_clears_the_optimizer_and_consecutive_cycles_do_not(learner: Learner) -> None:
+def test_freezing_resets_the_optimizer_and_a_second_cycle_does_not(learner: Learner) -> None:
     learner.fit_one_cycle(1, 1e-3)
     optimizer = learner.train_step.optimizer
     assert len(optimizer.state) == len(list(learner.model.parameters()))
@@ -111,13 +112,13 @@ def test_the_optimizer_is_fastais_adam_with_rates_by_layer_group(learner: Learne
     decaying = {
         id(p) for group in learner.train_step.optimizer.param_groups if group["weight_decay"] for p in group["params"]
     }
-    undecayed = of_norms(learner.model) | {
+    undecayed = norm_parameters(learner.model) | {
         name for name, _ in learner.model.named_parameters() if name.endswith("bias")
     }
     assert {name for name, p in learner.model.named_parameters() if id(p) not in decaying} == undecayed
 
 
-def test_validation_weighs_every_image_alike(learner: Learner) -> None:
+def test_validation_weights_every_image_equally(learner: Learner) -> None:
     learner.valid.position.batch_size = 4  # 6 images: the second batch is shorter
     values = learner.validate()
     logits, labels = [], []
@@ -132,7 +133,7 @@ def test_validation_weighs_every_image_alike(learner: Learner) -> None:
     assert values["error_rate"] == pytest.approx((logits.argmax(1) != labels).float().mean().item())
 
 
-def test_each_epoch_is_reported_once_and_kept_in_the_history(learner: Learner) -> None:
+def test_each_epoch_is_reported_once_and_added_to_the_history(learner: Learner) -> None:
     results: list[EpochResult] = []
     learner.on_epoch_end = results.append
     learner.fine_tune(2, freeze_epochs=1)
@@ -145,15 +146,15 @@ def test_each_epoch_is_reported_once_and_kept_in_the_history(learner: Learner) -
     assert all(result.seconds > 0 and result.images_per_sec > 0 for result in results)
 
 
-def test_images_normalised_otherwise_than_the_weights_expect_are_refused(learner: Learner) -> None:
+def test_images_normalised_differently_from_the_weights_are_rejected(learner: Learner) -> None:
     learner.model.mean = learner.model.std = (0.5, 0.5, 0.5)
     with pytest.raises(FastpetsError, match=r"make the loaders with mean=\(0.5, 0.5, 0.5\), std="):
         Learner(learner.train, learner.valid, learner.model)
-    learner.model.pretrained = False  # weights that begin at random expect nothing
+    learner.model.pretrained = False  # random weights fit any normalisation
     Learner(learner.train, learner.valid, learner.model)
 
 
-def test_no_epochs_train_nothing(learner: Learner) -> None:
+def test_zero_epochs_change_nothing(learner: Learner) -> None:
     before = state(learner.model)
     learner.fit_one_cycle(0, 1e-2)
     assert changed(before, state(learner.model)) == set()
@@ -168,7 +169,7 @@ def test_two_runs_with_one_seed_end_in_the_same_weights(make_folder: Callable[..
     finals = []
     for _ in range(2):
         train, valid = fastpets.loaders(folder, size=32, batch_size=8, seed=3)
-        torch.manual_seed(len(finals))  # the caller's, which is neither used nor changed
+        torch.manual_seed(len(finals))  # the caller's state is neither used nor changed
         before = torch.get_rng_state()
         model = create_model("resnet18", 2, "none", seed=3)
         learner = Learner(train, valid, model, TrainingOptions(seed=3), on_epoch_end=lambda result: None)
@@ -179,7 +180,7 @@ def test_two_runs_with_one_seed_end_in_the_same_weights(make_folder: Callable[..
     assert changed(*finals) == set()
 
 
-def test_norm_layers_of_every_kind_stay_trainable_when_frozen(make_folder: Callable[..., Path]) -> None:
+def test_norm_layers_of_frozen_groups_stay_trainable(make_folder: Callable[..., Path]) -> None:
     train, valid = fastpets.loaders(make_folder(10), size=32, batch_size=8)
     model = create_model("convnext_tiny", 2, "none")
     model.pretrained = True
@@ -191,13 +192,13 @@ def test_norm_layers_of_every_kind_stay_trainable_when_frozen(make_folder: Calla
     assert trainable == {id(p) for norm in norms for p in norm.parameters()}
 
 
-def test_images_without_labels_cannot_be_trained_on(make_folder: Callable[..., Path]) -> None:
+def test_images_without_labels_are_rejected(make_folder: Callable[..., Path]) -> None:
     loader = fastpets.Loader(make_folder(10), label_from="none", size=32)
     with pytest.raises(FastpetsError, match="the loader's images have no labels, expected one each"):
         Learner(loader, loader, create_model("resnet18", 2, "none"))
 
 
-def test_batches_of_one_are_refused_with_batch_norm_and_passed_over_when_a_bad_file_makes_one(
+def test_batch_norm_rejects_batches_of_one_image_and_skips_one_that_a_bad_file_leaves(
     make_folder: Callable[..., Path],
 ) -> None:
     folder = make_folder(10)
@@ -205,14 +206,14 @@ def test_batches_of_one_are_refused_with_batch_norm_and_passed_over_when_a_bad_f
     with pytest.raises(FastpetsError, match="training batches of one image, expected two or more"):
         Learner(train, valid, create_model("resnet18", 2, "none"))
     train, valid = fastpets.loaders(folder, size=32, batch_size=2, on_bad_file="skip")
-    culprit = Path(train.dataset.paths[0])
-    culprit.write_bytes(culprit.read_bytes()[:1500])  # parses, and does not decode
+    bad_file = Path(train.dataset.paths[0])
+    bad_file.write_bytes(bad_file.read_bytes()[:1500])  # has a good header, and does not decode
     learner = Learner(train, valid, create_model("resnet18", 2, "none"), on_epoch_end=lambda result: None)
-    with pytest.warns(UserWarning, match="a batch of one image is passed over"):
+    with pytest.warns(UserWarning, match="a batch of one image is skipped"):
         learner.fit_one_cycle(1, 1e-3)
 
 
-def test_frozen_norms_that_stay_as_they_are_move_neither_weights_nor_statistics(
+def test_with_bn_eval_frozen_norms_change_neither_parameters_nor_statistics(
     make_folder: Callable[..., Path],
 ) -> None:
     train, valid = fastpets.loaders(make_folder(30), size=32, batch_size=8)
@@ -223,7 +224,7 @@ def test_frozen_norms_that_stay_as_they_are_move_neither_weights_nor_statistics(
     learner.freeze()
     learner.fit_one_cycle(2, 1e-2)
     moved = changed(before, state(model))
-    assert {name.partition(".")[0] for name in moved} == {"head"}  # through both epochs' model.train()
+    assert {name.partition(".")[0] for name in moved} == {"head"}  # in spite of model.train() in both epochs
     assert "head.0.running_mean" in moved
     learner.unfreeze()
     learner.fit_one_cycle(1, 1e-2)
@@ -231,7 +232,7 @@ def test_frozen_norms_that_stay_as_they_are_move_neither_weights_nor_statistics(
 
 
 @pytest.mark.parametrize(("n", "trained"), [(0, "012"), (1, "12"), (2, "2"), (-1, "2"), (-2, "12"), (-3, "012")])
-def test_freezing_to_a_group_counts_from_the_begin_or_the_end(learner: Learner, n: int, trained: str) -> None:
+def test_freeze_to_counts_layer_groups_from_the_start_or_the_end(learner: Learner, n: int, trained: str) -> None:
     learner.freeze_to(n)
     for number, group in enumerate(learner.model.layer_groups()):
         weights = [p for module in group for p in module.parameters() if p.ndim > 1]
@@ -239,7 +240,7 @@ def test_freezing_to_a_group_counts_from_the_begin_or_the_end(learner: Learner, 
 
 
 @pytest.mark.parametrize("n", [3, -4])
-def test_a_model_that_would_not_train_at_all_is_refused(learner: Learner, n: int) -> None:
+def test_freezing_all_layer_groups_is_rejected(learner: Learner, n: int) -> None:
     with pytest.raises(FastpetsError, match="the model has 3 layer groups, and one has to train"):
         learner.freeze_to(n)
 
@@ -253,16 +254,16 @@ def test_predictions_are_probabilities_in_the_order_of_the_images(learner: Learn
     assert torch.equal(same, of_batch)
     assert again.shape == (len(of_batch), 2)
     name, label, of_first = learner.predict(learner.valid.dataset.paths[0])
-    assert torch.allclose(of_first, probabilities[0], atol=1e-6)  # as in a batch of others, to float32's rounding
+    assert torch.allclose(of_first, probabilities[0], atol=1e-6)  # the batch size changes float32's rounding
     assert (name, label) == (learner.train.classes[label], int(probabilities[0].argmax()))
 
 
-def test_looking_at_a_batch_takes_none_away(learner: Learner) -> None:
+def test_one_batch_does_not_advance_the_loader(learner: Learner) -> None:
     first = learner.one_batch()
     assert torch.equal(next(iter(learner.train)).images, first.images)
 
 
-def test_weights_that_are_saved_can_be_had_again_and_others_are_refused(learner: Learner, tmp_path: Path) -> None:
+def test_saved_weights_load_and_those_of_another_model_are_rejected(learner: Learner, tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
     learner.save(file)
     before = state(learner.model)
@@ -280,15 +281,51 @@ def test_the_loss_plot_has_a_point_for_each_batch_and_one_for_each_epoch(learner
     assert len(learner.recorder.losses) == 2 * len(learner.train) == learner.history[-1].batches
 
 
-def test_a_fit_that_was_left_is_gone_on_with_only_if_that_is_said(learner: Learner) -> None:
-    def leave() -> None:
+def test_an_interrupted_fit_resumes_only_when_asked_to(learner: Learner) -> None:
+    def interrupt() -> None:
         raise KeyboardInterrupt
 
-    learner.on_step_end = leave
+    learner.on_step_end = interrupt
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             learner.fit_one_cycle(3, 1e-3)
     assert (learner.progress.num_batches, learner.progress.epoch) == (1, 0)
     learner.on_step_end = lambda: None
     learner.fit([Phase(name="rest", epochs=3, lr=1e-3)], resume=True)
-    assert len(learner.recorder.losses) == 1 + 3 * len(learner.train)  # the first of the fit that was left for another
+    assert len(learner.recorder.losses) == 1 + 3 * len(learner.train)  # 1: of the fit that was not resumed
+
+
+def test_images_grow_from_the_initial_size_to_the_loaders(make_folder: Callable[..., Path]) -> None:
+    train, valid = fastpets.loaders(make_folder(20), size=96, batch_size=8, cache="host")
+    sizes: list[tuple[int, ...]] = []
+    model = create_model("resnet18", 2, "none")
+    learner = Learner(train, valid, model, TrainingOptions(initial_size=32), on_epoch_end=lambda result: None)
+    model.register_forward_pre_hook(lambda module, inputs: sizes.append((*inputs[0].shape[2:], module.training)))
+    learner.fit([Phase(name="a", epochs=2, lr=1e-3), Phase(name="b", epochs=3, lr=1e-3)])
+    assert [size[0] for size in sizes if size[2]] == [side for side in (32, 32, 64, 96, 96) for _ in range(2)]
+    assert {size[:2] for size in sizes if not size[2]} == {(96, 96)}
+    with pytest.raises(
+        InvalidArgumentError, match=r"^initial_size: 128 x 128 px, expected at most the loader's 96 x 96"
+    ):
+        Learner(train, valid, model, TrainingOptions(initial_size=128))
+
+
+def test_class_weights_are_computed_from_the_training_labels(make_folder: Callable[..., Path]) -> None:
+    train, valid = fastpets.loaders(make_folder(30), size=32, batch_size=8)
+    learner = Learner(train, valid, create_model("resnet18", 2, "none"), TrainingOptions(class_weights=True))
+    counts = np.bincount(train.dataset.labels, minlength=2)
+    expected = torch.tensor(counts.sum() / (2 * counts), dtype=torch.float32)
+    torch.testing.assert_close(learner.train_step.loss.weight, expected)
+
+
+def test_loaders_that_fit_neither_the_model_nor_each_other_are_rejected(make_folder: Callable[..., Path]) -> None:
+    folder, model = make_folder(20), create_model("resnet18", 2, "none")
+    train, valid = fastpets.loaders(folder, size=32, batch_size=8)
+    pixels = valid.like(valid.dataset, output="uint8")
+    with pytest.raises(FastpetsError, match="the loader gives uint8 pixels, expected normalised images"):
+        Learner(train, pixels, model)
+    other = valid.like(valid.dataset, mean=(0.1, 0.2, 0.3))
+    with pytest.raises(FastpetsError, match=r"validation images by \(0.1, 0.2, 0.3\) and .*; expected the same"):
+        Learner(train, other, model)
+    with pytest.raises(FastpetsError, match="the loader has labels up to 1, but the model only 1 classes"):
+        Learner(train, valid, create_model("resnet18", 1, "none"))

@@ -1,4 +1,4 @@
-"""The rate finder: fastai's suggestions for a curve, and nothing that it leaves behind."""
+"""The learning-rate finder: fastai's suggestions for a curve, and a learner that is the same afterwards."""
 
 import copy
 import json
@@ -34,7 +34,7 @@ def test_suggestions_are_fastais_for_the_same_curve(golden: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("losses", [[1.0] * 17, [*([1.0] * 12), *([None] * 30)]])
-def test_a_curve_that_is_too_short_suggests_nothing_and_says_so(losses: list[float | None]) -> None:
+def test_a_curve_that_is_too_short_for_a_suggestion_is_an_error(losses: list[float | None]) -> None:
     with pytest.raises(FastpetsError, match="too few to suggest a rate"):
         _ = curve_of(losses).valley
 
@@ -55,16 +55,14 @@ def equal(one: Any, other: Any) -> bool:
 
 
 @pytest.mark.parametrize("sampler", [None, "balanced"])
-def test_all_is_put_back_as_it_was_to_the_bit_and_training_goes_on_as_without_it(
-    make_folder: Callable[..., Path], sampler: str | None
-) -> None:
-    folder = make_folder(16)  # three batches, which the sweep goes through again and again
+def test_the_learners_state_is_restored_to_the_bit(make_folder: Callable[..., Path], sampler: str | None) -> None:
+    folder = make_folder(16)  # three batches, which the sweep repeats
     finals = []
-    for looks in (True, False):
-        learner = make_learner(folder, TrainingOptions(ema_decay=0.9), sampler=sampler)
+    for uses_finder in (True, False):
+        learner = make_learner(folder, TrainingOptions(ema=0.9), sampler=sampler)
         learner.train_step.scaler = torch.amp.GradScaler("cpu", enabled=True, init_scale=64.0, growth_interval=5)
         for _ in range(2):
-            if looks:
+            if uses_finder:
                 before = copy.deepcopy(learner.state_dict())
                 curve = learner.lr_find(num_steps=20)
                 assert equal(before, learner.state_dict())
@@ -74,7 +72,7 @@ def test_all_is_put_back_as_it_was_to_the_bit_and_training_goes_on_as_without_it
     assert equal(*finals)
 
 
-def test_a_sweep_ends_when_the_loss_has_diverged_or_is_no_number(
+def test_a_sweep_ends_when_the_loss_diverges_or_is_nan(
     make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learner = make_learner(make_folder(16), TrainingOptions())
@@ -87,6 +85,6 @@ def test_a_sweep_ends_when_the_loss_has_diverged_or_is_no_number(
         assert 1e-7 < curve.valley < curve.rates[-1]
 
 
-def test_the_curve_is_drawn_with_its_suggestions(tmp_path: Path) -> None:
+def test_the_curve_is_plotted_with_its_suggestions(tmp_path: Path) -> None:
     curve_of(GOLDEN[0]["losses"]).plot(tmp_path / "curve.png")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")

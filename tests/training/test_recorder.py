@@ -1,4 +1,4 @@
-"""The training loss as it is shown, and what is said when it is not a number."""
+"""The recorder: fastai's smoothed loss, and the error for a loss that is not finite."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from fastpets.errors import FastpetsError
 from fastpets.training.recorder import Recorder
 
 
-def test_the_training_loss_shown_is_fastais_smoothed_one() -> None:
+def test_the_smoothed_loss_is_fastais() -> None:
     losses = np.random.default_rng(0).random(30)
     recorder, average = Recorder(), 0.0
     for number, loss in enumerate(losses.tolist(), start=1):
@@ -20,7 +20,7 @@ def test_the_training_loss_shown_is_fastais_smoothed_one() -> None:
     assert recorder.smoothed[-1] == recorder.value()
 
 
-def test_a_phase_begins_its_average_anew_and_keeps_the_losses() -> None:
+def test_a_new_phase_restarts_the_average_and_keeps_the_losses() -> None:
     recorder = Recorder()
     recorder.add(torch.tensor(5.0), 1e-3)
     assert recorder.end_epoch() == pytest.approx(5)
@@ -31,7 +31,7 @@ def test_a_phase_begins_its_average_anew_and_keeps_the_losses() -> None:
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_is_told_with_its_step_rate_and_images(loss: float) -> None:
+def test_a_loss_that_is_not_finite_is_reported_with_its_batch_rate_and_images(loss: float) -> None:
     recorder = Recorder()
     recorder.add(torch.tensor(1.0), 1e-3, np.array([4, 1]))
     recorder.add(torch.tensor(loss), 3e-2, np.array([17, 5]))
@@ -39,7 +39,7 @@ def test_a_loss_that_is_no_number_is_told_with_its_step_rate_and_images(loss: fl
         recorder.settle()
 
 
-def test_a_loss_that_is_no_number_ends_training_a_few_steps_later_at_most() -> None:
+def test_a_loss_that_is_not_finite_is_reported_two_batches_later_at_the_latest() -> None:
     recorder = Recorder()
     for loss in (float("nan"), 1.0):
         recorder.add(torch.tensor(loss), 1e-3)

@@ -1,7 +1,8 @@
-"""The schedule is fastai's: its formula in float64, for every group and step, and what its own runs recorded."""
+"""Schedules against fastai's formulas in float64, for every group and step, and against recordings of its own runs."""
 
 import json
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from fastpets.errors import FastpetsError
 from fastpets.training.phases import Phase, fine_tune_phases, parse_rate, parse_schedule
-from fastpets.training.schedule import group_rates, one_cycle
+from fastpets.training.schedule import group_rates, one_cycle, progressive_size
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "fastai_schedule.json").read_text())
 
@@ -29,7 +30,7 @@ def fastai_value(start: float, middle: float, end: float, pct_start: float, posi
 
 @pytest.mark.parametrize(("pct_start", "div"), [(0.25, 25.0), (0.3, 5.0), (0.99, 25.0)])
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 4, 10, 92, 1104])
-def test_rates_and_momenta_are_fastais_at_every_step(num_steps: int, pct_start: float, div: float) -> None:
+def test_rates_and_momenta_are_fastais_in_every_step(num_steps: int, pct_start: float, div: float) -> None:
     rates = [1e-5, 3e-3]
     parameters = [torch.nn.Parameter(torch.zeros(1, dtype=torch.float64)) for _ in rates]
     optimizer = torch.optim.AdamW([{"params": [p], "lr": 1.0} for p in parameters], betas=(0.95, 0.99))
@@ -52,11 +53,11 @@ def test_rates_and_momenta_are_fastais_at_every_step(num_steps: int, pct_start: 
         (slice(1e-6, 1e-4), [1e-6, 1e-5, 1e-4]),
     ],
 )
-def test_a_rate_or_a_range_gives_each_layer_group_its_own(rate: float | slice, expected: list[float]) -> None:
+def test_a_rate_or_a_range_gives_a_rate_for_each_layer_group(rate: float | slice, expected: list[float]) -> None:
     assert group_rates(rate, 3) == pytest.approx(expected, rel=1e-12)
 
 
-def test_one_group_takes_the_ranges_end() -> None:
+def test_a_single_layer_group_has_the_end_of_the_range() -> None:
     assert group_rates(slice(3e-3), 1) == [3e-3]
 
 
@@ -68,7 +69,7 @@ def phases_of(fit: dict[str, Any]) -> list[Phase]:
 
 
 @pytest.mark.parametrize("fit", GOLDEN["fits"], ids=lambda fit: f"{fit['call']} {fit['lr']}")
-def test_whole_fits_have_the_rates_and_momenta_that_fastai_recorded(fit: dict[str, Any]) -> None:
+def test_rates_and_momenta_of_whole_fits_are_those_that_fastai_recorded(fit: dict[str, Any]) -> None:
     steps = iter(fit["steps"])
     for phase in phases_of(fit):
         parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(3)]
@@ -86,7 +87,7 @@ def test_whole_fits_have_the_rates_and_momenta_that_fastai_recorded(fit: dict[st
 
 
 @pytest.mark.parametrize("first_step", [1, 2, 7, 19, 20])
-def test_a_cycle_can_be_taken_up_at_any_step_to_the_bit(first_step: int) -> None:
+def test_a_cycle_resumes_bit_exactly_at_any_step_without_warnings(first_step: int) -> None:
     def groups_after(first: int) -> list[tuple[float, float]]:
         optimizer = torch.optim.AdamW([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 1.0}], betas=(0.9, 0.99))
         scheduler = one_cycle(optimizer, [3e-3], 20, pct_start=0.3, div=5, first_step=first)
@@ -97,7 +98,17 @@ def test_a_cycle_can_be_taken_up_at_any_step_to_the_bit(first_step: int) -> None
             scheduler.step()
         return found
 
-    assert groups_after(first_step) == groups_after(0)[first_step:]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert groups_after(first_step) == groups_after(0)[first_step:]
+
+
+@pytest.mark.parametrize(
+    ("progress", "size"),
+    [(0, (32, 64)), (0.25, (64, 96)), (0.5, (96, 128)), (0.75, (128, 160)), (1, (160, 200))],
+)
+def test_sizes_grow_in_steps_of_32_px_up_to_the_final_size(progress: float, size: tuple[int, int]) -> None:
+    assert progressive_size((32, 64), (160, 200), progress) == size
 
 
 @pytest.mark.parametrize(
@@ -109,28 +120,28 @@ def test_a_cycle_can_be_taken_up_at_any_step_to_the_bit(first_step: int) -> None
         ("auto", "auto"),
     ],
 )
-def test_rates_are_written_as_numbers_or_ranges(text: str, rate: Any) -> None:
+def test_rates_are_parsed_from_numbers_and_ranges(text: str, rate: Any) -> None:
     assert parse_rate(text) == rate
 
 
 @pytest.mark.parametrize("text", ["", "fast", "1e-3:", "1:2:3", "-1", "0", "nan", "inf", "1e-3:automatic"])
-def test_what_is_no_rate_is_refused(text: str) -> None:
-    with pytest.raises(FastpetsError, match="expected a number, a range as 1e-6:1e-4, or auto"):
+def test_other_strings_are_rejected_as_rates(text: str) -> None:
+    with pytest.raises(FastpetsError, match=r"^lr: '.*', expected a number, a range as 1e-6:1e-4, or auto"):
         parse_rate(text)
 
 
-def test_a_schedule_is_phases_of_one_cycle() -> None:
+def test_a_schedule_is_parsed_into_phases() -> None:
     frozen, unfrozen = parse_schedule("frozen 3 3e-3, unfrozen 12 1e-6:1e-4")
     assert frozen == Phase(name="frozen", epochs=3, lr=3e-3, frozen_to=-1)
     assert unfrozen == Phase(name="unfrozen", epochs=12, lr=slice(1e-6, 1e-4), frozen_to=0)
 
 
 @pytest.mark.parametrize("text", ["", "frozen", "frozen 3", "thawed 3 1e-3", "frozen three 1e-3", "frozen 3 1e-3,"])
-def test_what_is_no_schedule_is_refused_with_an_example(text: str) -> None:
+def test_other_strings_are_rejected_as_schedules_with_an_example(text: str) -> None:
     with pytest.raises(FastpetsError, match="as in 'frozen 3 3e-3, unfrozen 12 1e-6:1e-4'"):
         parse_schedule(text)
 
 
-def test_fine_tuning_at_a_range_takes_it_for_all_layers_and_its_end_for_the_head() -> None:
+def test_fine_tuning_with_a_range_trains_the_head_at_its_end_and_then_all_layers_over_it() -> None:
     frozen, unfrozen = fine_tune_phases(3, slice(1e-6, 1e-4), 1)
     assert (frozen.lr, unfrozen.lr) == (slice(1e-4), slice(1e-6, 1e-4))

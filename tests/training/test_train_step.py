@@ -1,16 +1,19 @@
-"""One training step: precision, accumulation, clipping, averaging, and the losses that a options can ask for."""
+"""One training step: precision, accumulation, clipping, averaging and losses, each against PyTorch's own."""
 
 import copy
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from fastpets.errors import InvalidArgumentError
 from fastpets.models.classifier import Classifier
 from fastpets.training.mixing import make_mix
 from fastpets.training.options import TrainingOptions
-from fastpets.training.train_step import TrainStep
+from fastpets.training.train_step import TrainStep, inverse_frequencies, resolve_amp_dtype
 
 CPU = torch.device("cpu")
 
@@ -34,15 +37,17 @@ def gradients(train_step: TrainStep) -> list[torch.Tensor]:
 
 
 def test_bfloat16_autocast_computes_the_loss_in_float32() -> None:
-    train_step = TrainStep(tiny_model(), TrainingOptions(amp_dtype=torch.bfloat16), CPU)
+    train_step = TrainStep(tiny_model(), TrainingOptions(amp=True, amp_dtype="bfloat16"), CPU)
     seen: list[torch.dtype] = []
     train_step.model.backbone[0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     assert train_step.logits(batch()[0], train_step.model).dtype == torch.float32
     assert seen == [torch.bfloat16]
 
 
-def test_a_step_that_the_scaler_skips_changes_nothing_and_waits_for_no_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    train_step = TrainStep(tiny_model(), TrainingOptions(ema_decay=0.5), CPU)
+def test_a_step_that_the_scaler_skips_changes_nothing_and_does_not_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    train_step = TrainStep(tiny_model(), TrainingOptions(ema=0.5), CPU)
     train_step.scaler = torch.amp.GradScaler("cpu", enabled=True, init_scale=2.0**10)
     before, averaged = (
         copy.deepcopy(train_step.model.state_dict()),
@@ -59,7 +64,7 @@ def test_a_step_that_the_scaler_skips_changes_nothing_and_waits_for_no_device(mo
     assert not any(torch.equal(before[name], value) for name, value in train_step.model.named_parameters())
 
 
-def test_gradients_of_parts_of_a_batch_add_up_to_those_of_the_whole() -> None:
+def test_gradients_of_parts_of_a_batch_add_up_to_those_of_the_whole_batch() -> None:
     whole, parts = (TrainStep(tiny_model(), TrainingOptions(), CPU) for _ in range(2))
     images, labels = batch()
     whole.backward(images, labels)
@@ -69,7 +74,7 @@ def test_gradients_of_parts_of_a_batch_add_up_to_those_of_the_whole() -> None:
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)  # sums in another order
 
 
-def test_clipping_bounds_the_norm_of_all_gradients_and_leaves_their_direction() -> None:
+def test_clipping_bounds_the_total_norm_and_keeps_the_direction() -> None:
     train_step = TrainStep(tiny_model(), TrainingOptions(clip_norm=1e-3), CPU)
     train_step.backward(*batch())
     free = torch.cat([gradient.flatten() for gradient in gradients(train_step)])
@@ -82,8 +87,8 @@ def test_clipping_bounds_the_norm_of_all_gradients_and_leaves_their_direction() 
     torch.testing.assert_close(seen[0] / seen[0].norm(), free / free.norm())
 
 
-def test_the_moving_average_is_torchs_formula_and_is_what_is_validated() -> None:
-    train_step = TrainStep(tiny_model(), TrainingOptions(ema_decay=0.9), CPU)
+def test_the_moving_average_follows_torchs_formula_and_is_the_evaluated_model() -> None:
+    train_step = TrainStep(tiny_model(), TrainingOptions(ema=0.9), CPU)
     expected: list[torch.Tensor] | None = None
     for _ in range(4):
         train_step.training_step(*batch())
@@ -95,12 +100,12 @@ def test_the_moving_average_is_torchs_formula_and_is_what_is_validated() -> None
     assert train_step.evaluated_model is not train_step.model
 
 
-def test_smoothing_and_class_weights_are_those_of_torchs_cross_entropy() -> None:
+def test_the_loss_is_cross_entropy_with_label_smoothing_and_class_weights() -> None:
     weights = torch.tensor([1.0, 2.0, 0.5])
     train_step = TrainStep(tiny_model(), TrainingOptions(label_smoothing=0.1, class_weights=weights), CPU)
     images, labels = batch()
     logits = train_step.logits(images, train_step.model)
-    # By hand: each target is 0.9 of its label and 0.1 evenly of all, each class's part weighted.
+    # Each target is 0.9 of its label plus 0.1 spread over all classes; each class has its weight.
     targets = 0.9 * nn.functional.one_hot(labels, 3) + 0.1 / 3
     expected = -(targets * weights * logits.log_softmax(1)).sum() / weights[labels].sum()
     assert train_step.backward(images, labels).item() == pytest.approx(expected.item(), rel=1e-6)
@@ -108,16 +113,16 @@ def test_smoothing_and_class_weights_are_those_of_torchs_cross_entropy() -> None
 
 @pytest.mark.parametrize("mix", ["mixup", "cutmix", "both"])
 @pytest.mark.parametrize("num_images", [1, 2, 7])
-def test_mixing_takes_batches_of_any_size_and_trains_on_shares_of_labels(mix: str, num_images: int) -> None:
+def test_mixing_works_for_any_batch_size_and_gives_label_shares(mix: str, num_images: int) -> None:
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     mixing = make_mix(mix, 3)  # type: ignore[arg-type]
     assert mixing is not None
 
-    def watched(*pair: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def recorded(*pair: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         seen.append(mixing(*pair))
         return seen[-1]
 
-    train_step = TrainStep(tiny_model(), TrainingOptions(mix=watched), CPU)
+    train_step = TrainStep(tiny_model(), TrainingOptions(mix=recorded), CPU)
     images, labels = batch(num_images)
     torch.manual_seed(0)
     loss = train_step.training_step(images, labels)
@@ -128,11 +133,9 @@ def test_mixing_takes_batches_of_any_size_and_trains_on_shares_of_labels(mix: st
     assert torch.isfinite(loss)
 
 
-def test_a_plain_recipe_is_a_bare_torch_step_to_the_bit() -> None:
-    train_step, bare = (
-        TrainStep(tiny_model(), TrainingOptions(), CPU),
-        tiny_model().to(memory_format=torch.channels_last),
-    )
+def test_the_default_options_are_a_plain_pytorch_step_to_the_bit() -> None:
+    train_step = TrainStep(tiny_model(), TrainingOptions(), CPU)
+    bare = tiny_model().to(memory_format=torch.channels_last)
     decaying = [p for name, p in bare.named_parameters() if not name.endswith("bias")]
     others = [p for name, p in bare.named_parameters() if name.endswith("bias")]
     optimizer = torch.optim.AdamW(
@@ -148,3 +151,47 @@ def test_a_plain_recipe_is_a_bare_torch_step_to_the_bit() -> None:
         optimizer.step()
         assert torch.equal(loss, expected.detach())
     assert all(torch.equal(a, b) for a, b in zip(train_step.model.parameters(), bare.parameters(), strict=True))
+
+
+def test_amp_on_a_cpu_is_bfloat16_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastpets.training.train_step.cpu_has_bfloat16", lambda: True)
+    assert resolve_amp_dtype(CPU, "auto") is torch.bfloat16
+    assert TrainStep(tiny_model(), TrainingOptions(amp=True), CPU).amp_dtype is torch.bfloat16
+    monkeypatch.setattr("fastpets.training.train_step.cpu_has_bfloat16", lambda: False)
+    assert resolve_amp_dtype(CPU, "auto") is None
+    assert resolve_amp_dtype(CPU, "bfloat16") is torch.bfloat16
+    with pytest.warns(UserWarning, match="amp: this processor has no bfloat16 instructions"):
+        assert TrainStep(tiny_model(), TrainingOptions(amp=True), CPU).amp_dtype is None
+    assert TrainStep(tiny_model(), TrainingOptions(), CPU).amp_dtype is None
+    with pytest.raises(InvalidArgumentError, match=r"^amp_dtype: 'float16', but a CPU trains in bfloat16 or float32"):
+        resolve_amp_dtype(CPU, "float16")
+
+
+def test_class_weights_give_every_class_the_same_total_and_are_1_on_average() -> None:
+    labels = np.array([0, 0, 0, 1, 3, 3])
+    weights = inverse_frequencies(labels, 4)
+    totals = [float(weights[label]) * count for label, count in ((0, 3), (1, 1), (3, 2))]
+    assert totals == pytest.approx([2.0] * 3)
+    assert weights[labels].mean().item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"amp_dtype": "float64"}, "amp_dtype: 'float64', expected one of auto, float16, bfloat16"),
+        ({"bn": "freeze"}, "bn: 'freeze', expected one of train, eval"),
+        ({"mix": "blend"}, "mix: 'blend', expected one of none, mixup, cutmix, both"),
+        ({"metrics": ("auc",)}, "metrics: 'auc', expected one of accuracy, top5, macro_f1, recall"),
+        ({"ema": 1.5}, "ema: 1.5, expected a value from 0 to 1"),
+        ({"accumulate": 0}, "accumulate: 0, expected a value from 1 to 65536"),
+        ({"seed": -1}, "seed: -1, expected a value from 0 to"),
+        ({"initial_size": 4}, "initial_size: 4, expected a value from 8 to 4096"),
+        (
+            {"initial_size": (32, 32, 3)},
+            r"initial_size: \(32, 32, 3\), expected a number of pixels, or height and width",
+        ),
+    ],
+)
+def test_impossible_options_are_rejected_by_name(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"^{message}"):
+        TrainingOptions(**options)

@@ -1,4 +1,4 @@
-"""Test-time augmentation: fastai's average, by draws of its own."""
+"""Test-time augmentation: fastai's average over independently augmented predictions."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,23 +18,23 @@ def make_learner(folder: Path, augment: bool = True) -> Learner:
     return Learner(train, valid, create_model("resnet18", 2, "none"))
 
 
-def test_it_is_a_quarter_of_the_plain_prediction_and_the_rest_of_the_augmented_ones(
+def test_a_quarter_is_the_plain_prediction_and_the_rest_the_mean_of_augmented_ones(
     make_folder: Callable[..., Path],
 ) -> None:
-    learner = make_learner(make_folder(45))  # of which 9 validate: a batch of eight, and one image
+    learner = make_learner(make_folder(45))  # 9 for validation: a batch of eight, and one image
     before = learner.train.state_dict(), learner.valid.state_dict()
     probabilities, labels = tta(learner, 3)
     plain, expected_labels = learner.get_preds()
     augmented = fastpets.Loader(
         learner.valid.dataset, size=32, batch_size=8, augment=True, shuffle=False, drop_last=False
     )
-    draws = torch.stack([learner.get_preds(augmented)[0] for _ in range(3)])
-    assert not torch.equal(draws[0], draws[1])
+    predictions = torch.stack([learner.get_preds(augmented)[0] for _ in range(3)])
+    assert not torch.equal(predictions[0], predictions[1])
     assert torch.equal(labels, expected_labels)
-    torch.testing.assert_close(probabilities, 0.25 * plain + 0.75 * draws.mean(0))
+    torch.testing.assert_close(probabilities, 0.25 * plain + 0.75 * predictions.mean(0))
     assert learner.train.state_dict() == before[0]
 
 
-def test_without_augmentation_there_is_none_to_test_with(make_folder: Callable[..., Path]) -> None:
-    with pytest.raises(FastpetsError, match="training has none to do it with"):
+def test_a_training_loader_without_augmentation_is_rejected(make_folder: Callable[..., Path]) -> None:
+    with pytest.raises(FastpetsError, match="the training loader has no augmentation to use"):
         tta(make_learner(make_folder(20), augment=False))

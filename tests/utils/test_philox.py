@@ -1,4 +1,4 @@
-"""The random numbers: the published generator, and a function of their key and counter alone."""
+"""Philox gives the published output, and numbers that depend on the key and the counter only."""
 
 import numpy as np
 import pytest
@@ -13,16 +13,16 @@ KNOWN_ANSWERS = [
 ]
 
 
-def words(text: str) -> np.ndarray:
+def parsed(text: str) -> np.ndarray:
     return np.array([int(word, 16) for word in text.split()], np.uint64)
 
 
 @pytest.mark.parametrize(("counter", "key", "output"), KNOWN_ANSWERS)
 def test_philox_gives_the_published_answers(counter: str, key: str, output: str) -> None:
-    assert (philox.philox4x32(words(counter), words(key)) == words(output)).all()
+    assert (philox.philox4x32(parsed(counter), parsed(key)) == parsed(output)).all()
 
 
-def test_a_number_keeps_its_place_when_more_are_drawn() -> None:
+def test_a_number_does_not_depend_on_how_many_are_drawn() -> None:
     ids = np.arange(5)
     few, many = (philox.uniforms(philox.AUGMENT, 3, 1, ids, 0, count) for count in (3, 21))
     assert (few == many[:, :3]).all()
@@ -44,7 +44,7 @@ def test_an_items_numbers_do_not_depend_on_the_other_items() -> None:
         {"ids": np.array([8])},
     ],
 )
-def test_each_part_of_key_and_counter_changes_the_numbers(other: dict) -> None:
+def test_each_part_of_the_key_and_the_counter_changes_the_numbers(other: dict) -> None:
     given = {
         "purpose": philox.AUGMENT,
         "seed": 0,
@@ -60,13 +60,24 @@ def test_numbers_are_uniform_between_0_and_1() -> None:
     numbers = philox.uniforms(philox.AUGMENT, 0, 0, np.arange(100_000), 0, 4)
     assert numbers.min() > 0
     assert numbers.max() < 1
-    deviation = 1 / np.sqrt(12 * len(numbers))  # of the mean of that many uniform numbers
+    deviation = 1 / np.sqrt(12 * len(numbers))  # standard deviation of the mean of that many uniform numbers
     assert (abs(numbers.mean(axis=0) - 0.5) < 5 * deviation).all()
     shares = np.stack([np.histogram(column, bins=10, range=(0, 1))[0] for column in numbers.T])
     assert (abs(shares - 10_000) < 5 * np.sqrt(10_000 * 0.9)).all()
 
 
-def test_the_callers_random_state_is_left_alone() -> None:
+def test_numpys_global_random_state_is_unchanged() -> None:
     before = np.random.get_state()[1].copy()
     philox.uniforms(philox.AUGMENT, 0, 0, np.arange(9), 0, 4)
     assert (np.random.get_state()[1] == before).all()
+
+
+@pytest.mark.parametrize("num_items", [0, 1, 10, 2**16 + 1])
+def test_a_permutation_has_each_item_once(num_items: int) -> None:
+    order = philox.permutation(num_items, purpose=philox.ORDER, seed=3)
+    assert order.dtype == np.int64
+    assert (np.sort(order) == np.arange(num_items)).all()
+
+
+def test_a_permutation_never_changes() -> None:
+    assert philox.permutation(8, purpose=philox.ORDER, seed=0).tolist() == [3, 6, 4, 1, 5, 7, 2, 0]

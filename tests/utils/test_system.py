@@ -1,4 +1,4 @@
-"""What the machine offers: the least of affinity and quotas, and bfloat16 only where the processor says so."""
+"""Processors, memory and bfloat16 as the system reports them, and the cache folder."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from fastpets.utils import system
 
 @pytest.fixture
 def cgroups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty tree of control groups, with this process in /own/group, on a machine of 64 processors."""
+    """An empty tree of control groups on a machine of 64 processors; this process is in /own/group."""
     (tmp_path / "own" / "group").mkdir(parents=True)
     (tmp_path / "cgroup").write_text("0::/own/group\n")
     monkeypatch.setattr(system, "CGROUP_ROOT", tmp_path)
@@ -21,13 +21,13 @@ def cgroups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_without_quotas_affinity_decides(cgroups: Path) -> None:
+def test_without_quotas_the_affinity_mask_counts(cgroups: Path) -> None:
     assert system.num_processors() == 64
     (cgroups / "own" / "group" / "cpu.max").write_text("max 100000\n")
     assert system.num_processors() == 64
 
 
-def test_the_smallest_quota_of_a_group_and_its_ancestors_decides(cgroups: Path) -> None:
+def test_the_smallest_quota_of_a_group_and_its_ancestors_counts(cgroups: Path) -> None:
     (cgroups / "own" / "group" / "cpu.max").write_text("800000 100000\n")
     assert system.num_processors() == 8
     (cgroups / "own" / "cpu.max").write_text("250000 100000\n")
@@ -36,7 +36,7 @@ def test_the_smallest_quota_of_a_group_and_its_ancestors_decides(cgroups: Path) 
     assert system.num_processors() == 1
 
 
-def test_the_first_version_of_control_groups_counts_too(cgroups: Path) -> None:
+def test_quotas_of_control_groups_version_1_count(cgroups: Path) -> None:
     (cgroups / "cpu").mkdir()
     (cgroups / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
     (cgroups / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
@@ -45,11 +45,27 @@ def test_the_first_version_of_control_groups_counts_too(cgroups: Path) -> None:
     assert system.num_processors() == 4
 
 
-def test_a_real_process_bound_to_one_processor_counts_one() -> None:
+def test_a_process_bound_to_one_processor_counts_one() -> None:
     code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
     code += "from fastpets.utils.system import num_processors; print(num_processors())"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert child.stdout == "1\n"
+
+
+@pytest.mark.parametrize(("num_processes", "expected"), [(1, 16), (4, 16), (8, 8), (64, 1), (100, 1)])
+def test_the_default_number_of_workers_is_a_share_of_at_most_16(
+    cgroups: Path, num_processes: int, expected: int
+) -> None:
+    assert system.default_num_workers(num_processes) == expected
+
+
+def test_free_memory_is_at_most_what_the_control_groups_leave(cgroups: Path) -> None:
+    free = system.free_memory()
+    assert free > 2**20
+    for group, limit in (("own/group", "max"), ("own", "1048576")):
+        (cgroups / group / "memory.max").write_text(f"{limit}\n")
+        (cgroups / group / "memory.current").write_text("48576\n")
+    assert system.free_memory() == 1_000_000
 
 
 @pytest.mark.parametrize(
@@ -61,7 +77,7 @@ def test_a_real_process_bound_to_one_processor_counts_one() -> None:
         ("aarch64", "Features\t: fp asimd\n", False),
     ],
 )
-def test_bfloat16_is_what_the_processors_flags_say(
+def test_bfloat16_follows_from_the_processors_flags(
     machine: str, text: str, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{text}\n")
@@ -70,7 +86,7 @@ def test_bfloat16_is_what_the_processors_flags_say(
     assert system.cpu_has_bfloat16() is expected
 
 
-def test_the_cache_folder_follows_xdg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_folder_honours_xdg_cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "there"))
     assert system.cache_dir() == tmp_path / "there" / "fastpets"
     assert system.cache_dir().is_dir()

@@ -6,17 +6,17 @@ import torch
 from torch.utils.data import RandomSampler
 
 from fastpets.errors import FastpetsError
-from fastpets.loading import order
+from fastpets.loading import sampler
 from fastpets.utils import philox
 
 
 def test_a_shuffled_order_has_every_item_once() -> None:
-    assert sorted(order.epoch_order(1000, shuffle=True, seed=0, epoch=0)) == list(range(1000))
+    assert sorted(sampler.epoch_order(1000, shuffle=True, seed=0, epoch=0)) == list(range(1000))
 
 
 def test_an_order_is_a_function_of_seed_and_epoch() -> None:
     def shuffled(seed: int, epoch: int) -> np.ndarray:
-        return order.epoch_order(100, shuffle=True, seed=seed, epoch=epoch)
+        return sampler.epoch_order(100, shuffle=True, seed=seed, epoch=epoch)
 
     assert (shuffled(1, 2) == shuffled(1, 2)).all()
     assert (shuffled(1, 2) != shuffled(1, 3)).any()
@@ -24,11 +24,11 @@ def test_an_order_is_a_function_of_seed_and_epoch() -> None:
 
 
 def test_an_unshuffled_order_is_the_items_own() -> None:
-    assert (order.epoch_order(9, shuffle=False, seed=5, epoch=3) == np.arange(9)).all()
+    assert (sampler.epoch_order(9, shuffle=False, seed=5, epoch=3) == np.arange(9)).all()
 
 
 def test_every_place_is_as_likely_for_an_item() -> None:
-    places = [int(np.argmax(order.permutation(10, purpose=philox.ORDER, seed=s) == 0)) for s in range(5000)]
+    places = [int(np.argmax(philox.permutation(10, purpose=philox.ORDER, seed=s) == 0)) for s in range(5000)]
     counts = np.bincount(places, minlength=10)
     assert (abs(counts - 500) < 5 * np.sqrt(500 * 0.9)).all()  # five standard deviations of a binomial count
 
@@ -38,7 +38,7 @@ def test_every_place_is_as_likely_for_an_item() -> None:
 @pytest.mark.parametrize("batch_size", [1, 8, 64, 128])
 def test_batches_lose_only_an_incomplete_last_one(num_items: int, batch_size: int, drop_last: bool) -> None:
     ids = np.arange(num_items)
-    cut = [ids[part] for part in order.batch_slices(num_items, batch_size, drop_last=drop_last)]
+    cut = [ids[part] for part in sampler.batch_slices(num_items, batch_size, drop_last=drop_last)]
     delivered = np.concatenate([*cut, ids[:0]])
     dropped = num_items % batch_size if drop_last and num_items > batch_size else 0
     assert (delivered == ids[: num_items - dropped]).all()
@@ -49,7 +49,10 @@ def shares(num_items: int, batch_size: int, world_size: int, **settings: bool) -
     """The batches of each process."""
     ids = np.arange(num_items)
     return [
-        [ids[part] for part in order.batch_slices(num_items, batch_size, rank=rank, world_size=world_size, **settings)]
+        [
+            ids[part]
+            for part in sampler.batch_slices(num_items, batch_size, rank=rank, world_size=world_size, **settings)
+        ]
         for rank in range(world_size)
     ]
 
@@ -94,14 +97,14 @@ def test_all_processes_together_take_what_one_with_their_batches_joined_would() 
 
 @pytest.mark.parametrize("first", [0, 12, 24, 96])
 def test_the_rest_of_an_epoch_is_its_last_batches(first: int) -> None:
-    whole = order.batch_slices(100, 4, drop_last=True, even=True, rank=1, world_size=3)
-    rest = order.batch_slices(100, 4, drop_last=True, even=True, rank=1, world_size=3, first=first)
+    whole = sampler.batch_slices(100, 4, drop_last=True, even=True, rank=1, world_size=3)
+    rest = sampler.batch_slices(100, 4, drop_last=True, even=True, rank=1, world_size=3, first=first)
     assert rest == whole[first // 12 :]
 
 
 def test_occurrences_count_what_came_before() -> None:
-    assert order.occurrences(np.array([5, 2, 5, 5, 2, 0])).tolist() == [0, 0, 1, 2, 1, 0]
-    assert order.occurrences(np.zeros(0, np.int64)).tolist() == []
+    assert sampler.occurrences(np.array([5, 2, 5, 5, 2, 0])).tolist() == [0, 0, 1, 2, 1, 0]
+    assert sampler.occurrences(np.zeros(0, np.int64)).tolist() == []
 
 
 def test_a_sampler_draws_by_seed_and_epoch_and_leaves_torchs_generator_alone() -> None:
@@ -109,7 +112,7 @@ def test_a_sampler_draws_by_seed_and_epoch_and_leaves_torchs_generator_alone() -
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    drawn = [order.sampled_order(sampler, 50, seed=seed, epoch=epoch).tolist() for seed, epoch in
+    drawn = [sampler.sampled_order(sampler, 50, seed=seed, epoch=epoch).tolist() for seed, epoch in
              ((0, 0), (0, 0), (0, 1), (1, 0))]  # fmt: skip
     assert torch.equal(torch.rand(3), expected)
     assert drawn[0] == drawn[1]
@@ -120,4 +123,4 @@ def test_a_sampler_draws_by_seed_and_epoch_and_leaves_torchs_generator_alone() -
 @pytest.mark.parametrize("wrong", [-1, 9])
 def test_a_sampler_of_other_ids_is_refused(wrong: int) -> None:
     with pytest.raises(FastpetsError, match=f"sampler: item {wrong}, expected 0 to 8"):
-        order.sampled_order([0, wrong, 3], 9, seed=0, epoch=0)
+        sampler.sampled_order([0, wrong, 3], 9, seed=0, epoch=0)

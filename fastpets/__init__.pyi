@@ -1,0 +1,37 @@
+from .analysis.interpretation import Interpretation
+from .augment.policy import Augment
+from .augment.preprocessing import Preprocessing
+from .data.dataset import ImageDataset
+from .errors import BadFileError, FastpetsError, InvalidArgumentError
+from .loading.batch import Batch
+from .loading.loader import Loader, loaders
+from .models.classifier import create_model
+from .runs.saved_model import SavedModel, load_run
+from .training.learner import Learner
+from .training.mixing import make_mix
+from .training.options import TrainingOptions
+from .training.phases import Phase
+from .training.tta import tta
+
+__all__ = [
+    "Augment",
+    "BadFileError",
+    "Batch",
+    "FastpetsError",
+    "ImageDataset",
+    "Interpretation",
+    "InvalidArgumentError",
+    "Learner",
+    "Loader",
+    "Phase",
+    "Preprocessing",
+    "SavedModel",
+    "TrainingOptions",
+    "create_model",
+    "load_run",
+    "loaders",
+    "make_mix",
+    "tta",
+]
+
+__version__: str

@@ -1,0 +1,164 @@
+"""The command line. `fastpets NAME`, `python -m fastpets NAME` and `python -m fastpets.NAME` run the same command."""
+
+import dataclasses
+import difflib
+import re
+import shlex
+import sys
+import typing
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from fastpets.errors import FastpetsError
+
+
+class Command(NamedTuple):
+    """A command NAME is the function NAME in fastpets/NAME.py: from its configuration to the exit status.
+
+    Attributes:
+        config: name of the dataclass in that module whose fields are the command's flags.
+        summary: one line for `fastpets --help`.
+        interrupted: printed after Ctrl-C.
+        lists_bad_files: whether the command itself reports bad files, so that warnings about them are not shown.
+    """
+
+    config: str
+    summary: str
+    interrupted: str = "stopped"
+    lists_bad_files: bool = False
+
+
+COMMANDS = {
+    "train": Command("TrainConfig", "train an image classifier and write a run folder"),
+    "check": Command(
+        "CheckConfig",
+        "decode all images and list those that cannot be used",
+        "stopped before all files were checked",
+        lists_bad_files=True,
+    ),
+    "show": Command("ShowConfig", "draw training images as the model sees them"),
+    "summary": Command(
+        "SummaryConfig",
+        "describe a data set, trace one image through the loader, warn of problems",
+        lists_bad_files=True,
+    ),
+    "predict": Command("PredictConfig", "predict the classes of images", lists_bad_files=True),
+    "export": Command("ExportConfig", "convert a trained model to ONNX or torch.export"),
+    "serve": Command("ServeConfig", "serve a page that classifies images dropped on it"),
+    "ceiling": Command("CeilingConfig", "measure how much of its speed training loses to loading"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line `arguments`, by default the process's, and returns the exit status.
+
+    That is the command's own; 1 after an error, which is printed as one line; 2 for an unknown command; 130 after
+    Ctrl-C. For unknown flags and --help tyro raises SystemExit.
+    """
+    name, *flags = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name in ("-h", "--help"):
+        print(overview())
+        return 0
+    if name not in COMMANDS:
+        similar = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"; did you mean {similar[0]}?" if similar else ""
+        print(f"error: unknown command {name!r}, expected one of {', '.join(COMMANDS)}{hint}", file=sys.stderr)
+        return 2
+    return run(name, flags)
+
+
+def overview() -> str:
+    """The help of `fastpets` itself."""
+    lines = [f"  {name:<9} {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        ["usage: fastpets COMMAND [FLAGS]", "", "commands:", *lines, "", "fastpets COMMAND --help lists the flags."]
+    )
+
+
+def run(name: str, arguments: Sequence[str]) -> int:
+    """Parses the flags of the command `name`, runs it, and returns the exit status."""
+    command, config_class = COMMANDS[name], None
+    try:
+        import tyro
+
+        module = import_module(f"fastpets.{name}")
+        config_class = getattr(module, command.config)
+        with warnings.catch_warnings():
+            _show_warnings_as_lines(config_class)
+            if command.lists_bad_files:
+                warnings.simplefilter("ignore")
+            config = tyro.cli(config_class, args=arguments, prog=f"fastpets {name}")
+            return getattr(module, name)(config)
+    except FastpetsError as error:
+        print(f"error: {with_flags(str(error), config_class)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\n{command.interrupted}", file=sys.stderr)
+        return 130
+
+
+def with_flags(message: str, config_class: type | None) -> str:
+    """Replaces the parameters that a message of the library names by flags of the command with that configuration.
+
+    `name: ` at the start of the message becomes `--name: `; `name=value` becomes `--name value`, or `--name` and
+    `--no-name` for True and False; and a name with an underscore becomes `--na-me` wherever it stands alone. What is
+    no flag of the command stays: other parameters, and positional arguments.
+    """
+    names = _flag_names(config_class) if config_class is not None else []
+    if not names:
+        return message
+    any_name = "|".join(sorted(names, key=len, reverse=True))
+    message = re.sub(rf"^({any_name}): ", lambda match: f"{_flag(match[1])}: ", message)
+    value = r"'[^']*'|[^\s'\",;:()]*[^\s'\",;:().]"  # a string in quotes, or all up to the end of the word
+    message = re.sub(rf"(?<![\w.-])({any_name})=({value})", lambda match: _setting(match[1], match[2]), message)
+    for long_name in (name for name in names if "_" in name):
+        message = re.sub(rf"(?<![\w./='-]){long_name}(?![\w./='-])", _flag(long_name), message)
+    return message
+
+
+def command_line(name: str, config: Any, *, leave_out: Sequence[str] = ()) -> str:
+    """The command line of a configuration: the command `name` and the flags that differ from their defaults."""
+    words = ["fastpets", name]
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name in leave_out or value == field.default:
+            continue
+        if isinstance(value, bool):
+            words.append(_flag(field.name, value))
+        else:
+            words += [_flag(field.name), *map(str, value if isinstance(value, tuple) else [value])]
+    return shlex.join(words)
+
+
+def _show_warnings_as_lines(config_class: type) -> None:
+    """Prints each warning as one line on standard error, without its place in the code."""
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        print(f"warning: {with_flags(str(message), config_class)}", file=sys.stderr)
+
+    warnings.showwarning = show
+
+
+def _flag_names(config_class: type) -> list[str]:
+    """The fields of a configuration that are flags, not positional arguments."""
+    from tyro.conf import Positional
+
+    hints = typing.get_type_hints(config_class, include_extras=True)
+    return [name for name, hint in hints.items() if Positional not in getattr(hint, "__metadata__", ())]
+
+
+def _flag(name: str, value: bool = True) -> str:
+    return f"--{'' if value else 'no-'}{name.replace('_', '-')}"
+
+
+def _setting(name: str, value: str) -> str:
+    """The flag for `name=value`."""
+    if value in ("True", "False"):
+        return _flag(name, value == "True")
+    return f"{_flag(name)} {shlex.quote(value.strip(chr(39)))}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

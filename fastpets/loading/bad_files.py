@@ -1,0 +1,64 @@
+"""What loading learns about files after their headers were read, and what is done about those that are bad."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+
+from fastpets.data.headers import PILLOW, ImageHeaders
+from fastpets.errors import BadFileError, FastpetsError, describe_bad_files
+from fastpets.utils.validation import OnBadFile
+
+
+class BadFiles:
+    """The files found to be bad, the files that only Pillow decodes, and the policy for bad ones.
+
+    It is the one object that changes while a Loader's epochs run; headers never do.
+
+    Attributes:
+        problems: for each bad file that was met, its path and what is wrong.
+    """
+
+    def __init__(self, paths: Sequence[str], headers: ImageHeaders, on_bad_file: OnBadFile) -> None:
+        self.problems: dict[str, str] = {}
+        self.on_bad_file = on_bad_file
+        self._paths, self._headers = paths, headers
+        self._bad: set[int] = set()
+        self._only_pillow: set[int] = set()
+
+    @property
+    def replaces(self) -> bool:
+        """Whether bad files are replaced by other images, rather than left out."""
+        return self.on_bad_file == "replace"
+
+    def known(self, ids: np.ndarray) -> np.ndarray:
+        """Which of the items (B,) are known to be bad: (B,) bool."""
+        is_bad = ~self._headers.usable[ids]
+        return is_bad | np.isin(ids, list(self._bad)) if self._bad else is_bad
+
+    def decoder(self, i: int) -> int:
+        """DALI or PILLOW for item `i`: what its header says, unless DALI has rejected the file."""
+        return PILLOW if i in self._only_pillow else int(self._headers.decoders[i])
+
+    def rejected_by_dali(self, ids: np.ndarray) -> None:
+        """Records items that DALI failed to decode: Pillow decodes them from now on."""
+        self._only_pillow.update(ids.tolist())
+
+    def replacement_for(self, i: int) -> int:
+        """The next good item after `i`, cyclically. Raises FastpetsError if none is left."""
+        good = np.setdiff1d(np.flatnonzero(self._headers.usable), list(self._bad))
+        if len(good) == 0:
+            raise FastpetsError(f"no image is left: all {len(self._paths)} files are bad")
+        return int(good[np.searchsorted(good, i + 1) % len(good)])
+
+    def report(self, problems: dict[int, str]) -> None:
+        """Records bad items with their problems. Raises BadFileError, or warns, as `on_bad_file` says."""
+        by_path = {self._paths[i]: problem for i, problem in problems.items()}
+        self.problems.update(by_path)
+        if self.on_bad_file == "raise":
+            raise BadFileError(by_path)
+        self._bad.update(problems)
+        action = "replaced" if self.replaces else "left out"
+        warnings.warn(f"{action}: {describe_bad_files(by_path)}", stacklevel=2)

@@ -1,0 +1,24 @@
+"""Atomic file writes."""
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Calls `write` with a temporary path in the same folder, then renames that file to `path`.
+
+    If `write` raises or the process is killed, an earlier file at `path` stays as it was.
+    """
+    staging = path.with_name(f".{path.name}.part")
+    try:
+        staging.touch()
+        mode = staging.stat().st_mode  # by the user's umask; some writers create files that only the owner can read
+        write(staging)
+        os.chmod(staging, mode)
+        os.replace(staging, path)
+    finally:
+        with contextlib.suppress(OSError):
+            staging.unlink()  # exists only if writing failed

@@ -1,0 +1,106 @@
+"""The command line that all commands share: their help, their errors, and flags in messages of the library."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fastpets.__main__ import COMMANDS, command_line, main, with_flags
+from fastpets.check import CheckConfig
+from fastpets.export import ExportConfig
+from fastpets.runs.config import TrainConfig
+from fastpets.show import ShowConfig
+
+# Prints the names of the heavy libraries that a command line imports.
+PROGRAM = """
+import sys
+from fastpets.__main__ import main
+try:
+    main(sys.argv[1:])
+finally:
+    print("imported:", {"torch", "numba", "nvidia.dali", "matplotlib"} & set(sys.modules))
+"""
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_the_overview_lists_all_commands(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 0
+    overview = capsys.readouterr().out
+    for name, command in COMMANDS.items():
+        assert f"  {name:<9} {command.summary}\n" in overview
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_imports_neither_torch_nor_numba(name: str) -> None:
+    child = python("-c", PROGRAM, name, "--help")
+    assert child.stdout.startswith(f"usage: fastpets {name} ")
+    assert child.stdout.endswith("imported: set()\n")
+    assert child.returncode == 0
+
+
+def test_help_lists_all_flags() -> None:
+    child = python("-m", "fastpets", "train", "--help")
+    for name in TrainConfig.__dataclass_fields__:
+        assert f"--{name.replace('_', '-')}" in child.stdout
+
+
+def test_a_command_runs_by_the_package_and_by_its_module(tmp_path: Path) -> None:
+    by_package, by_module = (
+        python("-m", "fastpets", "check", str(tmp_path)),
+        python("-m", "fastpets.check", str(tmp_path)),
+    )
+    assert by_package.returncode == by_module.returncode == 1
+    assert by_package.stderr == by_module.stderr
+    assert by_package.stderr.startswith(f"error: {tmp_path}: 0 files but no image in it")
+
+
+def test_an_unknown_command_is_one_line_with_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trian", "--data", "photos"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: unknown command 'trian', expected one of train, check, ")
+    assert error.endswith("; did you mean train?\n")
+    assert main(["x"]) == 2
+    assert "did you mean" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("lr: 'x', expected a number", "--lr: 'x', expected a number"),
+        ("num_workers: 0, expected a value from 1 to 1024", "--num-workers: 0, expected a value from 1 to 1024"),
+        ("/photos/lr: nothing there", "/photos/lr: nothing there"),
+        ("unknown_name: 3, expected 4", "unknown_name: 3, expected 4"),
+        ("take on_bad_file='skip'", "take --on-bad-file skip"),
+        ("batch_size=4 with accumulate=2, or clip_norm=1.", "--batch-size 4 with --accumulate 2, or --clip-norm 1."),
+        ("consider sampler='balanced' or class_weights=True", "consider --sampler balanced or --class-weights"),
+        ("take amp=False; mix=None", "take --no-amp; --mix None"),
+        ("take label_pattern='(a b)_'", "take --label-pattern '(a b)_'"),
+        ("shrink it, or raise max_pixels", "shrink it, or raise --max-pixels"),
+        ("/photos/max_pixels/a_batch_size.jpg: 0 bytes", "/photos/max_pixels/a_batch_size.jpg: 0 bytes"),
+        ("make it with num_classes=len(train.classes)", "make it with num_classes=len(train.classes)"),
+        ("the size of the data, the seed", "the size of the data, the seed"),
+    ],
+)
+def test_parameters_in_messages_become_flags(message: str, expected: str) -> None:
+    assert with_flags(message, TrainConfig) == expected
+
+
+def test_only_flags_of_the_command_are_replaced() -> None:
+    assert with_flags("source: 3, expected a folder", CheckConfig) == "source: 3, expected a folder"
+    assert with_flags("data: 3, expected a folder", ShowConfig) == "data: 3, expected a folder"
+    assert with_flags("data: 3, expected a folder", TrainConfig) == "--data: 3, expected a folder"
+    assert with_flags("take on_bad_file='skip'", CheckConfig) == "take on_bad_file='skip'"
+    assert with_flags("format: 'onnx' needs onnx", ExportConfig) == "--format: 'onnx' needs onnx"
+    assert with_flags("lr: 3", None) == "lr: 3"
+
+
+def test_the_command_line_of_a_configuration_has_the_flags_that_differ_from_their_defaults() -> None:
+    config = TrainConfig(data="my photos", arch="resnet50", amp=True, metrics=("top5", "recall"), out=Path("runs/x"))
+    expected = "fastpets train --data 'my photos' --arch resnet50 --amp --metrics top5 recall"
+    assert command_line("train", config, leave_out=("out",)) == expected
+    assert command_line("train", config) == f"{expected} --out runs/x"
