@@ -81,22 +81,29 @@ def run(name: str, arguments: Sequence[str]) -> int:
     """Parses the flags of the command `name`, runs it, and returns the exit status."""
     command, config_class = COMMANDS[name], None
     try:
-        import tyro
-
         module = import_module(f"fastpets.{name}")
         config_class = getattr(module, command.config)
         with warnings.catch_warnings():
             _show_warnings_as_lines(config_class)
             if command.lists_bad_files:
                 warnings.simplefilter("ignore")
-            config = tyro.cli(config_class, args=arguments, prog=f"fastpets {name}")
-            return getattr(module, name)(config)
+            return getattr(module, name)(_parsed(config_class, arguments, f"fastpets {name}"))
     except FastpetsError as error:
         print(f"error: {with_flags(str(error), config_class)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"\n{command.interrupted}", file=sys.stderr)
         return 130
+
+
+def _parsed(config_class: type, arguments: Sequence[str], prog: str) -> Any:
+    """The configuration from the command line. Raises InvalidArgumentError, and SystemExit for unknown flags."""
+    import tyro
+
+    # tyro prints a ValueError that a class raises as a box of several lines. So it parses without validation.
+    members = {"__doc__": config_class.__doc__, "__post_init__": lambda self: None}
+    parsed = tyro.cli(type(config_class.__name__, (config_class,), members), args=arguments, prog=prog)
+    return config_class(**{field.name: getattr(parsed, field.name) for field in dataclasses.fields(parsed)})
 
 
 def with_flags(message: str, config_class: type | None) -> str:

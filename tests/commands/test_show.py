@@ -36,7 +36,7 @@ def test_show_draws_a_batch_and_nine_augmentations_of_one_image(
     drawn_classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     assert main(["show", str(drawn_classes), "--size", "48", "--num-images", "6", "--out", str(tmp_path)]) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["batch.png", "augmented.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["augmented.png", "batch.png"]
     for path in tmp_path.iterdir():
         with Image.open(path) as image:
             assert len(np.unique(np.asarray(image.convert("L")))) > 50
