@@ -198,7 +198,7 @@ def test_batch_is_a_pair_that_libraries_can_rebuild() -> None:
 def test_a_gpu_that_is_not_there_is_said_in_one_line(make_folder: Callable[..., Path]) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
-    with pytest.raises(FastpetsError, match="device cuda: torch sees no GPU"):
+    with pytest.raises(FastpetsError, match="device: cuda, but torch finds no GPU"):
         Loader(from_folder(make_folder(2)), device="cuda")
     assert Loader(from_folder(make_folder(2, name="other"))).device == torch.device("cpu")
 
@@ -211,7 +211,7 @@ def test_impossible_sizes_are_refused_by_name(make_folder: Callable[..., Path], 
 
 def test_a_loader_of_nothing_is_refused(make_folder: Callable[..., Path]) -> None:
     dataset = from_folder(make_folder(2))
-    with pytest.raises(FastpetsError, match="no image to load: 0 items"):
+    with pytest.raises(FastpetsError, match="no image to load: 0 files"):
         Loader(dataset.select(np.zeros(0, np.int64)))
     for path in dataset.paths:
         Path(path).write_bytes(b"")
