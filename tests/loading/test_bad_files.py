@@ -48,7 +48,8 @@ for _ in range(20):
     loader.bad_files.clear()
     loader.usable[:] = loader.position.usable[:] = True
     decoders, sizes = np.full(64, DALI, np.uint8), np.full(64, 50, np.int32)
-    loader.headers = type(loader.headers)(decoders, sizes, sizes, {})
+    loader.headers = type(loader.headers)(loader.dataset.paths, decoders, sizes, sizes, {})
+    decoders.flags.writeable = True
     delivered = sum(len(labels) for _, labels in loader)
     assert delivered + len(loader.bad_files) == 64
     assert len(loader.bad_files) >= 3
