@@ -33,7 +33,8 @@ from fastpets.data.sources import from_folder
 warnings.simplefilter("ignore")
 batch_size = int(sys.argv[2])
 dataset = from_folder(sys.argv[1], label_from="none")
-loader = Loader(dataset, size=16, batch_size=batch_size, augment=True, drop_last=False, device="cpu", on_bad_file="skip")
+settings = {"augment": True, "drop_last": False, "device": "cpu", "on_bad_file": "skip"}
+loader = Loader(dataset, size=16, batch_size=batch_size, **settings)
 delivered = [int(i) for batch in loader for i in batch.ids]
 assert len(set(delivered)) == len(delivered)
 listed = {dataset.paths[i] for i in delivered} ^ set(dataset.paths)
