@@ -67,6 +67,7 @@ def test_an_installed_package_decodes_an_image(source: str, request: pytest.Fixt
         target = request.getfixturevalue("dist")[{"sdist": ".gz", "wheel": ".whl"}[source]]
     python, site = environment(tmp_path, [str(target)])
     assert_works(python, tmp_path, [site / "fastpets", site / "fastpets" / "kernels", site / "fastpets" / "pipelines"])
+    assert "train an image classifier" in run([str(python.parent / "fastpets"), "--help"], tmp_path)
 
 
 @pytest.mark.parametrize("source", ["clone", "archive"])
