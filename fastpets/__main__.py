@@ -102,7 +102,7 @@ def _parsed(config_class: type, arguments: Sequence[str], prog: str) -> Any:
 
     # tyro prints a ValueError that a class raises as a box of several lines. So it parses without validation.
     members = {"__doc__": config_class.__doc__, "__post_init__": lambda self: None}
-    parsed = tyro.cli(type(config_class.__name__, (config_class,), members), args=arguments, prog=prog)
+    parsed: Any = tyro.cli(type(config_class.__name__, (config_class,), members), args=arguments, prog=prog)
     return config_class(**{field.name: getattr(parsed, field.name) for field in dataclasses.fields(parsed)})
 
 
