@@ -32,8 +32,8 @@ from fastpets import Loader
 from fastpets.data.sources import from_folder
 warnings.simplefilter("ignore")
 batch_size = int(sys.argv[2])
-items = from_folder(sys.argv[1], label_from="none")
-loader = Loader(items, size=16, batch_size=batch_size, augment=True, drop_last=False, device="cpu", on_bad_file="skip")
+dataset = from_folder(sys.argv[1], label_from="none")
+loader = Loader(dataset, size=16, batch_size=batch_size, augment=True, drop_last=False, device="cpu", on_bad_file="skip")
 delivered = [int(i) for batch in loader for i in batch.ids]
 assert len(set(delivered)) == len(delivered)
 listed = {dataset.paths[i] for i in delivered} ^ set(dataset.paths)

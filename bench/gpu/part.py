@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from fastpets.loading.device import resolve_device
 from fastpets.utils.atomic import write_atomically
-from fastpets.utils.device import resolve_device
 
 
 class Part:

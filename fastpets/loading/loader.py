@@ -23,11 +23,11 @@ from fastpets.errors import FastpetsError, InvalidArgumentError
 from fastpets.loading.bad_files import BadFiles
 from fastpets.loading.batch import Batch
 from fastpets.loading.cache import make_cache
+from fastpets.loading.device import resolve_device
 from fastpets.loading.display import batch_grid
 from fastpets.loading.engine import DaliEngine, Engine
 from fastpets.loading.planning import Planner
 from fastpets.loading.sampler import make_sampler
-from fastpets.utils.device import resolve_device
 from fastpets.utils.system import default_num_workers
 from fastpets.utils.validation import (
     Borders,
@@ -159,19 +159,11 @@ class Loader:
         **of_a_data_loader: NoReturn,  # a type checker reports each; what one says is in _NOT_OF_A_LOADER
     ) -> None:
         _refuse(of_a_data_loader)
+        seen: dict[str, Any] = {"size": size, "mean": mean, "std": std, "dtype": dtype}
         self.preprocessing = Preprocessing(
-            size=size,  # type: ignore[arg-type]
-            presize=presize,
-            presize_method=presize_method,
-            borders=borders,
-            supersample=supersample,
-            mean=mean,  # type: ignore[arg-type]
-            std=std,  # type: ignore[arg-type]
-            output=output,
-            dtype=dtype,  # type: ignore[arg-type]
-            layout=layout,
-            max_pixels=max_pixels,
-        )
+            presize=presize, presize_method=presize_method, borders=borders, supersample=supersample, output=output,
+            layout=layout, max_pixels=max_pixels, **seen,
+        )  # fmt: skip
         self.augment = as_policy(augment)
         check_range("batch_size", batch_size, 1, MAX_BATCH_SIZE)
         check_range("num_workers", num_workers or 0, 0, MAX_WORKERS)
@@ -181,43 +173,26 @@ class Loader:
         self.num_workers = default_num_workers(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
         if num_workers is not None:
             self.num_workers = max(1, num_workers)
-        self.device, self.batch_transform, self.hw_decoder_load = (
-            resolve_device(device),
-            batch_transform,
-            hw_decoder_load,
-        )
+        self.device, self.batch_transform = resolve_device(device), batch_transform
+        self.hw_decoder_load = hw_decoder_load
         self.dataset = as_dataset(source, label_from=label_from).scanned(self.num_workers)
         assert self.dataset.headers is not None
         self.headers = self.dataset.headers.limited(max_pixels)
         self._bad_files = BadFiles(self.dataset.paths, self.headers, on_bad_file)
         self._report_bad_headers()
         self.sampler = make_sampler(
-            self.dataset,
-            self.headers.usable,
-            trains=self.augment is not None,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            sampler=sampler,
-            drop_last=drop_last,
-            rank=rank,
-            world_size=world_size,
-            seed=seed,
-        )
+            self.dataset, self.headers.usable, trains=self.augment is not None, batch_size=batch_size, shuffle=shuffle,
+            sampler=sampler, drop_last=drop_last, rank=rank, world_size=world_size, seed=seed,
+        )  # fmt: skip
         if warning := self.sampler.warning():
             warnings.warn(warning, stacklevel=2)
         self._shrink_for = self.preprocessing.size
         sizes = shrunk_sizes(self.headers.heights, self.headers.widths, self._shrink_for, presize, presize_method)
         self.cache = make_cache(cache, sizes, self.device)
         self._engine: Engine = DaliEngine(
-            self.dataset.paths,
-            self.headers,
-            self._bad_files,
-            self.cache,
-            device=self.device,
-            batch_size=batch_size,
-            num_threads=self.num_workers,
-            hw_decoder_load=hw_decoder_load,
-        )
+            self.dataset.paths, self.headers, self._bad_files, self.cache, device=self.device, batch_size=batch_size,
+            num_threads=self.num_workers, hw_decoder_load=hw_decoder_load,
+        )  # fmt: skip
 
     def _report_bad_headers(self) -> None:
         """Reports the files whose headers are bad. Raises FastpetsError if no other is left."""

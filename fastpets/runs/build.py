@@ -12,13 +12,13 @@ from fastpets.augment.preprocessing import Preprocessing
 from fastpets.data.dataset import ImageDataset
 from fastpets.data.splits import train_valid_datasets
 from fastpets.errors import FastpetsError
+from fastpets.loading.device import resolve_device
 from fastpets.loading.loader import Loader
 from fastpets.models.classifier import create_model
 from fastpets.runs.config import TrainConfig
 from fastpets.training import distributed
 from fastpets.training.learner import Learner
 from fastpets.training.train_step import resolve_amp_dtype
-from fastpets.utils.device import resolve_device
 from fastpets.utils.system import keep_freed_memory, num_processors
 
 

@@ -32,7 +32,7 @@ LIMITS = {
     "freeze_epochs": (0, 100_000),
     "batch_size": (1, 65536),
     "tta": (0, 1000),
-    "num_workers": (1, 1024),
+    "num_workers": (0, 1024),
 }
 
 
@@ -40,7 +40,7 @@ LIMITS = {
 class TrainConfig:
     """Train an image classifier: the head first, then the whole network, as fastai's fine_tune does.
 
-    The default data set is Oxford-IIIT Pet, 37 breeds, downloaded once into the user's cache folder.
+    Without `data`, the data set is Oxford-IIIT Pet, 37 breeds, downloaded once into the user's cache folder.
     """
 
     data: Annotated[str | None, arg(metavar="DIR")] = None
@@ -67,7 +67,7 @@ class TrainConfig:
     size: Annotated[str, arg(metavar="PIXELS|HxW")] = "224"
     """Size of the model's input, in pixels: the side of a square, or HEIGHTxWIDTH."""
     initial_size: Annotated[str | None, arg(metavar="PIXELS|HxW")] = None
-    """Size of training images in the first epoch. They grow to the final size in the last one."""
+    """Size of training images in the first epoch. They grow from epoch to epoch, to `size` in the last one."""
     augment: Policy = "fastai"
     """Augmentation of training images: `fastai`; `trivial-geometric`, one random transform per image; or `none`."""
     presize: Annotated[int | None, arg(metavar="PIXELS")] = None
@@ -98,7 +98,7 @@ class TrainConfig:
     amp: bool = False
     """Train in automatic mixed precision."""
     amp_dtype: AmpDtype = "auto"
-    """Precision of mixed-precision training. `auto` is bfloat16 where the hardware has it."""
+    """Precision of `amp`. `auto` is bfloat16 where the hardware has it."""
     compile: bool = False
     """Compile the model with torch.compile."""
     seed: int = 0

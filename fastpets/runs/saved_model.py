@@ -11,11 +11,11 @@ import torch
 
 from fastpets.augment.preprocessing import Preprocessing
 from fastpets.errors import FastpetsError
+from fastpets.loading.device import resolve_device
 from fastpets.loading.loader import Loader
 from fastpets.models.classifier import Classifier, create_model
 from fastpets.models.weights import load_weights, save_weights
 from fastpets.utils.atomic import write_atomically
-from fastpets.utils.device import resolve_device
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fastpets import train
+from fastpets.__main__ import main
 from fastpets.data.pets import URL, pets_folder
 from fastpets.errors import FastpetsError
 from tests.images import drawing, encode
@@ -133,7 +133,7 @@ def test_without_a_network_one_line_names_the_url_the_place_and_the_flag(
     own_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # a closed port
-    assert train.main(["--arch", "resnet18", "--weights", "none"]) == 1
+    assert main(["train", "--arch", "resnet18", "--weights", "none"]) == 1
     message = capsys.readouterr().err
     assert message.count("\n") == 1
     for part in (URL, "cannot be downloaded", str(own_cache / "images.tar.gz"), "DIR"):

@@ -123,11 +123,11 @@ def test_numeric_labels_are_sorted_as_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"collate_fn": None}, r"collate_fn: not a Loader's; .*batch_transform"),
-        ({"worker_init_fn": None}, r"worker_init_fn: not a Loader's; there are no worker processes"),
-        ({"pin_memory": True}, r"pin_memory: not a Loader's; .*leave it out"),
-        ({"generator": torch.Generator()}, r"generator: not a Loader's; give seed"),
-        ({"batch_sampler": []}, r"batch_sampler: not a Loader's; give sampler, batch_size and drop_last"),
+        ({"collate_fn": None}, r"collate_fn: not a parameter of Loader; .*batch_transform"),
+        ({"worker_init_fn": None}, r"worker_init_fn: not a parameter of Loader; there are no worker processes"),
+        ({"pin_memory": True}, r"pin_memory: not a parameter of Loader; .*leave it out"),
+        ({"generator": torch.Generator()}, r"generator: not a parameter of Loader; give seed"),
+        ({"batch_sampler": []}, r"batch_sampler: not a parameter of Loader; give sampler, batch_size and drop_last"),
     ],
 )
 def test_arguments_that_only_a_data_loader_has_are_refused_with_the_alternative(

@@ -15,7 +15,7 @@ def test_a_cache_serves_smaller_sizes_with_the_uncached_pixels(make_folder: Call
     loader.resize((6, 10))
     images = next(iter(loader)).images
     uncached = fastpets.Loader(folder, size=(6, 10))
-    uncached.shrink_for = (8, 8)
+    uncached._shrink_for = (8, 8)
     assert torch.equal(images, next(iter(uncached)).images)
     uncached.resize((6, 10))
     assert (images - next(iter(uncached)).images).abs().mean() < 0.2  # sampled from images that were shrunk differently

@@ -307,7 +307,7 @@ def test_a_image_that_a_sampler_repeats_keeps_its_count(make_folder: Callable[..
 def test_a_state_of_another_number_of_images_is_refused(make_folder: Callable[..., Path]) -> None:
     state = make_loader(make_folder(12)).state_dict()
     loader = make_loader(make_folder(NUM_IMAGES, name="fewer"))
-    with pytest.raises(FastpetsError, match="state of a loader of 12 usable images, but here are 11; give the same"):
+    with pytest.raises(FastpetsError, match="loader state: 12 usable images, but this data set has 11; load the same"):
         loader.load_state_dict(state)
     assert sorted(by_id(epochs(loader, 1)[0])) == list(range(NUM_IMAGES))  # it goes on as it was
 

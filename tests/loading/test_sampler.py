@@ -108,11 +108,11 @@ def test_occurrences_count_what_came_before() -> None:
 
 
 def test_a_sampler_draws_by_seed_and_epoch_and_leaves_torchs_generator_alone() -> None:
-    sampler = RandomSampler(range(50))
+    random_sampler = RandomSampler(range(50))
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    drawn = [sampler.sampled_order(sampler, 50, seed=seed, epoch=epoch).tolist() for seed, epoch in
+    drawn = [sampler.sampled_order(random_sampler, 50, seed=seed, epoch=epoch).tolist() for seed, epoch in
              ((0, 0), (0, 0), (0, 1), (1, 0))]  # fmt: skip
     assert torch.equal(torch.rand(3), expected)
     assert drawn[0] == drawn[1]
@@ -122,5 +122,5 @@ def test_a_sampler_draws_by_seed_and_epoch_and_leaves_torchs_generator_alone() -
 
 @pytest.mark.parametrize("wrong", [-1, 9])
 def test_a_sampler_of_other_ids_is_refused(wrong: int) -> None:
-    with pytest.raises(FastpetsError, match=f"sampler: item {wrong}, expected 0 to 8"):
+    with pytest.raises(FastpetsError, match=f"sampler: item id {wrong}, expected 0 to 8"):
         sampler.sampled_order([0, wrong, 3], 9, seed=0, epoch=0)

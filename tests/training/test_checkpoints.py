@@ -160,7 +160,7 @@ def test_a_state_of_another_model_or_another_data_set_is_rejected(make_folder: C
     other = Learner(train, valid, create_model("resnet34", 2, "none"))
     with pytest.raises(FastpetsError, match="a state of another model"):
         other.load_state_dict(learner.state_dict())
-    with pytest.raises(FastpetsError, match="give the same source"):
+    with pytest.raises(FastpetsError, match="load the same images"):
         make_learner(make_folder(30, name="more"), TrainingOptions()).load_state_dict(learner.state_dict())
 
 

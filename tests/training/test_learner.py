@@ -119,7 +119,7 @@ def test_the_optimizer_is_fastais_adam_with_rates_by_layer_group(learner: Learne
 
 
 def test_validation_weights_every_image_equally(learner: Learner) -> None:
-    learner.valid.position.batch_size = 4  # 6 images: the second batch is shorter
+    learner.valid.sampler.batch_size = 4  # 6 images: the second batch is shorter
     values = learner.validate()
     logits, labels = [], []
     learner.model.eval()
