@@ -127,16 +127,16 @@ def with_flags(message: str, config_class: type | None) -> str:
 
 def command_line(name: str, config: Any, *, leave_out: Sequence[str] = ()) -> str:
     """The command line of a configuration: the command `name` and the flags that differ from their defaults."""
-    words = ["fastpets", name]
+    arguments = ["fastpets", name]
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if field.name in leave_out or value == field.default:
             continue
         if isinstance(value, bool):
-            words.append(_flag(field.name, value))
+            arguments.append(_flag(field.name, value))
         else:
-            words += [_flag(field.name), *map(str, value if isinstance(value, tuple) else [value])]
-    return shlex.join(words)
+            arguments += [_flag(field.name), *map(str, value if isinstance(value, tuple) else [value])]
+    return shlex.join(arguments)
 
 
 def _show_warnings_as_lines(config_class: type) -> None:
