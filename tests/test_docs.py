@@ -30,3 +30,8 @@ def test_flags_mentioned_exist(page: Path) -> None:
     flags = {f"--{name.replace('_', '-')}" for name in TrainConfig.__dataclass_fields__}
     others = {"--help", "--nproc-per-node", "--format"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", (ROOT / page).read_text())) <= flags | others
+
+
+def test_the_page_on_the_reference_loader_shows_its_code() -> None:
+    code = (ROOT / "fastpets" / "loading" / "reference.py").read_text()
+    assert f"```python\n{code}```" in (ROOT / "docs" / "reference-loader.md").read_text()

@@ -113,7 +113,7 @@ def _timm_backbone(name: str, weights: str) -> Backbone:
     try:
         import timm
     except ImportError:
-        raise FastpetsError(f"arch: timm/{name}: timm is not installed; pip install 'fastpets[timm]'") from None
+        raise FastpetsError(f"arch: timm/{name}: timm is not installed; pip install timm") from None
     if not timm.is_model(name):
         similar = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:3])
         hint = f"; it has {similar}" if similar else ""
