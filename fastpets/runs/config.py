@@ -1,4 +1,4 @@
-"""The settings of a training run, which are the flags of `fastpets train`. Does not import torch, so that help is fast."""
+"""The settings of a training run: the flags of `fastpets train`. Does not import torch, so that help is fast."""
 
 import json
 import re
