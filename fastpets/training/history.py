@@ -49,7 +49,7 @@ def print_epoch(result: EpochResult) -> None:
     if result.epoch == 0:
         columns = ("train_loss", "valid_loss", "error_rate", *names)
         heading = "  ".join(f"{column:>10}" for column in columns)
-        print(f"{result.phase}\nepoch  {heading}  {'time':>6}  {'images/s':>8}  bound by", flush=True)
+        print(f"{result.phase}\nepoch  {heading}  {'time':>6}  {'images/s':>8}  share of time", flush=True)
     values = (result.train_loss, result.valid_loss, result.error_rate, *(result.metrics[name] for name in names))
     numbers = "  ".join(f"{value:>10.6f}" for value in values)
     minutes, seconds = divmod(round(result.seconds), 60)
