@@ -69,8 +69,8 @@ def test_the_command_trains_in_all_processes_and_only_the_first_writes(
         2, "-m", "fastpets.train", "--data", make_folder(53), *flags, "--epochs", 2, "--tta", 1, "--out", out
     )
     assert child.returncode == 0, child.stderr
-    assert child.stdout.count("43 images to train on, 10 to validate, 2 classes") == 1
-    assert child.stdout.count(f"the model and its numbers are in {out}") == 1
+    assert child.stdout.count("43 training images, 10 validation images, 2 classes") == 1
+    assert child.stdout.count(f"model and metrics: {out}") == 1
     rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
     assert [row["batches"] for row in rows] == ["5", "10"]  # of 8 images in both processes together
     assert json.loads((out / "config.json").read_text())["resolved"]["processes"] == 2
@@ -91,7 +91,7 @@ def test_processes_stop_together_on_a_signal_and_resume(make_folder: Callable[..
         time.sleep(0.05)
     child.send_signal(signal.SIGTERM)
     printed, _ = child.communicate(timeout=60)
-    found = re.search(rf"stopped after (\d+) whole epochs; --resume {out} goes on from here", printed)
+    found = re.search(rf"stopped after (\d+) complete epochs; resume with --resume {out}", printed)
     assert found, printed
     config = json.loads((out / "config.json").read_text())
     config["settings"]["epochs"] = int(found[1]) + 6  # more than 16 steps, until the next check
