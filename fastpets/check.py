@@ -81,9 +81,9 @@ def muted_decoders() -> Iterator[None]:
 def decode_all(dataset: ImageDataset, num_workers: int | None, max_pixels: int) -> tuple[int, dict[str, str]]:
     """Decodes every image. Returns the number of good ones, and what is wrong with each bad one by path, sorted."""
     from fastpets.loading.loader import Loader
-    from fastpets.utils.system import default_num_workers
+    from fastpets.utils.system import resolve_num_workers
 
-    dataset = dataset.scanned(num_workers or default_num_workers())
+    dataset = dataset.scanned(resolve_num_workers(num_workers))
     assert dataset.headers is not None
     headers = dataset.headers.limited(max_pixels)
     num_good, problems = 0, dict(headers.problems)

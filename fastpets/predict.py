@@ -103,9 +103,9 @@ def probabilities(
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Probabilities (C,) by path, and what is wrong with each image that cannot be used, by path."""
     from fastpets.data.sources import as_dataset
-    from fastpets.utils.system import default_num_workers
+    from fastpets.utils.system import resolve_num_workers
 
-    dataset = as_dataset(paths, label_from="none").scanned(num_workers or default_num_workers())
+    dataset = as_dataset(paths, label_from="none").scanned(resolve_num_workers(num_workers))
     assert dataset.headers is not None
     headers = dataset.headers.limited(run.preprocessing.max_pixels)
     predicted: dict[str, torch.Tensor] = {}

@@ -11,7 +11,7 @@ from fastpets.data.dataset import ImageDataset
 from fastpets.data.sources import LABEL_PATTERN, TRAIN_NAMES, VALID_NAMES, as_dataset, from_csv
 from fastpets.errors import BadFileError, FastpetsError
 from fastpets.utils import philox
-from fastpets.utils.system import default_num_workers
+from fastpets.utils.system import resolve_num_workers
 from fastpets.utils.validation import LabelFrom, OnBadFile
 
 VALID_SHARE = 0.2
@@ -53,7 +53,7 @@ def train_valid_datasets(
             f"training too: add images, or choose another split (split_seed={split_seed + 1}, folders named train and "
             "valid, or the column split of a CSV)"
         )
-    dataset = dataset.scanned(num_workers or default_num_workers())
+    dataset = dataset.scanned(resolve_num_workers(num_workers))
     train, valid = (dataset.select(ids) for ids in parts)
     if on_bad_file == "raise":
         problems: dict[str, str] = {}

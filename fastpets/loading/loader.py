@@ -28,8 +28,10 @@ from fastpets.loading.display import batch_grid
 from fastpets.loading.engine import DaliEngine, Engine
 from fastpets.loading.planning import Planner
 from fastpets.loading.sampler import make_sampler
-from fastpets.utils.system import default_num_workers
+from fastpets.utils.system import resolve_num_workers
 from fastpets.utils.validation import (
+    MAX_BATCH_SIZE,
+    MAX_WORKERS,
     Borders,
     CacheWhere,
     LabelFrom,
@@ -43,9 +45,6 @@ from fastpets.utils.validation import (
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-MAX_BATCH_SIZE = 65_536
-MAX_WORKERS = 1024
 
 _THREADS = "batches are made by threads of this process, on the device, ahead of their use; leave it out"
 # Parameters of a torch DataLoader that a Loader does not have: what to do instead.
@@ -170,9 +169,7 @@ class Loader:
         check_range("hw_decoder_load", hw_decoder_load, 0, 1)
         for name, value, choices in (("cache", cache, CacheWhere), ("on_bad_file", on_bad_file, OnBadFile)):
             check_choice(name, value, choices)
-        self.num_workers = default_num_workers(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-        if num_workers is not None:
-            self.num_workers = max(1, num_workers)
+        self.num_workers = resolve_num_workers(num_workers)
         self.device, self.batch_transform = resolve_device(device), batch_transform
         self.hw_decoder_load = hw_decoder_load
         self.dataset = as_dataset(source, label_from=label_from).scanned(self.num_workers)

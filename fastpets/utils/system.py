@@ -19,9 +19,19 @@ def cache_dir() -> Path:
     return platformdirs.user_cache_path("fastpets", ensure_exists=True)
 
 
-def default_num_workers(num_processes: int = 1) -> int:
-    """Threads for each of `num_processes` processes on this machine: its share of the processors, 1 to 16."""
-    return max(1, min(MAX_DEFAULT_WORKERS, num_processors() // num_processes))
+def resolve_num_workers(num_workers: int | None) -> int:
+    """The number of threads that `num_workers` means: 0 is one; None is this process's share of the processors, 1 to 16.
+
+    The processors are shared by the processes on this machine, as many as torchrun's LOCAL_WORLD_SIZE says.
+    """
+    if num_workers is not None:
+        return max(1, num_workers)
+    return max(1, min(MAX_DEFAULT_WORKERS, num_processors() // num_local_processes()))
+
+
+def num_local_processes() -> int:
+    """The number of processes that torchrun started on this machine; 1 without torchrun."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def num_processors() -> int:

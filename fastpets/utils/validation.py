@@ -15,6 +15,10 @@ FrozenNorms = Literal["train", "eval"]
 Mix = Literal["none", "mixup", "cutmix", "both"]
 
 
+MAX_BATCH_SIZE = 65_535  # CUDA's limit of the third dimension of a grid, which is the batch in the Triton kernel
+MAX_WORKERS = 1024
+
+
 def check_range(name: str, value: float, low: float, high: float) -> None:
     """Raises InvalidArgumentError unless `low` <= `value` <= `high`."""
     if not low <= value <= high:  # also catches NaN

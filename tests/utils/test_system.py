@@ -54,9 +54,11 @@ def test_a_process_bound_to_one_processor_counts_one() -> None:
 
 @pytest.mark.parametrize(("num_processes", "expected"), [(1, 16), (4, 16), (8, 8), (64, 1), (100, 1)])
 def test_the_default_number_of_workers_is_a_share_of_at_most_16(
-    cgroups: Path, num_processes: int, expected: int
+    cgroups: Path, monkeypatch: pytest.MonkeyPatch, num_processes: int, expected: int
 ) -> None:
-    assert system.default_num_workers(num_processes) == expected
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(num_processes))
+    assert system.resolve_num_workers(None) == expected
+    assert [system.resolve_num_workers(n) for n in (0, 1, 5)] == [1, 1, 5]
 
 
 def test_free_memory_is_at_most_what_the_control_groups_leave(cgroups: Path) -> None:
