@@ -63,7 +63,7 @@ class _DecodeOnly:
         self.settings = {"batch_size": batch_size, "num_threads": num_threads}
 
     def __iter__(self) -> Iterator[Any]:
-        stream = pipelines.Stream(self.batches[:2], **self.settings, device="cpu", device_id=None)
+        stream = pipelines.DecodePipeline(self.batches[:2], **self.settings, device="cpu", device_id=None)
         for number, batch in enumerate(self.batches):
             stream.take()
             if number + 2 < len(self.batches):

@@ -1,4 +1,4 @@
-"""Image kernels: `warp` a batch of images and map it through lookup tables in one pass, and `shrink` a large image.
+"""Image kernels: `warp` warps a batch and maps it through lookup tables in one pass; `shrink` shrinks a large image.
 
 Triton compiles them for a GPU, numba for a CPU. In reading order:
 
@@ -19,7 +19,7 @@ from fastpets.kernels.memory import PackedImages, to_device
 
 __all__ = ["BORDERS", "DTYPES", "PackedImages", "shrink", "to_device", "warp"]
 
-BORDERS = ("reflect", "border", "zeros")
+BORDERS = tuple(reference.PADDING_MODES)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.uint8)
 
 
@@ -31,7 +31,7 @@ def warp(
     luts: torch.Tensor,
     out: torch.Tensor,
     borders: str = "reflect",
-) -> torch.Tensor:
+) -> None:
     """Warps each image by its matrix, rounds to 8 bits (ties to even) and maps the result through lookup tables.
 
     `reference.warp` followed by `reference.look_up` is the specification. `images` and `out` are on one device, all
@@ -46,7 +46,7 @@ def warp(
         out: (B, H, W, 3) float32, float16, bfloat16 or uint8, which is written.
         borders: "reflect", "border" or "zeros", the image's continuation beyond its edges.
 
-    Returns out as a view (B, 3, H, W) in channels_last layout. Raises ValueError on other shapes, types and borders.
+    Raises ValueError for other shapes, types, devices and borders.
     """
     _check(images, source_from_output, samples, spread, luts, out, borders)
     if out.device.type == "cpu":
@@ -57,7 +57,6 @@ def warp(
         from fastpets.kernels import warp_triton
 
         warp_triton.warp(images, source_from_output, samples, spread, luts, out, borders)
-    return out.permute(0, 3, 1, 2)
 
 
 def shrink(image: torch.Tensor, by_height: int, by_width: int) -> torch.Tensor:
@@ -82,6 +81,10 @@ def _check(
     borders: str,
 ) -> None:
     num_images = len(images)
+    pixels = [images.block] if isinstance(images, PackedImages) else images
+    for i, tensor in enumerate(pixels):
+        if tensor.device != out.device:
+            raise ValueError(f"images[{i}]: on {tensor.device}, expected {out.device}, where out is")
     for i, image in enumerate([] if isinstance(images, PackedImages) else images):
         if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.is_contiguous():
             raise ValueError(f"images[{i}]: {_description(image)}, expected contiguous uint8 (H, W, 3)")
@@ -97,6 +100,8 @@ def _check(
     for name, (tensor, dtype, shape) in expected.items():
         if tensor.dtype != dtype or tuple(tensor.shape) != shape or not tensor.is_contiguous():
             raise ValueError(f"{name}: {_description(tensor)}, expected contiguous {dtype} {shape}")
+        if tensor is not out and tensor.device.type != "cpu":
+            raise ValueError(f"{name}: on {tensor.device}, expected the CPU")
     if out.dtype not in DTYPES:
         raise ValueError(f"out: {out.dtype}, expected one of {', '.join(map(str, DTYPES))}")
     if borders not in BORDERS:

@@ -1,10 +1,14 @@
-"""Images in memory: packed into one block, their addresses, and copies to a device."""
+"""Images in memory: packed into one block, their addresses, copies to a device."""
 
 from collections.abc import Sequence
 from typing import Any, overload
 
 import numpy as np
 import torch
+
+# Lookup tables and outputs are copied as integers of their width, by bytes per element. No arithmetic is done on them:
+# one compiled kernel serves float16 and bfloat16, and NumPy needs neither.
+INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
 
 
 class PackedImages(Sequence[torch.Tensor]):
@@ -17,10 +21,12 @@ class PackedImages(Sequence[torch.Tensor]):
         starts: (B,) int64, the byte of the block at which each image starts.
         sizes: (B, 2), height and width of each image in pixels.
 
-    Raises ValueError if an image has no pixels or is not within the block.
+    Raises ValueError for another type of block, and if an image has no pixels or is not within the block.
     """
 
     def __init__(self, block: torch.Tensor, starts: np.ndarray, sizes: np.ndarray) -> None:
+        if block.dtype != torch.uint8 or block.ndim != 1 or not block.is_contiguous():
+            raise ValueError(f"block: {block.dtype} {tuple(block.shape)}, expected contiguous uint8 (bytes,)")
         self.block, self.starts, self.sizes = block, starts, sizes
         ends = starts + 3 * sizes.astype(np.int64).prod(axis=-1)
         if len(starts) and (sizes.min() < 1 or starts.min() < 0 or ends.max() > block.numel()):

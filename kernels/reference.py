@@ -1,4 +1,4 @@
-"""The specification of the kernels in plain torch, which tests and benchmarks compare them with."""
+"""The specification of the kernels in plain torch, with which tests compare them. `shrink` also runs on GPUs."""
 
 from collections.abc import Sequence
 
@@ -27,10 +27,9 @@ def warp(
     (`borders` "reflect"), continues with its outermost pixels ("border") or is 0 ("zeros").
     """
     warped = []
-    for image, matrix, k, share in zip(
-        images, source_from_output.double(), samples.tolist(), spread.tolist(), strict=True
-    ):
-        at = 0.5 + share * (torch.arange(k, dtype=torch.float64) - (k - 1) / 2) / k
+    matrices, spreads = source_from_output.double(), spread.tolist()
+    for image, matrix, k, width_of_samples in zip(images, matrices, samples.tolist(), spreads, strict=True):
+        at = 0.5 + width_of_samples * (torch.arange(k, dtype=torch.float64) - (k - 1) / 2) / k
         rows, columns = ((torch.arange(length)[:, None] + at).flatten() for length in size)
         y, x = torch.meshgrid(rows, columns, indexing="ij")
         x, y, w = (torch.stack([x, y, torch.ones_like(x)], dim=-1) @ matrix.T).unbind(-1)

@@ -7,13 +7,10 @@ import torch
 import triton
 import triton.language as tl
 
-from fastpets.kernels.memory import addresses_and_sizes, to_device
+from fastpets.kernels.memory import INTEGERS, addresses_and_sizes, to_device
 
-# Lookup tables and outputs are copied as integers of their width, by bytes per element. No arithmetic is done on them,
-# so float16 and bfloat16 share one compiled kernel.
-BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
-# Side of a block's output tile in pixels. A warp computes 16 x 2 pixels, as 32 x 1 would, when rotated, read more rows
-# of the image.
+# Side of a block's output tile in pixels. A warp of threads computes 16 x 2 pixels: 32 x 1 would read more rows of a
+# rotated image.
 TILE = 16
 # Added to a small float32, this rounds it to an integer, ties to even; the integer is in the low bits of the sum.
 ROUND = tl.constexpr(1.5 * 2**23)
@@ -30,9 +27,8 @@ def warp(
 ) -> None:
     """Implements `kernels.warp` on out's device, in the order of its current stream, without waiting.
 
-    Arguments are those of `kernels.warp`, and luts and out may have any type of 1, 2 or 4 bytes. Each of
-    source_from_output, samples, spread and luts may be on the CPU or on out's device. Nothing is checked: a wrong shape
-    reads foreign memory. Output pixel (i, j) is, in each channel,
+    Arguments are those of `kernels.warp`, and luts and out may have any type of 1, 2 or 4 bytes. Nothing is checked: a
+    wrong shape reads foreign memory. Output pixel (i, j) is, in each channel,
 
         lut[nearest 8-bit value of the mean over s, t < k of bilinear(image, M @ (i + at(s), j + at(t), 1))]
 
@@ -45,33 +41,29 @@ def warp(
     and 100 more per sample, and issuing these takes longer: 85 us for k = 1 and 220 us for k = 2 (132 SMs, 4 warps a
     cycle, 1.7 GHz).
     """
-    rows = describe(images, source_from_output, samples, spread, out.device)
-    launch(rows, to_device(luts, out.device), out, borders)
+    rows = pack_arguments(images, source_from_output, samples, spread)
+    launch(to_device(rows, out.device), to_device(luts, out.device), out, borders)
 
 
 def launch(rows: torch.Tensor, luts: torch.Tensor, out: torch.Tensor, borders: str) -> None:
-    """Launches the kernel on the images that `describe` has described; rows and luts are on out's device."""
+    """Launches the kernel on the images of `pack_arguments`; rows and luts are on out's device."""
     batch_size, height, width, _ = out.shape
-    bits = BITS[out.element_size()]
+    integer = INTEGERS[out.element_size()]
     grid = (triton.cdiv(width, TILE), triton.cdiv(height, TILE), batch_size)
     integers, floats, luts, values = (
         rows.view(torch.int32),
         rows.view(torch.float32),
-        luts.view(bits),
-        out.view(bits),
+        luts.view(integer),
+        out.view(integer),
     )
     with torch.cuda.device(out.device) if out.is_cuda else nullcontext():
         _warp[grid](rows, integers, floats, luts, values, height, width, borders, TILE, num_warps=4)
 
 
-def describe(
-    images: Sequence[torch.Tensor],
-    source_from_output: torch.Tensor,
-    samples: torch.Tensor,
-    spread: torch.Tensor,
-    device: torch.device,
+def pack_arguments(
+    images: Sequence[torch.Tensor], source_from_output: torch.Tensor, samples: torch.Tensor, spread: torch.Tensor
 ) -> torch.Tensor:
-    """Returns each image's arguments of the kernel as a row of 64 bytes, (B, 8) int64, on `device`.
+    """Returns each image's arguments of the kernel as a row of 64 bytes: (B, 8) int64, on the CPU.
 
     One tensor takes one copy to the device instead of four. A row has, as int64, the image's address at 0; as int32,
     its height, width and k at 2, 3 and 4; as float32, its matrix at 5-13 and its spread at 14.
@@ -80,20 +72,10 @@ def describe(
     rows = torch.empty(len(images), 8, dtype=torch.int64)
     rows[:, 0] = addresses
     rows.view(torch.int32)[:, 2:4] = sizes
-    _fill(rows, source_from_output, samples, spread)
-    rows = to_device(rows, device)
-    _fill(rows, source_from_output, samples, spread)
+    rows.view(torch.int32)[:, 4] = samples
+    rows.view(torch.float32)[:, 5:14] = source_from_output.flatten(1)
+    rows.view(torch.float32)[:, 14] = spread
     return rows
-
-
-def _fill(rows: torch.Tensor, source_from_output: torch.Tensor, samples: torch.Tensor, spread: torch.Tensor) -> None:
-    """Writes those of the tensors into the rows that are on the rows' device."""
-    if samples.device == rows.device:
-        rows.view(torch.int32)[:, 4] = samples
-    if spread.device == rows.device:
-        rows.view(torch.float32)[:, 14] = spread
-    if source_from_output.device == rows.device:
-        rows.view(torch.float32)[:, 5:14] = source_from_output.flatten(1)
 
 
 # Without do_not_specialize, Triton would compile again for sizes that are multiples of 16, and gain nothing.

@@ -2,9 +2,9 @@
 
 In reading order:
 
-    parse.py    reads an image's size from its header; refuses bytes that crash the decoder
-    graphs.py   the DALI graph that decodes a batch
-    stream.py   a running pipeline: batches go in ahead of time and come out decoded, in order
+    parse.py            reads an image's size from its header; refuses bytes that crash the decoder
+    graphs.py           the DALI graph that decodes a batch
+    decode_pipeline.py  a running pipeline: batches go in ahead of time and come out decoded, in order
 
 Importing this package needs one of the two DALI wheels, chosen by CUDA version.
 """
@@ -18,8 +18,8 @@ except ImportError as error:
         "pip install '.[cuda12]' if the driver is for CUDA 12; not both. Either also works without a GPU"
     ) from error
 
+from fastpets.pipelines.decode_pipeline import DecodePipeline, Encoded, undecodable
 from fastpets.pipelines.graphs import decoded_images
-from fastpets.pipelines.parse import Unparsable, parse
-from fastpets.pipelines.stream import Encoded, Stream, undecodable
+from fastpets.pipelines.parse import ParseError, parse
 
-__all__ = ["Encoded", "Stream", "Unparsable", "decoded_images", "parse", "undecodable"]
+__all__ = ["DecodePipeline", "Encoded", "ParseError", "decoded_images", "parse", "undecodable"]

@@ -59,14 +59,14 @@ def main() -> None:
 def launcher(
     sets: Sequence[list[torch.Tensor]], arguments: Sequence[torch.Tensor], out: torch.Tensor
 ) -> Callable[[], Any]:
-    """A function that launches the kernel on every set, with descriptors made before, so that no time is the host's."""
+    """A function that launches the kernel on every set; its arguments are on the device already."""
     if not out.is_cuda:
         return lambda: [kernels.warp(images, *arguments, out) for images in sets]
     from fastpets.kernels import warp_triton
 
     *geometry, luts = arguments
-    descriptors = [warp_triton.describe(images, *geometry, out.device) for images in sets]
-    return lambda: [warp_triton.launch(each, luts, out, "reflect") for each in descriptors]
+    packed = [warp_triton.pack_arguments(images, *geometry).to(out.device) for images in sets]
+    return lambda: [warp_triton.launch(rows, luts, out, "reflect") for rows in packed]
 
 
 def make_transforms(batch_size: int, source_size: tuple[int, int], side: int, supersample: int) -> Transforms:

@@ -18,7 +18,7 @@ from fastpets.data.image import decode_rgb
 from fastpets.errors import FastpetsError, one_line
 from fastpets.loading.display import to_pixels
 from fastpets.loading.loader import Loader
-from fastpets.loading.reading import UnusableImage, read_encoded
+from fastpets.loading.reading import UnusableImageError, read_encoded
 
 
 @contextlib.contextmanager
@@ -26,7 +26,7 @@ def stage(name: str) -> Iterator[None]:
     """Adds the name of the stage to an error that is raised inside."""
     try:
         yield
-    except (FastpetsError, UnusableImage) as error:
+    except (FastpetsError, UnusableImageError) as error:
         raise FastpetsError(f"stage '{name}': {error}") from None
 
 

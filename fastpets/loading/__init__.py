@@ -1,7 +1,7 @@
-"""From a data set to batches on the device.
+"""Loads the images of a dataset as batches on a device.
 
-Read `reference` first, the whole loader in sixty lines. Then, in the order of an epoch: `loader` (the public class),
-`sampler` (which items, in which order), `planning` (what is done to each), `engine` (the stages and how far each works
-ahead), `reading`, `decoding`, `warping` (the stages). `bad_files`, `cache`, `buffers`, `pool` and `batch` are what they
-use, `display` shows images.
+Read `reference` first, which defines what a Loader delivers. Then, in the order of an epoch: `loader` (the public
+class), `sampler` (which items, in which order), `planning` (what is done to each), `engine` (the stages and how far
+each works ahead), `reading`, `decoding`, `warping` (the stages). They use `bad_files`, `cache`, `buffers`, `pool`,
+`device` and `batch`. `display` turns batches into images to look at.
 """

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fastpets.data.headers import PILLOW, ImageHeaders
+from fastpets.data.headers import BAD, PILLOW, ImageHeaders
 from fastpets.errors import BadFileError, FastpetsError, describe_bad_files
 from fastpets.utils.validation import OnBadFile
 
@@ -15,7 +15,7 @@ from fastpets.utils.validation import OnBadFile
 class BadFiles:
     """The files found to be bad, the files that only Pillow decodes, and the policy for bad ones.
 
-    It is the one object that changes while a Loader's epochs run; headers never do.
+    What is learned about files during an epoch is recorded here; headers never change.
 
     Attributes:
         problems: for each bad file that was met, its path and what is wrong.
@@ -48,10 +48,11 @@ class BadFiles:
 
     def replacement_for(self, i: int) -> int:
         """The next good item after `i`, cyclically. Raises FastpetsError if none is left."""
-        good = np.setdiff1d(np.flatnonzero(self._headers.usable), list(self._bad))
-        if len(good) == 0:
-            raise FastpetsError(f"no image is left: all {len(self._paths)} files are bad")
-        return int(good[np.searchsorted(good, i + 1) % len(good)])
+        num_items = len(self._paths)
+        for other in ((i + step) % num_items for step in range(1, num_items + 1)):
+            if self._headers.decoders[other] != BAD and other not in self._bad:
+                return other
+        raise FastpetsError(f"no image is left: all {num_items} files are bad")
 
     def report(self, problems: dict[int, str]) -> None:
         """Records bad items with their problems. Raises BadFileError, or warns, as `on_bad_file` says."""

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+_NO_LABELS = object()  # not None, which a batch_transform may return
+
 
 class _Pair(NamedTuple):
     images: torch.Tensor
@@ -19,15 +21,15 @@ class Batch(_Pair):
     Libraries rebuild tuples as `Batch(images, labels)` or `Batch(pair)`, after which `ids` is None.
 
     Attributes:
-        images: (B, 3, H, W) in channels_last memory format, on the Loader's device.
+        images: (B, 3, H, W) in channels_last memory format, or (B, H, W, 3) with layout="NHWC", on the Loader's device.
         labels: (B,) int64, on the same device.
         ids: (B,) int64 NumPy array of item ids, or None.
     """
 
     ids: Any = None
 
-    def __new__(cls, images: Any, labels: Any = None, ids: np.ndarray | None = None) -> Batch:
-        pair = tuple(images) if labels is None else (images, labels)
+    def __new__(cls, images: Any, labels: Any = _NO_LABELS, ids: np.ndarray | None = None) -> Batch:
+        pair = tuple(images) if labels is _NO_LABELS else (images, labels)
         batch = super().__new__(cls, *pair)
         batch.ids = ids
         return batch

@@ -12,7 +12,7 @@ from fastpets import kernels
 from fastpets.utils.system import free_memory
 from fastpets.utils.validation import CacheWhere
 
-# The system commits pages when they are written: what caches have still to fill counts as free memory until then.
+# Pages are committed when they are written: what caches have reserved counts as free memory until then.
 _caches: weakref.WeakSet[Cache] = weakref.WeakSet()
 
 
@@ -67,10 +67,10 @@ def make_cache(where: CacheWhere, sizes: np.ndarray, device: torch.device) -> Ca
     """
     host = torch.device("cpu")
     if where == "auto":
-        places = [place for place in (device, host) if num_bytes(sizes).sum() <= free_bytes(place) // 2]
+        devices = [each for each in (device, host) if num_bytes(sizes).sum() <= free_bytes(each) // 2]
     else:
-        places = {"none": [], "host": [host], "device": [device]}[where]
-    return Cache(sizes, places[0], free_bytes(places[0]) // 2) if places else None
+        devices = {"none": [], "host": [host], "device": [device]}[where]
+    return Cache(sizes, devices[0], free_bytes(devices[0]) // 2) if devices else None
 
 
 def num_bytes(sizes: np.ndarray) -> np.ndarray:
@@ -79,9 +79,9 @@ def num_bytes(sizes: np.ndarray) -> np.ndarray:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Returns the free bytes of a device, less what caches on the host have still to fill."""
+    """Returns the free bytes of a device; on the host, less what existing caches have reserved but not yet written."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    promised = sum(cache.block.numel() - int(num_bytes(cache.sizes[cache.filled]).sum())
+    reserved = sum(cache.block.numel() - int(num_bytes(cache.sizes[cache.filled]).sum())
                    for cache in list(_caches) if cache.device == device)  # fmt: skip
-    return max(0, free_memory() - promised)
+    return max(0, free_memory() - reserved)

@@ -1,4 +1,4 @@
-"""The decode stage: encoded batches through one DALI pipeline, chunk by chunk, ahead of their use."""
+"""The decode stage: decodes batches chunk by chunk in one DALI pipeline, ahead of their use."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Chunk(NamedTuple):
 
     @property
     def positions(self) -> np.ndarray:
-        """The places of its images in the planned batch."""
+        """The positions of its images in the planned batch."""
         return self.batch.positions[self.part]
 
     @property
@@ -49,57 +49,57 @@ class Chunk(NamedTuple):
         return self.part.stop == len(self.batch.positions)
 
 
-class StreamPool:
-    """Makes DALI streams, and keeps an idle one for the next epoch, as building one takes 5 ms and more on a GPU."""
+class PipelinePool:
+    """Makes DALI pipelines, and keeps an idle one for the next epoch: building one takes 5 ms, and more on a GPU."""
 
     def __init__(self, device: torch.device, *, batch_size: int, num_threads: int, hw_decoder_load: float) -> None:
         self.batch_size, self.num_threads, self.hw_decoder_load = batch_size, num_threads, hw_decoder_load
         on_gpu = device.type == "cuda"
-        self.device: dict[str, Any] = {
+        self.device_arguments: dict[str, Any] = {
             "device": "gpu" if on_gpu else "cpu",
             "device_id": device.index if on_gpu else None,
         }
-        self._idle: dict[int, list[pipelines.Stream]] = {}  # by process: a forked child lacks its parent's threads
+        self._idle: dict[int, list[pipelines.DecodePipeline]] = {}  # by process: a forked child lacks its threads
 
-    def acquire(self) -> pipelines.Stream | None:
-        """The idle stream of this process, if there is one."""
+    def acquire(self) -> pipelines.DecodePipeline | None:
+        """The idle pipeline of this process, if there is one."""
         with contextlib.suppress(IndexError):
             return self._of_this_process().pop()
         return None
 
-    def release(self, stream: pipelines.Stream) -> None:
-        """Keeps a stream without work for `acquire`; a second one is let go."""
+    def release(self, pipeline: pipelines.DecodePipeline) -> None:
+        """Keeps a pipeline without work for `acquire`; a second one is let go."""
         if not self._of_this_process():
-            self._of_this_process().append(stream)
+            self._of_this_process().append(pipeline)
 
-    def create(self, first: Sequence[pipelines.Encoded]) -> pipelines.Stream:
-        """A new stream, at work on its first batches."""
-        return pipelines.Stream(
+    def create(self, first: Sequence[pipelines.Encoded]) -> pipelines.DecodePipeline:
+        """A new pipeline that decodes its first batches."""
+        return pipelines.DecodePipeline(
             first,
             batch_size=self.batch_size,
             num_threads=self.num_threads,
             hw_decoder_load=self.hw_decoder_load,
-            **self.device,
+            **self.device_arguments,
         )
 
     def undecodable(self, encoded: pipelines.Encoded) -> list[int]:
-        """The places of the images that do not decode."""
-        return pipelines.undecodable(encoded, **self.device)
+        """The indices of the images that do not decode."""
+        return pipelines.undecodable(encoded, **self.device_arguments)
 
-    def _of_this_process(self) -> list[pipelines.Stream]:
+    def _of_this_process(self) -> list[pipelines.DecodePipeline]:
         return self._idle.setdefault(os.getpid(), [])
 
 
 class DaliDecoder:
     """Decodes the batches of one epoch in order.
 
-    `repair` is called with a batch and the places of images that DALI failed to decode, and returns a batch without
-    them; that batch is then decoded from its first chunk on.
+    `repair` is called with a batch and the indices, in `encoded`, of the images that DALI failed to decode. It returns
+    the batch with these decoded by Pillow, replaced or left out; all its chunks are then decoded again.
     """
 
-    def __init__(self, streams: StreamPool, headers: ImageHeaders, repair: Repair) -> None:
-        self.streams, self.headers, self.repair = streams, headers, repair
-        self.stream = streams.acquire()
+    def __init__(self, pool: PipelinePool, headers: ImageHeaders, repair: Repair) -> None:
+        self.pool, self.headers, self.repair = pool, headers, repair
+        self.pipeline = pool.acquire()
         self.waiting: deque[Chunk] = deque()
         self.decoding: deque[Chunk] = deque()
         self.error: FastpetsError | None = None
@@ -108,18 +108,18 @@ class DaliDecoder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # What DALI is at work on must end before its bytes are freed. When Python exits, DALI may be gone already.
+        # DALI must be done with the bytes before they are freed. When Python exits, DALI may be gone already.
         with contextlib.suppress(RuntimeError, AttributeError, StopIteration):
             for chunk in self.decoding:
                 self._take(chunk)
-        # Only a stream whose epoch is complete is known to be in order: an interrupt may come between any two lines.
-        if kind is None and self.stream is not None:
-            self.streams.release(self.stream)
+        # Only after a complete epoch is the pipeline known to be empty: an interrupt may come between any two lines.
+        if kind is None and self.pipeline is not None:
+            self.pool.release(self.pipeline)
 
     def decode(self, batches: Iterator[EncodedBatch]) -> Iterator[tuple[Chunk, list[torch.Tensor]]]:
         """Yields each chunk with its images, (H, W, 3) uint8, on the device.
 
-        An error of `batches` is raised after what precedes it.
+        A FastpetsError from `batches` is raised after all earlier chunks were yielded.
         """
         self._fill(batches)
         while self.decoding:
@@ -136,8 +136,8 @@ class DaliDecoder:
             raise self.error
 
     def _take(self, chunk: Chunk) -> list[Any]:
-        """DALI's images of the oldest chunk, as DLPack capsules."""
-        return self.stream.take() if self.stream is not None and chunk.encoded else []
+        """DALI's images of `chunk`, the oldest in the queue, as DLPack capsules."""
+        return self.pipeline.take() if self.pipeline is not None and chunk.encoded else []
 
     def _fill(self, batches: Iterator[EncodedBatch]) -> None:
         """Gives DALI chunks until DECODE_AHEAD are in its queue."""
@@ -155,11 +155,11 @@ class DaliDecoder:
                 break
             self.waiting.extend(self._chunks(batch))
         to_decode = [chunk.encoded for chunk in new if chunk.encoded]
-        if self.stream is None and to_decode:
-            self.stream = self.streams.create(to_decode)
-        elif self.stream is not None:
+        if self.pipeline is None and to_decode:
+            self.pipeline = self.pool.create(to_decode)
+        elif self.pipeline is not None:
             for encoded in to_decode:
-                self.stream.put(encoded)
+                self.pipeline.put(encoded)
         self.decoding.extend(new)
 
     def _chunks(self, batch: EncodedBatch) -> list[Chunk]:
@@ -168,16 +168,19 @@ class DaliDecoder:
             return []
         ids = batch.planned.ids[batch.positions]
         num_bytes = 3 * self.headers.heights[ids].astype(np.int64) * self.headers.widths[ids]
-        parts = slices_by_size(num_bytes, CHUNK_BYTES * self.streams.num_threads) or [slice(0, 0)]
+        parts = slices_by_size(num_bytes, CHUNK_BYTES * self.pool.num_threads) or [slice(0, 0)]
         return [Chunk(batch, part) for part in parts]
 
     def _recover(self, batches: Iterator[EncodedBatch]) -> None:
-        """Repairs the batch of the chunk that failed, and decodes it and all that follows with a new stream."""
-        self.stream = None
+        """Repairs the batch of the chunk that failed, and decodes it and all that follow with a new pipeline."""
+        self.pipeline = None
         failed = self.decoding[0]
-        rejected = [failed.part.start + place for place in self.streams.undecodable(failed.encoded)]
+        rejected = [failed.part.start + index for index in self.pool.undecodable(failed.encoded)]
         if not rejected:
-            raise RuntimeError("DALI failed on a batch, but on none of its images alone: is memory short?")
+            raise RuntimeError(
+                "DALI failed to decode a batch, but decodes each of its images alone: probably out of memory; lower "
+                "batch_size"
+            )
         others = [chunk for chunk in (*self.decoding, *self.waiting) if chunk.batch is not failed.batch]
         self.waiting = deque([*self._chunks(self.repair(failed.batch, rejected)), *others])
         self.decoding.clear()
@@ -187,9 +190,9 @@ class DaliDecoder:
 def slices_by_size(sizes: np.ndarray, limit: int) -> list[slice]:
     """Splits the sizes (N,) into consecutive slices whose sums are at most `limit`; a larger size is a slice alone."""
     slices, start, total = [], 0, 0
-    for place, size in enumerate(sizes.tolist()):
-        if place > start and total + size > limit:
-            slices.append(slice(start, place))
-            start, total = place, 0
+    for i, size in enumerate(sizes.tolist()):
+        if i > start and total + size > limit:
+            slices.append(slice(start, i))
+            start, total = i, 0
         total += size
     return [*slices, slice(start, len(sizes))] if len(sizes) else []

@@ -13,7 +13,7 @@ from fastpets.data.headers import ImageHeaders
 from fastpets.loading.bad_files import BadFiles
 from fastpets.loading.buffers import Buffers
 from fastpets.loading.cache import Cache
-from fastpets.loading.decoding import DaliDecoder, StreamPool
+from fastpets.loading.decoding import DaliDecoder, PipelinePool
 from fastpets.loading.planning import PlannedBatch, Planner
 from fastpets.loading.pool import Pool
 from fastpets.loading.reading import Reader
@@ -30,7 +30,7 @@ class Engine(Protocol):
     """Turns planned batches into tensors. All that differs between decoders and devices is behind this."""
 
     def run(self, batches: Iterable[PlannedBatch], planner: Planner) -> Generator[tuple[PlannedBatch, torch.Tensor]]:
-        """Yields each batch, less its bad files, with its images (B, 3, H, W), in order.
+        """Yields each batch, less its bad files, with its images (B, H, W, 3) on the device, in order.
 
         It works ahead of the caller. Batches without a good file are passed over. Closing the iterator ends all work.
         """
@@ -38,7 +38,7 @@ class Engine(Protocol):
 
 
 class DaliEngine:
-    """Decodes with DALI on the device's side, a batch at a time, and warps each batch with one kernel.
+    """Decodes with DALI, in chunks of bounded memory, then warps each batch on the device.
 
     A Loader keeps it for all its epochs, which may run at the same time in several threads.
     """
@@ -58,14 +58,14 @@ class DaliEngine:
         self.paths, self.headers, self.bad_files, self.cache = paths, headers, bad_files, cache
         self.device, self.num_threads = device, num_threads
         self.buffers = Buffers(device)
-        self.streams = StreamPool(
+        self.pipelines = PipelinePool(
             device, batch_size=batch_size, num_threads=num_threads, hw_decoder_load=hw_decoder_load
         )
 
     def run(self, batches: Iterable[PlannedBatch], planner: Planner) -> Generator[tuple[PlannedBatch, torch.Tensor]]:
         """Reads, decodes and warps, each stage ahead of the next.
 
-            PlannedBatch --read--> EncodedBatch --decode--> Chunk, images --shrink, warp--> (B, 3, H, W)
+            PlannedBatch --read--> EncodedBatch --decode--> Chunk, images --shrink, warp--> (B, H, W, 3)
                        |                      |                         |
              threads of the pool       DALI's threads or GPU      threads of the pool, or
              READ_AHEAD batches        DECODE_AHEAD chunks        one launch on the GPU
@@ -74,12 +74,12 @@ class DaliEngine:
         """
         preprocessing = planner.preprocessing
         dtype = getattr(torch, preprocessing.dtype)
-        decoded: dict[int, torch.Tensor] = {}  # of one batch, by place
+        decoded: dict[int, torch.Tensor] = {}  # the images of one batch by their positions
         with contextlib.ExitStack() as stack:
             stack.callback(give_back_freed_memory)
             pool = Pool(self.num_threads)
             reader = Reader(pool, self.paths, self.headers, self.cache, self.bad_files, planner)
-            decoder = stack.enter_context(DaliDecoder(self.streams, self.headers, reader.read_with_pillow))
+            decoder = stack.enter_context(DaliDecoder(self.pipelines, self.headers, reader.read_with_pillow))
             held = stack.enter_context(HeldImages(self.device))
             stack.callback(pool.shutdown, cancel_futures=True)
             encoded = map(reader.finish, started_ahead(batches, reader.start, READ_AHEAD))
@@ -87,20 +87,20 @@ class DaliEngine:
                 planned = chunk.batch.planned
                 if chunk.is_first:
                     decoded.clear()
-                small = shrink(pool, images, planned.transforms.shrink[chunk.positions])
+                shrunk = shrink(pool, images, planned.transforms.shrink[chunk.positions])
                 held.hold(images)
-                decoded |= zip(chunk.positions.tolist(), small, strict=True)
+                decoded |= zip(chunk.positions.tolist(), shrunk, strict=True)
                 if chunk.is_last:
                     out = self.buffers.empty((len(planned.ids), *preprocessing.size, 3), dtype)
-                    warped = warp(pool, planned, decoded, self.cache, out, preprocessing.borders)
+                    warp(pool, planned, decoded, self.cache, out, preprocessing.borders)
                     held.hold(list(decoded.values()))
                     decoded.clear()
-                    del images, small, chunk, out
-                    yield planned, warped
+                    del images, shrunk, chunk  # they would stay in memory while the caller has the batch
+                    yield planned, out
 
 
 def started_ahead(items: Iterable[T], start: Callable[[T], U], depth: int) -> Iterator[U]:
-    """Applies `start`, which begins work elsewhere, to `depth` items beyond the one that is yielded."""
+    """Starts work for `depth` items ahead of the one whose started work it yields."""
     started: deque[U] = deque()
     for item in items:
         started.append(start(item))

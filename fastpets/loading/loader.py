@@ -1,10 +1,10 @@
-"""The loader: a source of images in, batches on the device out, in place of a torch DataLoader."""
+"""Loader: loads, augments and batches the images of a dataset, in place of a torch DataLoader."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
@@ -27,7 +27,7 @@ from fastpets.loading.device import resolve_device
 from fastpets.loading.display import batch_grid
 from fastpets.loading.engine import DaliEngine, Engine
 from fastpets.loading.planning import Planner
-from fastpets.loading.sampler import make_sampler
+from fastpets.loading.sampler import EpochPlan, make_sampler
 from fastpets.utils.system import resolve_num_workers
 from fastpets.utils.validation import (
     MAX_BATCH_SIZE,
@@ -46,9 +46,9 @@ from fastpets.utils.validation import (
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-_THREADS = "batches are made by threads of this process, on the device, ahead of their use; leave it out"
-# Parameters of a torch DataLoader that a Loader does not have: what to do instead.
-_NOT_OF_A_LOADER = {
+_THREADS = "a Loader prefetches with threads of this process; leave it out"
+# What to do instead of the parameters of a torch DataLoader that a Loader does not have.
+_DATALOADER_ONLY = {
     "dataset": "give it as the first argument",
     "batch_sampler": "give sampler, batch_size and drop_last",
     "collate_fn": "a batch is one tensor from the start; change it with batch_transform(images, labels)",
@@ -68,8 +68,9 @@ _NOT_OF_A_LOADER = {
 class Loader:
     """Batches of decoded, augmented and normalised images, in place of a torch DataLoader.
 
-    `for images, labels in loader:` runs one epoch, and each further loop the next one. Its order and its random
-    parameters depend on (seed, epoch, item id) alone. A loop may be left at any batch.
+    `for images, labels in loader:` runs one epoch, and each further loop the next one. A loop may be left at any batch.
+    The order depends only on the seed and the epoch; an image's random parameters also depend on its item id and on how
+    often it came before in the epoch.
 
     Args:
         source: a folder, a CSV file with the columns file and label, tar shards, an ImageDataset, a list of paths or of
@@ -78,21 +79,22 @@ class Loader:
         size: height and width of the output in pixels, or one number for a square.
         augment: True (fastai's policy), an `Augment`, or a policy's name ("fastai", "trivial-geometric") for training;
             False for validation: the centre of each image.
-        presize: shorter side in pixels to which larger images are shrunk once decoded. Default: 4 times the output's.
-            Smaller images are never enlarged.
+        presize: upper limit in pixels for the shorter side of the part of an image that is kept. Larger images are
+            shrunk by the smallest whole factor that meets it, but never below the output. Default: 4 times the
+            output's shorter side.
         presize_method: what is kept of an image whose aspect ratio differs from the output's: "crop", the largest part
             that fits; "squish", all of it, distorted; "pad", all of it and what lies beyond its borders.
         borders: pixels beyond the image: "reflect", its mirror image; "border", its outermost pixels; "zeros", black.
-        supersample: samples per output pixel and axis, 1 to 4: 2 is less aliased and slower.
+        supersample: multiplies the number of samples per output pixel and axis, 1 to 4. 2 is less aliased and slower.
         shuffle, drop_last: as in a DataLoader. Default: True with `augment`, else False. The only batch of an epoch is
             never dropped.
         sampler: a torch sampler of item ids, instead of `shuffle`; or "balanced": as many images as there are, all
             classes equally often. A repeated item is augmented anew each time.
-        rank, world_size: which of how many processes this is. Default: as torch.distributed says when an epoch starts.
-            Each rank takes batches of `batch_size`. In training all ranks take equally many images; otherwise, and with
-            `shuffle=False`, every image comes once, on one of the ranks. A DistributedSampler has divided the items
-            already and is left alone.
-        seed: of the order and of all random parameters, from 0.
+        rank, world_size: this process's rank and the number of processes. Default: torch.distributed's when an epoch
+            starts. Each rank takes batches of `batch_size`. In training all ranks take equally many images; otherwise,
+            and with `shuffle=False`, every image comes once, on one of the ranks. A DistributedSampler has divided the
+            items already and is left alone.
+        seed: of the order and of the augmentation, at least 0.
         num_workers: threads that read, decode and warp; 0 means one. Default: the processors this process may use,
             divided by the processes on this machine (LOCAL_WORLD_SIZE), at most 16.
         device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:1".
@@ -104,8 +106,9 @@ class Loader:
         hw_decoder_load: share of the images, 0 to 1, that a GPU's JPEG engine decodes, where it has one (A100, H100).
         cache: where decoded images are kept from the first epoch on: "none", "host" or "device" memory, as many as fit
             in half of what is free; "auto" only if all fit, on the device if possible.
-        on_bad_file: "raise" BadFileError for an unusable image, when the Loader is made if its header is bad and when
-            its batch is due otherwise; "skip" it with a warning; or "replace" it with another image.
+        on_bad_file: what to do about an unusable image. "raise" BadFileError: for a bad header when the Loader is made,
+            for an image that does not decode when its batch is delivered; "skip" it with a warning; or "replace" it
+            with the next good image.
         max_pixels: larger images are bad files; Pillow's own limit holds as well.
         label_from: where the labels of a folder are: in the file "name", in the "folder" name, "none", or "auto": in
             folder names if the images lie in two or more class folders, else in file names.
@@ -115,12 +118,11 @@ class Loader:
         headers: the `ImageHeaders` of its items.
         preprocessing: the `Preprocessing`, what a model sees.
         augment: the `Augment`, or None.
-        sampler: the `EpochSampler`, with `set_epoch`, a length, and the item ids of the next epoch to iterate over.
+        sampler: the `EpochSampler`: it has `set_epoch` and a length, and yields the item ids of the next epoch.
         device: the torch.device of the batches.
         batch_sampler: None; some libraries read it.
 
-    Raises InvalidArgumentError for an argument that is not possible, BadFileError for bad files, FastpetsError if no
-    image is left.
+    Raises InvalidArgumentError for an invalid argument, BadFileError for bad files, FastpetsError if no image is left.
     """
 
     batch_sampler = None
@@ -155,13 +157,13 @@ class Loader:
         on_bad_file: OnBadFile = "raise",
         max_pixels: int = MAX_PIXELS,
         label_from: LabelFrom = "auto",
-        **of_a_data_loader: NoReturn,  # a type checker reports each; what one says is in _NOT_OF_A_LOADER
+        **dataloader_arguments: NoReturn,  # type checkers reject them; _DATALOADER_ONLY has the messages
     ) -> None:
-        _refuse(of_a_data_loader)
-        seen: dict[str, Any] = {"size": size, "mean": mean, "std": std, "dtype": dtype}
+        _reject(dataloader_arguments)
+        converted: dict[str, Any] = {"size": size, "mean": mean, "std": std, "dtype": dtype}  # by Preprocessing
         self.preprocessing = Preprocessing(
             presize=presize, presize_method=presize_method, borders=borders, supersample=supersample, output=output,
-            layout=layout, max_pixels=max_pixels, **seen,
+            layout=layout, max_pixels=max_pixels, **converted,
         )  # fmt: skip
         self.augment = as_policy(augment)
         check_range("batch_size", batch_size, 1, MAX_BATCH_SIZE)
@@ -192,12 +194,14 @@ class Loader:
         )  # fmt: skip
 
     def _report_bad_headers(self) -> None:
-        """Reports the files whose headers are bad. Raises FastpetsError if no other is left."""
+        """Reports the files whose headers are bad. Raises FastpetsError if no image is left."""
+        if len(self.dataset) == 0:
+            raise FastpetsError("source: no images, expected at least one")
         bad = np.flatnonzero(~self.headers.usable).tolist()
         if bad:
             self._bad_files.report({i: self.headers.problems[self.dataset.paths[i]] for i in bad})
         if len(bad) == len(self.dataset):
-            raise FastpetsError(f"no image to load: {len(self.dataset)} files, of which {len(bad)} are bad")
+            raise FastpetsError(f"no image is left: all {len(self.dataset)} files are bad")
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -234,7 +238,7 @@ class Loader:
         return self.sampler.num_batches()
 
     def set_epoch(self, epoch: int) -> None:
-        """Makes `epoch` the next one; if a state was loaded in that epoch, its rest is next."""
+        """Makes `epoch` the next one. If a loaded state is within that epoch, the rest of the epoch is next."""
         self.sampler.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
@@ -252,7 +256,16 @@ class Loader:
         self.sampler.load_state_dict(state)
 
     def __iter__(self) -> Iterator[Batch]:
-        plan = self.sampler.start_epoch()  # with the first batch, since some libraries call iter() only to look
+        # The epoch starts at the first next(), not at iter(): some libraries call iter() and drop the iterator.
+        plan = self.sampler.start_epoch()
+        with closing(self._batches(plan)) as batches:
+            for batch, end in batches:
+                self.sampler.advance(plan, end)
+                yield batch
+        self.sampler.finish(plan)
+
+    def _batches(self, plan: EpochPlan) -> Generator[tuple[Batch, int]]:
+        """Yields the batches of an epoch, each with the number of items that all ranks have after it."""
         planner = Planner(
             headers=self.headers,
             preprocessing=self.preprocessing,
@@ -264,16 +277,18 @@ class Loader:
         with closing(self._engine.run(planner.batches(plan, self._bad_files), planner)) as batches:
             for planned, images in batches:
                 labels = kernels.to_device(torch.from_numpy(self.dataset.labels[planned.ids]), self.device)
-                if planner.preprocessing.layout == "NHWC":
-                    images = images.permute(0, 2, 3, 1)
+                if planner.preprocessing.layout == "NCHW":
+                    images = images.permute(0, 3, 1, 2)
                 if self.batch_transform is not None:
                     images, labels = self.batch_transform(images, labels)
-                self.sampler.advance(plan, planned.end)
-                yield Batch(images, labels, planned.ids)
-        self.sampler.finish(plan)
+                yield Batch(images, labels, planned.ids), planned.end
 
     def like(self, source: Any, **changes: Any) -> Loader:
-        """Returns a Loader of another source, without labels, with these settings and other arguments in `changes`."""
+        """Returns a Loader of another source with this one's preprocessing, augmentation and settings.
+
+        A folder is read without labels. The cache, the sampler and the ranks are not taken over; `changes` are further
+        arguments of the Loader, which come first.
+        """
         same = ("batch_size", "batch_transform", "num_workers", "device", "hw_decoder_load", "on_bad_file")
         settings: dict[str, Any] = {name: getattr(self, name) for name in same}
         settings |= self.preprocessing.to_dict()
@@ -287,10 +302,11 @@ class Loader:
             self._shrink_for = self.preprocessing.size
 
     def peek(self) -> Batch:
-        """The next batch, which the next loop still delivers."""
-        state, batch = self.state_dict(), next(iter(self))
-        self.load_state_dict(state)
-        return batch
+        """The first batch of the next loop, which still delivers it. Raises FastpetsError if it has none."""
+        with closing(self._batches(self.sampler.next_plan())) as batches:
+            for batch, _ in batches:
+                return batch
+        raise FastpetsError("no batch: the next epoch has no image that can be used")
 
     def show_batch(self, num_images: int = 9) -> Image.Image:
         """A grid of the next batch's first images as the model sees them; a notebook displays it."""
@@ -298,20 +314,16 @@ class Loader:
 
 
 class LoaderSettings(TypedDict, total=False):
-    """The arguments of a Loader that `loaders` passes on, for type checkers and editors."""
+    """The arguments of a Loader that `loaders` passes to both, for type checkers and editors."""
 
     size: int | tuple[int, int]
     presize: int | None
     presize_method: PresizeMethod
     borders: Borders
     supersample: int
-    shuffle: bool | None
-    sampler: Iterable[int] | str | None
-    drop_last: bool | None
     rank: int | None
     world_size: int | None
     seed: int
-    num_workers: int | None
     device: str | torch.device
     output: Output
     dtype: torch.dtype | str
@@ -332,8 +344,12 @@ def loaders(
     labels: str | os.PathLike[str] | None = None,
     split_seed: int = 42,
     augment: bool | str | Augment = True,
+    shuffle: bool | None = None,
+    sampler: Iterable[int] | str | None = None,
+    drop_last: bool | None = None,
     on_bad_file: OnBadFile = "raise",
     max_pixels: int = MAX_PIXELS,
+    num_workers: int | None = None,
     **settings: Unpack[LoaderSettings],
 ) -> tuple[Loader, Loader]:
     """Returns a training and a validation Loader: `train, valid = fastpets.loaders("photos/")`.
@@ -346,8 +362,8 @@ def loaders(
             are below `source`.
         split_seed: of the random split, 80% for training, where neither the CSV nor folders named train and valid, val
             or test define one.
-        augment: of the training Loader.
-        settings: further arguments of both Loaders: `LoaderSettings`.
+        augment, shuffle, sampler, drop_last: of the training Loader only.
+        on_bad_file, max_pixels, num_workers, settings: as of a Loader, for both.
     """
     datasets = train_valid_datasets(
         source,
@@ -357,17 +373,17 @@ def loaders(
         split_seed=split_seed,
         on_bad_file=on_bad_file,
         max_pixels=max_pixels,
+        num_workers=num_workers,
     )
-    train, valid = (
-        Loader(dataset, batch_size, augment=policy, on_bad_file=on_bad_file, max_pixels=max_pixels, **settings)
-        for dataset, policy in zip(datasets, (augment, False), strict=True)
-    )
-    return train, valid
+    both = {"on_bad_file": on_bad_file, "max_pixels": max_pixels, "num_workers": num_workers, **settings}
+    order = {"shuffle": shuffle, "sampler": sampler, "drop_last": drop_last}
+    train = Loader(datasets[0], batch_size, augment=augment, **order, **both)  # type: ignore[arg-type]
+    return train, Loader(datasets[1], batch_size, **both)  # type: ignore[arg-type]
 
 
-def _refuse(arguments: dict[str, Any]) -> None:
+def _reject(arguments: dict[str, Any]) -> None:
     """Raises InvalidArgumentError for a DataLoader's parameter, TypeError for an unknown one."""
     for name in arguments:
-        if name in _NOT_OF_A_LOADER:
-            raise InvalidArgumentError(f"{name}: not a parameter of Loader; {_NOT_OF_A_LOADER[name]}")
+        if name in _DATALOADER_ONLY:
+            raise InvalidArgumentError(f"{name}: not a parameter of Loader; {_DATALOADER_ONLY[name]}")
         raise TypeError(f"Loader() got an unexpected keyword argument {name!r}")

@@ -15,7 +15,9 @@ from fastpets.data.headers import ImageHeaders
 from fastpets.loading.bad_files import BadFiles
 from fastpets.loading.sampler import EpochPlan
 
-REPLACEMENT = 0x8000  # bit of the occurrence count of a replacement, so that its random parameters are its own
+# Bit of the occurrence count of a replacement, so that its random parameters differ from those of the image's own turn.
+# Neighbouring bad files share one replacement, with equal pixels.
+REPLACEMENT = 0x8000
 
 
 class PlannedBatch(NamedTuple):
@@ -34,23 +36,24 @@ class PlannedBatch(NamedTuple):
     transforms: Transforms
     end: int
 
-    def select(self, rows: np.ndarray) -> PlannedBatch:
-        """The images at `rows`, indices or a mask; nothing is drawn again."""
-        return PlannedBatch(self.ids[rows], self.occurrences[rows], self.transforms.select(rows), self.end)
+    def select(self, positions: np.ndarray) -> PlannedBatch:
+        """The images at `positions`, indices or a mask, with the same random parameters."""
+        chosen = self.transforms.select(positions)
+        return PlannedBatch(self.ids[positions], self.occurrences[positions], chosen, self.end)
 
-    def with_row(self, row: int, other: PlannedBatch) -> PlannedBatch:
-        """This batch with the single image of `other` at `row`."""
+    def with_image(self, position: int, other: PlannedBatch) -> PlannedBatch:
+        """This batch with the single image of `other` at `position`."""
         ids, occurrences = self.ids.copy(), self.occurrences.copy()
-        ids[row], occurrences[row] = other.ids[0], other.occurrences[0]
-        return PlannedBatch(ids, occurrences, self.transforms.replace(row, other.transforms), self.end)
+        ids[position], occurrences[position] = other.ids[0], other.occurrences[0]
+        return PlannedBatch(ids, occurrences, self.transforms.replace(position, other.transforms), self.end)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Planner:
     """Plans the batches of one epoch: draws each image's random parameters and composes its transforms, once.
 
-    `shrink_for` is the output size (height, width) for which large images are shrunk: the preprocessing's, or that for
-    which a cache was filled.
+    `shrink_for` is the output size (height, width) for which large images are shrunk: the preprocessing's, or with a
+    cache the one for which the Loader was made.
     """
 
     headers: ImageHeaders
@@ -61,24 +64,24 @@ class Planner:
     epoch: int
 
     def batches(self, plan: EpochPlan, bad_files: BadFiles) -> Iterator[PlannedBatch]:
-        """The batches of this rank. Files known to be bad are left out or replaced, as `bad_files` is set to."""
+        """The batches of this rank. Files known to be bad are left out or replaced, as `on_bad_file` says."""
         for batch in plan.batches:
-            ids, counts = plan.ids[batch].copy(), plan.occurrences[batch].copy()
+            ids, occurrences = plan.ids[batch].copy(), plan.occurrences[batch].copy()
             is_bad = bad_files.known(ids)
             if is_bad.any() and bad_files.replaces:
                 ids[is_bad] = [bad_files.replacement_for(i) for i in ids[is_bad].tolist()]
-                counts[is_bad] |= REPLACEMENT
+                occurrences[is_bad] |= REPLACEMENT
             elif is_bad.any():
-                ids, counts = ids[~is_bad], counts[~is_bad]
-            yield self.batch(ids, counts, batch.stop)
+                ids, occurrences = ids[~is_bad], occurrences[~is_bad]
+            yield self.batch(ids, occurrences, batch.stop)
 
     def replacement(self, i: int, occurrence: int) -> PlannedBatch:
         """Item `i` as a batch of one, in place of an item that had this occurrence count."""
         return self.batch(np.array([i]), np.array([occurrence | REPLACEMENT]), 0)
 
-    def batch(self, ids: np.ndarray, occurrences: np.ndarray, end: int = 0) -> PlannedBatch:
+    def batch(self, ids: np.ndarray, occurrences: np.ndarray, end: int) -> PlannedBatch:
         """Items `ids` (B,) with their transforms."""
-        todo = transforms(
+        image_transforms = transforms(
             ids,
             self.headers.heights[ids],
             self.headers.widths[ids],
@@ -89,4 +92,4 @@ class Planner:
             epoch=self.epoch,
             occurrences=occurrences,
         )
-        return PlannedBatch(ids, occurrences, todo, end)
+        return PlannedBatch(ids, occurrences, image_transforms, end)

@@ -11,7 +11,7 @@ T = TypeVar("T")
 class Pool(ThreadPoolExecutor):
     """Worker threads, each of which takes a consecutive share of a batch.
 
-    One task per thread, rather than one per image: those cost 2% of the loader's time on two cores.
+    One task per image instead would cost 2% of the loader's time on two cores.
     """
 
     def __init__(self, num_threads: int) -> None:
@@ -23,7 +23,7 @@ class Pool(ThreadPoolExecutor):
         return [self.submit(work, share) for share in even_slices(count, self.num_threads)]
 
     def run_shares(self, work: Callable[[slice], Any], count: int) -> None:
-        """The same, and waits for all of it."""
+        """Does the same, and waits for all of it."""
         for share in self.submit_shares(work, count):
             share.result()
 

@@ -1,4 +1,4 @@
-"""The read stage: files to encoded bytes that are safe to decode, several batches ahead, bad files dealt with."""
+"""The read stage: reads files ahead, checks that their bytes are safe to decode, drops or replaces bad ones."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from fastpets.loading.planning import PlannedBatch, Planner
 from fastpets.loading.pool import Pool
 
 
-class UnusableImage(Exception):
+class UnusableImageError(Exception):
     """The file cannot be used; the message says what was found."""
 
 
-File = np.ndarray | UnusableImage  # its encoded bytes, (n,) uint8, or what is wrong with it
+EncodedOrError = np.ndarray | UnusableImageError  # a file's bytes, (n,) uint8, or what is wrong with it
 
 
-class BatchInReading(NamedTuple):
+class PendingBatch(NamedTuple):
     """A planned batch whose files are being read.
 
-    `positions` (M,) are the places in the batch that must be decoded; the cache has the others. `files` are futures of
-    consecutive shares of those M files.
+    `positions` (M,) are those in the batch that must be decoded; the cache has the others. `files` are futures of
+    consecutive shares of these M files.
     """
 
     planned: PlannedBatch
     positions: np.ndarray
-    files: list[Future[list[File]]]
+    files: list[Future[list[EncodedOrError]]]
 
 
 class EncodedBatch(NamedTuple):
-    """A planned batch of good files: `encoded` bytes, each (n,) uint8, for its `positions` (M,)."""
+    """A planned batch of good files: the `encoded` bytes, each (n,) uint8, of the images at its `positions` (M,)."""
 
     planned: PlannedBatch
     positions: np.ndarray
@@ -62,57 +62,56 @@ class Reader:
         self.pool, self.paths, self.headers = pool, paths, headers
         self.cache, self.bad_files, self.planner = cache, bad_files, planner
 
-    def start(self, planned: PlannedBatch) -> BatchInReading:
+    def start(self, planned: PlannedBatch) -> PendingBatch:
         """Has the pool read the files that are not in the cache."""
         num_images = len(planned.ids)
         positions = np.arange(num_images) if self.cache is None else np.flatnonzero(~self.cache.filled[planned.ids])
         ids = planned.ids[positions]
-        return BatchInReading(planned, positions, self.pool.submit_shares(lambda s: self.read(ids[s]), len(ids)))
+        return PendingBatch(planned, positions, self.pool.submit_shares(lambda s: self.read(ids[s]), len(ids)))
 
-    def finish(self, batch: BatchInReading) -> EncodedBatch:
+    def finish(self, batch: PendingBatch) -> EncodedBatch:
         """Waits for the files. Raises BadFileError for bad ones if they are neither left out nor replaced."""
         return self.without_bad(
             batch.planned, batch.positions, [file for share in batch.files for file in share.result()]
         )
 
-    def read(self, ids: np.ndarray) -> list[File]:
+    def read(self, ids: np.ndarray) -> list[EncodedOrError]:
         """Reads the files of items (M,), in the calling thread."""
-        files: list[File] = []
+        files: list[EncodedOrError] = []
         for i in ids.tolist():
             height, width = int(self.headers.heights[i]), int(self.headers.widths[i])
             try:
                 files.append(read_encoded(self.paths[i], self.bad_files.decoder(i), height, width))
-            except UnusableImage as problem:
+            except UnusableImageError as problem:
                 files.append(problem)
         return files
 
     def read_with_pillow(self, batch: EncodedBatch, rejected: Sequence[int]) -> EncodedBatch:
-        """The batch with those of its files that DALI rejected, by their places in `encoded`, decoded by Pillow.
+        """The batch with the files that DALI rejected, given by their indices in `encoded`, decoded by Pillow.
 
         Pillow accepts more, such as a PNG with a wrong checksum at its end; what it rejects too is a bad file.
         """
         ids = batch.planned.ids[batch.positions[list(rejected)]]
         self.bad_files.rejected_by_dali(ids)
-        files: list[File] = list(batch.encoded)
-        for place, file in zip(rejected, self.read(ids), strict=True):
-            files[place] = file
+        files: list[EncodedOrError] = list(batch.encoded)
+        for index, file in zip(rejected, self.read(ids), strict=True):
+            files[index] = file
         return self.without_bad(batch.planned, batch.positions, files)
 
-    def without_bad(self, planned: PlannedBatch, positions: np.ndarray, files: list[File]) -> EncodedBatch:
+    def without_bad(self, planned: PlannedBatch, positions: np.ndarray, files: list[EncodedOrError]) -> EncodedBatch:
         """Reports bad files, and leaves them out of the batch or replaces them.
 
         The other images keep their transforms; a replacement's are drawn when it is chosen.
         """
-        bad = [place for place, file in enumerate(files) if isinstance(file, UnusableImage)]
+        bad = [index for index, file in enumerate(files) if isinstance(file, UnusableImageError)]
         if bad:
-            self.bad_files.report({int(planned.ids[positions[place]]): str(files[place]) for place in bad})
+            self.bad_files.report({int(planned.ids[positions[index]]): str(files[index]) for index in bad})
         if bad and self.bad_files.replaces:
-            for place in bad:
-                position = int(positions[place])
-                other, files[place] = self._replacement(int(planned.ids[position]))
-                planned = planned.with_row(
-                    position, self.planner.replacement(other, int(planned.occurrences[position]))
-                )
+            for index in bad:
+                position = int(positions[index])
+                other, files[index] = self._replacement(int(planned.ids[position]))
+                replacement = self.planner.replacement(other, int(planned.occurrences[position]))
+                planned = planned.with_image(position, replacement)
         elif bad:
             is_kept = np.ones(len(planned.ids), bool)
             is_kept[positions[bad]] = False
@@ -134,21 +133,23 @@ def read_encoded(path: str, decoder: int, height: int, width: int) -> np.ndarray
     """Reads a file as encoded bytes (n,) uint8 that DALI decodes to the upright (height, width) of its header.
 
     Bytes that DALI's parser rejects, and formats it does not decode, are decoded by Pillow and passed on as BMP. Raises
-    UnusableImage if the file is missing, not an image, or has changed its size since the headers were read.
+    UnusableImageError if the file is missing, not an image, or has changed its size since the headers were read.
     """
     try:
         encoded = storage.read(path)
     except OSError as error:
-        raise UnusableImage(f"unreadable ({error.strerror or error})") from None
+        raise UnusableImageError(f"unreadable ({error.strerror or error})") from None
     try:
         size = pipelines.parse(encoded) if decoder == DALI else None
-    except pipelines.Unparsable:
+    except pipelines.ParseError:
         size = None  # such as lossless WebP with EXIF
     by_pillow = size is None
     if size is None:
         size = _stored_size(encoded)
     if sorted(size) != sorted((height, width)):  # EXIF orientation may swap the stored sides
-        raise UnusableImage(f"{size[1]} x {size[0]} px, expected {width} x {height}: it changed since the scan")
+        raise UnusableImageError(
+            f"{size[1]} x {size[0]} px, expected {width} x {height}: the file changed after its header was read"
+        )
     return np.frombuffer(_as_bmp(encoded) if by_pillow else encoded, np.uint8)
 
 
@@ -171,5 +172,5 @@ def _as_bmp(encoded: bytes) -> bytes:
     return file.getvalue()
 
 
-def _rejected_by_pillow(error: Exception) -> UnusableImage:
-    return UnusableImage(f"not decoded by Pillow ({type(error).__name__}: {error})")
+def _rejected_by_pillow(error: Exception) -> UnusableImageError:
+    return UnusableImageError(f"not decoded by Pillow ({type(error).__name__}: {error})")

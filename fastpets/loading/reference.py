@@ -1,4 +1,4 @@
-"""What a Loader delivers, as plainly as it can be said: one image at a time, Pillow, float64. Tests compare with it."""
+"""The specification of a Loader: one image at a time, with Pillow, in float64. Tests compare Loader with it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,27 +20,28 @@ from fastpets.loading.sampler import make_sampler
 
 
 class ReferenceLoader:
-    """A Loader without threads, DALI, cache or kernels; its arguments are a Loader's."""
+    """A Loader without threads, cache or fast kernels. It takes those of its arguments that affect pixels or order."""
 
     def __init__(self, source: Any, augment: Any = False, on_bad_file: str = "raise", **more: Any) -> None:
-        seen = {name: more.pop(name) for name in Preprocessing.__dataclass_fields__ if name in more}
-        self.preprocessing, self.augment, self.on_bad_file = Preprocessing(**seen), as_policy(augment), on_bad_file
-        self.dataset, trains = as_dataset(source), self.augment is not None
+        fields = {name: more.pop(name) for name in Preprocessing.__dataclass_fields__ if name in more}
+        self.preprocessing, self.augment = Preprocessing(**fields), as_policy(augment)
+        self.dataset, self.on_bad_file = as_dataset(source), on_bad_file
         headers = scan_headers(self.dataset.paths, self.dataset.root, num_workers=1)
         usable = headers.limited(self.preprocessing.max_pixels).usable
-        self.sampler = make_sampler(self.dataset, usable, trains=trains, **more)
+        self.sampler = make_sampler(self.dataset, usable, trains=self.augment is not None, **more)
 
     def __iter__(self) -> Iterator[Batch]:
         plan = self.sampler.start_epoch()
         for batch in plan.batches:
             pairs = zip(plan.ids[batch].tolist(), plan.occurrences[batch].tolist(), strict=True)
-            if rows := [row for pair in pairs if (row := self.row(*pair, plan.epoch))]:
-                images, ids = torch.cat([image for image, _ in rows]), np.array([i for _, i in rows])
+            loaded = [self.load(i, occurrence, plan.epoch) for i, occurrence in pairs]
+            if good := [each for each in loaded if each is not None]:
+                images, ids = torch.cat([image for image, _ in good]), np.array([i for _, i in good])
                 images = images if self.preprocessing.layout == "NHWC" else images.permute(0, 3, 1, 2)
                 yield Batch(images, torch.from_numpy(self.dataset.labels[ids]), ids)
 
-    def row(self, i: int, occurrence: int, epoch: int) -> tuple[torch.Tensor, int] | None:
-        """An item's image (1, H, W, 3) and id; the next good item's in place of a bad one, or None to skip it."""
+    def load(self, i: int, occurrence: int, epoch: int) -> tuple[torch.Tensor, int] | None:
+        """Loads an item as an image (1, H, W, 3), with its id; of a bad file, the next good item's, or None to skip."""
         try:
             if not self.sampler.usable[i]:
                 raise OSError("bad header")
@@ -49,11 +50,11 @@ class ReferenceLoader:
             if self.on_bad_file == "raise":
                 raise
             other = (i + 1) % len(self.dataset), occurrence | REPLACEMENT, epoch
-            return self.row(*other) if self.on_bad_file == "replace" else None
-        (height, width), seen = image.shape[:2], self.preprocessing
+            return self.load(*other) if self.on_bad_file == "replace" else None
         key: Any = {"seed": self.sampler.seed, "epoch": epoch, "occurrences": np.array([occurrence])}
-        todo = transforms(np.array([i]), np.array([height]), np.array([width]), seen, augment=self.augment, **key)
-        matrix, samples, spread, luts = map(torch.from_numpy, todo[:4])
-        small = kernels.shrink(image, *todo.shrink[0].tolist())
-        warped = kernels.warp([small], matrix, samples, spread, seen.size, seen.borders).round().byte()
-        return kernels.look_up(warped, luts.to(getattr(torch, seen.dtype))), i
+        one_image = np.array([i]), np.array([image.shape[0]]), np.array([image.shape[1]])
+        composed = transforms(*one_image, self.preprocessing, augment=self.augment, **key)
+        matrix, samples, spread, luts = map(torch.from_numpy, composed[:4])
+        shrunk = kernels.shrink(image, *composed.shrink[0].tolist())
+        warped = kernels.warp([shrunk], matrix, samples, spread, self.preprocessing.size, self.preprocessing.borders)
+        return kernels.look_up(warped.round().byte(), luts.to(getattr(torch, self.preprocessing.dtype))), i

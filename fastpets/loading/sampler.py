@@ -16,7 +16,7 @@ from fastpets.errors import FastpetsError, InvalidArgumentError
 from fastpets.utils import philox
 
 STATE_VERSION = 1
-_STARTING = threading.Lock()  # torch's global generator is shared by all threads that start an epoch
+_GENERATOR_LOCK = threading.Lock()  # all threads that plan an epoch share torch's global generator
 
 
 class EpochPlan(NamedTuple):
@@ -50,7 +50,7 @@ class EpochSampler:
         even: whether all ranks take equally many batches of equal sizes, as training needs.
         rank, world_size: which of how many processes this is; None for what torch.distributed says.
         seed: of the permutations.
-        fingerprint: returns a digest of the data set, by which a state tells that it belongs to another one.
+        fingerprint: returns a digest of the dataset, which `load_state_dict` compares with the saved one.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ class EpochSampler:
         seed: int,
         fingerprint: Callable[[], str],
     ) -> None:
-        self.usable, self.sampler, self.shuffle, self.seed = usable, sampler, shuffle, seed
+        self.usable, self.torch_sampler, self.shuffle, self.seed = usable, sampler, shuffle, seed
         self.batch_size, self.drop_last, self.even = batch_size, drop_last, even
         self.rank, self.world_size, self.fingerprint = rank, world_size, fingerprint
-        resolve_ranks(rank, world_size)
+        resolve_ranks(rank, world_size)  # checks them
         # The next epoch, how many of its items were delivered before, and, after a resume, its order.
         self.epoch, self._first = 0, 0
         self._resumed_ids: np.ndarray | None = None
@@ -85,48 +85,60 @@ class EpochSampler:
         return sum(len(range(num_items)[batch]) for batch in self._batches(num_items))
 
     def __iter__(self) -> Iterator[int]:
-        with _STARTING:
-            kept = self._generator.get_state() if self._generator is not None else None
-            ids = self._resumed_ids if self._resumed_ids is not None else self._order(self.epoch)
-            if self._generator is not None and kept is not None:
-                self._generator.set_state(kept)
-        for batch in self._batches(len(ids), self._first):
-            yield from ids[batch].tolist()
+        plan = self.next_plan()
+        for batch in plan.batches:
+            yield from plan.ids[batch].tolist()
 
     def num_batches(self) -> int:
         """Batches of this rank in a whole epoch. Raises TypeError if `sampler` has no length."""
         return len(self._batches(self._num_items()))
 
     def warning(self) -> str | None:
-        """One line if the training set is smaller than a batch or one image of it is never used, else None."""
-        if not self.even or self.sampler is not None:
+        """A line if the training set is smaller than a batch, or if a last batch of one image is dropped, else None."""
+        if not self.even or self.torch_sampler is not None:
             return None
+        _, world_size = resolve_ranks(self.rank, self.world_size)
         num_items, batch_size = self._num_items(), self.batch_size
-        if num_items < batch_size:
+        each = " for each process" if world_size > 1 else ""
+        if num_items < world_size:
+            return f"{num_items} training images for {world_size} processes: an epoch has no batch; use fewer processes"
+        if num_items < batch_size * world_size:
             return (
-                f"{num_items} training images, expected at least batch_size={batch_size}: each epoch is one smaller "
-                "batch; lower batch_size for more steps"
+                f"{num_items} training images, expected at least batch_size={batch_size}{each}: an epoch is one "
+                "smaller batch; lower batch_size for more steps"
             )
-        if num_items % batch_size == 1 and batch_size > 1 and not self.drop_last:
+        if num_items % (batch_size * world_size) // world_size == 1 and batch_size > 1 and not self.drop_last:
             return (
-                f"{num_items} training images in batches of {batch_size}: the last batch would hold one image, which "
-                "batch norm cannot train on, and is dropped; choose another batch_size to use every image"
+                f"{num_items} training images in batches of {batch_size}{each}: the last batch would hold one image, "
+                "which batch norm cannot train on, and is dropped; choose another batch_size to use every image"
             )
         return None
 
+    def next_plan(self) -> EpochPlan:
+        """Plans the next epoch, or the rest of the epoch that a loaded state was in, without starting it."""
+        with _GENERATOR_LOCK:
+            kept = self._generator.get_state() if self._generator is not None else None
+            plan = self._plan(self.epoch, self._first, self._resumed_ids)
+            if self._generator is not None and kept is not None:
+                self._generator.set_state(kept)
+        return plan
+
     def start_epoch(self) -> EpochPlan:
-        """Plans the next epoch, or the rest of the epoch that a loaded state was in."""
-        with _STARTING:
-            number, first, resumed = self.epoch, self._first, self._resumed_ids
-            # One statement: an interrupt finds it done or not begun.
-            self.epoch, self._first, self._resumed_ids = number + 1, 0, None
-            ids = self._order(number) if resumed is None else resumed
-        repeats = self.sampler is not None
-        counts = occurrences(ids) if repeats else np.broadcast_to(np.int64(0), ids.shape)
-        plan = EpochPlan(number, ids, counts, self._batches(len(ids), first))
+        """Starts the next epoch, or the rest of the epoch that a loaded state was in, and returns its plan."""
+        with _GENERATOR_LOCK:
+            epoch, first, resumed_ids = self.epoch, self._first, self._resumed_ids
+            # No call in between: CPython raises KeyboardInterrupt before or after these assignments, not among them.
+            self.epoch, self._first, self._resumed_ids = epoch + 1, 0, None
+            plan = self._plan(epoch, first, resumed_ids)
         self._latest = plan
         self.advance(plan, first)
         return plan
+
+    def _plan(self, epoch: int, first: int, resumed_ids: np.ndarray | None) -> EpochPlan:
+        ids = self._order(epoch) if resumed_ids is None else resumed_ids
+        repeats = self.torch_sampler is not None
+        counts = occurrences(ids) if repeats else np.broadcast_to(np.int64(0), ids.shape)
+        return EpochPlan(epoch, ids, counts, self._batches(len(ids), first))
 
     def advance(self, plan: EpochPlan, delivered: int) -> None:
         """Records that all ranks have the first `delivered` items, if no other epoch was started since."""
@@ -139,7 +151,7 @@ class EpochSampler:
             self._state_epoch, self._delivered, self._state_ids = self.epoch, self._first, None
 
     def set_epoch(self, epoch: int) -> None:
-        """Makes `epoch` the next one; if a state was loaded in that epoch, its rest is next."""
+        """Makes `epoch` the next one. If a loaded state is within that epoch, the rest of the epoch is next."""
         if epoch != self.epoch:
             self._first, self._resumed_ids = 0, None
         self.epoch = self._state_epoch = epoch
@@ -147,7 +159,7 @@ class EpochSampler:
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs: numbers, strings and tensors, equal on all ranks without a `sampler`."""
-        ids = self._state_ids if self.sampler is not None else None
+        ids = self._state_ids if self.torch_sampler is not None else None
         return {
             "version": STATE_VERSION,
             "fingerprint": self.fingerprint(),
@@ -162,21 +174,23 @@ class EpochSampler:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues where `state` was taken, whatever the batch size or number of ranks.
 
-        Raises FastpetsError if the state has another version, or belongs to another data set or kind of sampler.
+        Raises FastpetsError if the state has another version, or belongs to another dataset or kind of sampler.
         """
         if state.get("version") != STATE_VERSION:
-            raise FastpetsError(f"loader state: version {state.get('version')}, expected {STATE_VERSION}; start anew")
+            raise FastpetsError(
+                f"loader state: version {state.get('version')}, expected {STATE_VERSION}; start from scratch"
+            )
         if state["num_items"] != (here := int(self.usable.sum())):
             raise FastpetsError(
-                f"loader state: {state['num_items']} usable images, but this data set has {here}; load the same images"
+                f"loader state: {state['num_items']} usable images, but this dataset has {here}; load the same images"
             )
         if state["fingerprint"] != self.fingerprint():
             raise FastpetsError(
-                "loader state: of a data set with other paths or labels; load the same images in the same order"
+                "loader state: saved for a dataset with other paths or labels; load the same images in the same order"
             )
         ids, in_epoch = state["sampled_ids"], state["delivered"] > 0
         if (self._generator is None) != (state["generator"] is None) or (
-            in_epoch and (self.sampler is None) != (ids is None)
+            in_epoch and (self.torch_sampler is None) != (ids is None)
         ):
             raise FastpetsError("loader state: taken with another kind of sampler; give the same sampler")
         self.seed, self.epoch, self._first = state["seed"], state["epoch"], state["delivered"]
@@ -189,21 +203,21 @@ class EpochSampler:
     @property
     def _generator(self) -> torch.Generator | None:
         """The sampler's own generator, if it has one."""
-        return getattr(self.sampler, "generator", None)
+        return getattr(self.torch_sampler, "generator", None)
 
     def _num_items(self) -> int:
-        return int(self.usable.sum()) if self.sampler is None else len(self.sampler)  # type: ignore[arg-type]
+        return int(self.usable.sum()) if self.torch_sampler is None else len(self.torch_sampler)  # type: ignore[arg-type]
 
     def _order(self, epoch: int) -> np.ndarray:
         """Item ids (M,) int64 of all ranks in the order of an epoch."""
         num_items = len(self.usable)
-        if self.sampler is not None:
-            return sampled_order(self.sampler, num_items, seed=self.seed, epoch=epoch)
+        if self.torch_sampler is not None:
+            return sampled_order(self.torch_sampler, num_items, seed=self.seed, epoch=epoch)
         ids = epoch_order(num_items, shuffle=self.shuffle, seed=self.seed, epoch=epoch)
         return ids[self.usable[ids]]
 
     def _batches(self, num_items: int, first: int = 0) -> list[slice]:
-        splits_itself = hasattr(self.sampler, "num_replicas")  # a DistributedSampler, or one like it
+        splits_itself = hasattr(self.torch_sampler, "num_replicas")  # a DistributedSampler, or one like it
         rank, world_size = (0, 1) if splits_itself else resolve_ranks(self.rank, self.world_size)
         return batch_slices(
             num_items,
@@ -226,14 +240,14 @@ def epoch_order(num_items: int, *, shuffle: bool, seed: int, epoch: int) -> np.n
 def sampled_order(sampler: Iterable[int], num_items: int, *, seed: int, epoch: int) -> np.ndarray:
     """Returns the item ids, int64, that a torch sampler gives for an epoch.
 
-    A sampler that uses torch's global generator draws from one seeded by (seed, epoch), so that all ranks draw alike;
-    the caller's generator is restored. Raises InvalidArgumentError for an id outside [0, num_items).
+    A sampler that uses torch's global generator finds it seeded by (seed, epoch), so that all ranks draw the same ids;
+    the caller's state is restored. Raises InvalidArgumentError for an id outside [0, num_items).
     """
     if hasattr(sampler, "set_epoch"):
         sampler.set_epoch(epoch)
     own_seed, _ = philox.words(philox.SAMPLER, seed, epoch, np.zeros(1, np.int64), 0, 2)[0]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(own_seed))
+        torch.default_generator.manual_seed(int(own_seed))  # torch.manual_seed would seed the GPUs, too
         ids = np.fromiter(sampler, np.int64)
     if len(ids) and not 0 <= ids.min() <= ids.max() < num_items:
         wrong = int(ids.min()) if ids.min() < 0 else int(ids.max())
@@ -242,12 +256,12 @@ def sampled_order(sampler: Iterable[int], num_items: int, *, seed: int, epoch: i
 
 
 def occurrences(ids: np.ndarray) -> np.ndarray:
-    """Returns how often each of the ids (N,) comes before its place: (N,) int64."""
+    """Returns how often each of the ids (N,) comes before in them: (N,) int64."""
     by_id = np.argsort(ids, kind="stable")
-    places = np.arange(len(ids))
+    indices = np.arange(len(ids))
     starts = np.append(True, np.diff(ids[by_id]) != 0)[: len(ids)]
-    count = np.empty_like(places)
-    count[by_id] = places - np.maximum.accumulate(np.where(starts, places, 0))
+    count = np.empty_like(indices)
+    count[by_id] = indices - np.maximum.accumulate(np.where(starts, indices, 0))
     return count
 
 
@@ -261,7 +275,7 @@ def batch_slices(
     world_size: int = 1,
     first: int = 0,
 ) -> list[slice]:
-    """Returns the slices of an order of `num_items`, from place `first` on, that are the batches of one rank.
+    """Returns the slices of an order of `num_items`, from index `first` on, that are the batches of one rank.
 
     All ranks together take `batch_size * world_size` items per step, interleaved. An incomplete last step is dropped
     with `drop_last`, unless it is the only one. With `even`, as training needs it, all ranks take equally many batches
@@ -272,12 +286,12 @@ def batch_slices(
     slices = [slice(start + rank, min(start + step, num_items), world_size) for start in range(first, num_items, step)]
     if slices and (left := (num_items - first) % step):
         start, is_only = num_items - left, left == num_items
-        share = left // world_size
-        too_few = even and (share == 0 or (share == 1 and batch_size > 1 and not is_only))
+        per_rank = left // world_size
+        too_few = even and (per_rank == 0 or (per_rank == 1 and batch_size > 1 and not is_only))
         if (drop_last and not is_only) or too_few:
             slices.pop()
         elif even:
-            slices[-1] = slice(start + rank, start + share * world_size, world_size)
+            slices[-1] = slice(start + rank, start + per_rank * world_size, world_size)
         elif rank >= left:
             slices.pop()
     return slices
@@ -329,13 +343,16 @@ def make_sampler(
 def as_sampler(sampler: Iterable[int] | str | None, labels: np.ndarray, usable: np.ndarray) -> Iterable[int] | None:
     """Returns the sampler itself, or torch's WeightedRandomSampler for "balanced": all classes equally likely.
 
-    An epoch of "balanced" has as many items as are usable and labelled. Raises InvalidArgumentError for other strings.
+    An epoch of "balanced" has as many items as are usable and labelled. Raises InvalidArgumentError for other strings,
+    and if no image has a label.
     """
+    if not isinstance(sampler, str):
+        return sampler
     if sampler == "balanced":
         candidates = usable & (labels != NO_LABEL)
+        if not candidates.any():
+            raise InvalidArgumentError("sampler: 'balanced', but no image has a label; leave it out, or give labels")
         counts = np.bincount(labels[candidates], minlength=1)
         weights = np.where(candidates, 1 / np.maximum(counts[np.maximum(labels, 0)], 1), 0)
         return WeightedRandomSampler(weights.tolist(), int(candidates.sum()))
-    if isinstance(sampler, str):
-        raise InvalidArgumentError(f"sampler: {sampler!r}, expected a torch sampler of item ids, or 'balanced'")
-    return sampler
+    raise InvalidArgumentError(f"sampler: {sampler!r}, expected a torch sampler of item ids, or 'balanced'")

@@ -26,8 +26,8 @@ class HeldImages:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._held:
-            self._held[-1][0].synchronize()
+        for event, _ in self._held:  # the caller may have changed streams between them
+            event.synchronize()
 
     def hold(self, images: Sequence[torch.Tensor]) -> None:
         """Keeps images until all work that the current stream has now is done; on a CPU, does nothing."""
@@ -59,11 +59,11 @@ def warp(
     cache: Cache | None,
     out: torch.Tensor,
     borders: str,
-) -> torch.Tensor:
-    """Warps a batch of B images into `out` (B, H, W, 3) and returns it as (B, 3, H, W), channels_last.
+) -> None:
+    """Warps a batch of B images into `out` (B, H, W, 3).
 
-    `decoded` maps places in the batch to decoded, shrunk images. The others come from the cache, which also keeps the
-    decoded ones.
+    `decoded` maps positions in the batch to decoded, shrunk images. The others come from the cache, which also keeps
+    the decoded ones.
     """
     images = _in_order(planned.ids, decoded, cache, out.device)
     matrices, samples, spread, luts = map(torch.from_numpy, planned.transforms[:4])
@@ -79,7 +79,6 @@ def warp(
         pool.run_shares(warp_share, len(planned.ids))
     else:
         warp_share(slice(0, len(planned.ids)))  # in this thread, whose current stream it follows
-    return out.permute(0, 3, 1, 2)
 
 
 def _in_order(
@@ -87,9 +86,9 @@ def _in_order(
 ) -> Sequence[torch.Tensor]:
     """The images of a batch: decoded ones, and the others from the cache."""
     if cache is None:
-        return [decoded[place] for place in range(len(ids))]
+        return [decoded[position] for position in range(len(ids))]
     if not decoded:
         return cache.images(ids, device)
-    cached = [place for place in range(len(ids)) if place not in decoded]
-    from_cache = dict(zip(cached, cache.images(ids[cached], device), strict=True))
-    return [decoded[place] if place in decoded else from_cache[place] for place in range(len(ids))]
+    cached = [position for position in range(len(ids)) if position not in decoded]
+    images = decoded | dict(zip(cached, cache.images(ids[cached], device), strict=True))
+    return [images[position] for position in range(len(ids))]

@@ -201,7 +201,7 @@ def test_the_error_on_a_gpu_is_at_most_twice_that_of_grid_sample_in_float32(bord
     luts = torch.arange(256, dtype=torch.uint8, device="cuda").expand(2, 3, 256).contiguous()
     out = torch.empty(2, *size, 3, dtype=torch.uint8, device="cuda")
     on_gpu = [image.cuda() for image in images]
-    warp_triton.warp(on_gpu, matrices.cuda(), factors.cuda(), spreads(2).cuda(), luts, out, borders)
+    warp_triton.warp(on_gpu, matrices, factors, spreads(2), luts, out, borders)
     exact = reference.warp(images, matrices, factors, spreads(2), size, borders)
     rows, columns = (torch.arange(length, device="cuda") + 0.5 for length in size)
     v, u = torch.meshgrid(rows, columns, indexing="ij")

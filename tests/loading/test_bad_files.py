@@ -153,7 +153,7 @@ def test_files_deleted_and_replaced_after_the_scan_are_bad_files(make_folder: Ca
         assert len(pixels_by_id(loader)) == 9
     problems = {Path(path).name: problem for path, problem in loader.bad_files.items()}
     assert set(problems) == {"kind0_0.jpg", "kind1_1.jpg", "kind0_2.jpg"}
-    assert problems["kind1_1.jpg"].endswith("it changed since the scan")
+    assert problems["kind1_1.jpg"].endswith("the file changed after its header was read")
 
 
 def test_a_image_of_more_pixels_than_allowed_is_a_bad_file(make_folder: Callable[..., Path]) -> None:

@@ -2,7 +2,7 @@
 
 import torch
 
-from fastpets.loading.buffers import MOST, Buffers
+from fastpets.loading.buffers import MAX_BUFFERS, Buffers
 
 CPU = torch.device("cpu")
 
@@ -16,27 +16,27 @@ def test_memory_comes_again_once_its_tensor_is_gone() -> None:
 
 def test_held_memory_is_never_given_out_whether_held_by_a_tensor_or_a_view() -> None:
     buffers = Buffers(CPU)
-    held = [buffers.empty((5, 2), torch.float32) for _ in range(3 * MOST)]
-    assert len({tensor.data_ptr() for tensor in held}) == 3 * MOST
+    held = [buffers.empty((5, 2), torch.float32) for _ in range(3 * MAX_BUFFERS)]
+    assert len({tensor.data_ptr() for tensor in held}) == 3 * MAX_BUFFERS
     for number, tensor in enumerate(held):
         tensor.fill_(number)
     views = [tensor.T[1:].view(-1) for tensor in held]
     arrays = [tensor.numpy() for tensor in held]
     del held, tensor  # the loop's name holds one too
-    for _ in range(3 * MOST):
+    for _ in range(3 * MAX_BUFFERS):
         buffers.empty((5, 2), torch.float32).fill_(-1)
-    assert [view.unique().tolist() for view in views] == [[number] for number in range(3 * MOST)]
+    assert [view.unique().tolist() for view in views] == [[number] for number in range(3 * MAX_BUFFERS)]
     del views
-    for _ in range(3 * MOST):
+    for _ in range(3 * MAX_BUFFERS):
         buffers.empty((5, 2), torch.float32).fill_(-1)
     assert all((array == number).all() for number, array in enumerate(arrays))
 
 
 def test_at_most_a_few_buffers_are_kept() -> None:
     buffers = Buffers(CPU)
-    held = [buffers.empty((100,), torch.float32) for _ in range(3 * MOST)]
+    held = [buffers.empty((100,), torch.float32) for _ in range(3 * MAX_BUFFERS)]
     del held
-    assert len(buffers._slots) == MOST
+    assert len(buffers._slots) == MAX_BUFFERS
 
 
 def test_tensors_have_the_shape_and_type_that_was_asked() -> None:

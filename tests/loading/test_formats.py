@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from fastpets import pipelines
 from fastpets.data import headers
 from fastpets.data.headers import DALI, PILLOW, read_header
-from fastpets.loading.reading import UnusableImage, read_encoded
+from fastpets.loading.reading import UnusableImageError, read_encoded
 from tests.images import drawing, encode
 
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
@@ -132,5 +132,5 @@ def test_a_file_that_changed_after_its_header_was_read_is_refused(change: Any, m
     PHOTO.save(path)
     facts = read_header(str(path))
     change(path)
-    with pytest.raises(UnusableImage, match=message):
+    with pytest.raises(UnusableImageError, match=message):
         read_encoded(str(path), *facts[:3])

@@ -50,7 +50,7 @@ def decoded(encoded: list[bytes], device: str) -> list[torch.Tensor]:
     """The images as DALI decodes them on the device, on the CPU."""
     where = {"device": "cpu", "device_id": None} if device == "cpu" else {"device": "gpu", "device_id": 0}
     batch = [np.frombuffer(each, np.uint8) for each in encoded]
-    stream = pipelines.Stream([batch], batch_size=len(batch), num_threads=2, **where)
+    stream = pipelines.DecodePipeline([batch], batch_size=len(batch), num_threads=2, **where)
     return [torch.from_dlpack(image).cpu() for image in stream.take()]
 
 

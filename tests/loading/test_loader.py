@@ -211,11 +211,14 @@ def test_impossible_sizes_are_refused_by_name(make_folder: Callable[..., Path], 
 
 def test_a_loader_of_nothing_is_refused(make_folder: Callable[..., Path]) -> None:
     dataset = from_folder(make_folder(2))
-    with pytest.raises(FastpetsError, match="no image to load: 0 files"):
+    with pytest.raises(FastpetsError, match="source: no images"):
         Loader(dataset.select(np.zeros(0, np.int64)))
     for path in dataset.paths:
         Path(path).write_bytes(b"")
-    with pytest.warns(UserWarning, match="left out"), pytest.raises(FastpetsError, match="2 files, of which 2 are bad"):
+    with (
+        pytest.warns(UserWarning, match="left out"),
+        pytest.raises(FastpetsError, match="no image is left: all 2 files are bad"),
+    ):
         Loader(dataset, on_bad_file="skip")
 
 
@@ -254,8 +257,8 @@ def test_large_images_are_decoded_part_by_part_into_the_same_batch(
         drawing(300 + 20 * number, 400, seed=number).save(tmp_path / f"a_{number}.jpg")
     expected = pixels_by_id(Loader(tmp_path, size=SIZE, augment=True, drop_last=False, batch_size=9))
     taken = []
-    take = pipelines.Stream.take
-    monkeypatch.setattr(pipelines.Stream, "take", lambda self: (taken.append(found := take(self)), found)[1])
+    take = pipelines.DecodePipeline.take
+    monkeypatch.setattr(pipelines.DecodePipeline, "take", lambda self: (taken.append(found := take(self)), found)[1])
     monkeypatch.setattr(decoding, "CHUNK_BYTES", 3 * 450 * 400)  # one or two of them for each of two threads
     loader = Loader(tmp_path, size=SIZE, augment=True, drop_last=False, batch_size=9, num_workers=2)
     assert same(pixels_by_id(loader), expected)
@@ -268,3 +271,18 @@ def test_large_images_are_decoded_part_by_part_into_the_same_batch(
         found = pixels_by_id(skipping)
     del expected[5]
     assert same(found, expected)
+
+
+def test_loaders_give_the_sampler_and_drop_last_to_the_training_loader_only(make_folder: Callable[..., Path]) -> None:
+    train, valid = fastpets.loaders(
+        make_folder(20), 4, size=8, sampler="balanced", drop_last=True, split_seed=1, device="cpu"
+    )
+    assert train.sampler.torch_sampler is not None
+    assert valid.sampler.torch_sampler is None
+    assert sorted(i for batch in valid for i in batch.ids.tolist()) == list(range(len(valid.dataset)))
+
+
+@pytest.mark.parametrize("device", ["gpu", "mps", "cuda:-1", "meta"])
+def test_another_kind_of_device_is_rejected_in_one_line(make_folder: Callable[..., Path], device: str) -> None:
+    with pytest.raises(FastpetsError, match=f"^device: '{device}', expected auto, cpu, cuda or cuda:N$"):
+        Loader(make_folder(2), device=device)

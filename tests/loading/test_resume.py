@@ -307,7 +307,7 @@ def test_a_image_that_a_sampler_repeats_keeps_its_count(make_folder: Callable[..
 def test_a_state_of_another_number_of_images_is_refused(make_folder: Callable[..., Path]) -> None:
     state = make_loader(make_folder(12)).state_dict()
     loader = make_loader(make_folder(NUM_IMAGES, name="fewer"))
-    with pytest.raises(FastpetsError, match="loader state: 12 usable images, but this data set has 11; load the same"):
+    with pytest.raises(FastpetsError, match="loader state: 12 usable images, but this dataset has 11; load the same"):
         loader.load_state_dict(state)
     assert sorted(by_id(epochs(loader, 1)[0])) == list(range(NUM_IMAGES))  # it goes on as it was
 
@@ -319,3 +319,32 @@ def test_a_state_of_another_kind_of_sampler_is_refused(make_folder: Callable[...
     next(iter(loader))
     with pytest.raises(FastpetsError, match="another kind of sampler; give the same"):
         make_loader(folder, other).load_state_dict(loader.state_dict())
+
+
+@pytest.mark.parametrize("sampler", ["none", "random-own"])
+def test_peek_gives_the_next_loops_first_batch_and_changes_nothing(
+    make_folder: Callable[..., Path], sampler: str
+) -> None:
+    loader, other = (make_loader(make_folder(NUM_IMAGES, name="peeked"), sampler) for _ in range(2))
+    loop, other_loop = iter(loader), iter(other)
+    next(loop), next(other_loop)
+    peeked = loader.peek()  # within an epoch, the next loop is the next epoch
+    next(loop), next(other_loop)
+    state, other_state = loader.state_dict(), other.state_dict()
+    assert (state["epoch"], state["delivered"]) == (other_state["epoch"], other_state["delivered"])
+    loop.close()
+    first = next(iter(loader))
+    assert first.ids.tolist() == peeked.ids.tolist()
+    assert torch.equal(first.images, peeked.images)
+    assert first.ids.tolist() == next(iter(other)).ids.tolist()
+
+
+def test_peek_without_a_batch_left_says_so(make_folder: Callable[..., Path]) -> None:
+    folder = make_folder(3, name="few")
+    loader = Loader(folder, batch_size=2, size=8, device="cpu")
+    batches = iter(loader)
+    next(batches), next(batches)
+    state = loader.state_dict()
+    loader.load_state_dict(state)
+    with pytest.raises(FastpetsError, match=r"^no batch"):
+        loader.peek()

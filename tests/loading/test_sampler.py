@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.utils.data import RandomSampler
 
-from fastpets.errors import FastpetsError
+from fastpets.data.dataset import NO_LABEL
+from fastpets.errors import FastpetsError, InvalidArgumentError
 from fastpets.loading import sampler
 from fastpets.utils import philox
 
@@ -124,3 +125,22 @@ def test_a_sampler_draws_by_seed_and_epoch_and_leaves_torchs_generator_alone() -
 def test_a_sampler_of_other_ids_is_refused(wrong: int) -> None:
     with pytest.raises(FastpetsError, match=f"sampler: item id {wrong}, expected 0 to 8"):
         sampler.sampled_order([0, wrong, 3], 9, seed=0, epoch=0)
+
+
+def test_planning_an_epoch_leaves_the_callers_generators_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    before = torch.get_rng_state()
+    sampler.sampled_order(RandomSampler(range(9)), 9, seed=1, epoch=0)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert seeded == []  # torch.manual_seed would seed the GPUs
+
+
+def test_an_array_of_ids_is_a_sampler() -> None:
+    ids = np.array([2, 0, 2])
+    assert sampler.as_sampler(ids, np.zeros(3, np.int64), np.ones(3, bool)) is ids
+
+
+def test_a_balanced_sampler_needs_labels() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"^sampler: 'balanced', but no image has a label"):
+        sampler.as_sampler("balanced", np.full(3, NO_LABEL), np.ones(3, bool))

@@ -20,11 +20,11 @@ def encoded(images: list[np.ndarray]) -> pipelines.Encoded:
     return [np.frombuffer(encode(image, "PNG"), np.uint8) for image in images]
 
 
-def stream(first: list[pipelines.Encoded], batch_size: int) -> pipelines.Stream:
-    return pipelines.Stream(first, batch_size=batch_size, num_threads=2, **CPU)
+def stream(first: list[pipelines.Encoded], batch_size: int) -> pipelines.DecodePipeline:
+    return pipelines.DecodePipeline(first, batch_size=batch_size, num_threads=2, **CPU)
 
 
-def taken(pipeline: pipelines.Stream) -> list[torch.Tensor]:
+def taken(pipeline: pipelines.DecodePipeline) -> list[torch.Tensor]:
     return [torch.from_dlpack(image) for image in pipeline.take()]
 
 
@@ -60,7 +60,7 @@ def test_batches_come_in_order_for_any_number_and_lengths() -> None:
 
 @pytest.mark.parametrize("junk", [b"", b"hello", b"GIF89a" + bytes(40), b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n"])
 def test_the_parser_refuses_bytes_that_are_not_an_image(junk: bytes) -> None:
-    with pytest.raises(pipelines.Unparsable):
+    with pytest.raises(pipelines.ParseError):
         pipelines.parse(junk)
 
 
@@ -78,6 +78,6 @@ def test_the_parser_refuses_a_png_with_a_chunk_longer_than_the_file() -> None:
     png = encode(random_image(9, 9), "PNG")
     data_start = png.index(b"IDAT") - 4
     oversized = (2**31 - 1).to_bytes(4, "big") + b"prIv" + bytes(4)  # the decoder would allocate 2 GiB
-    with pytest.raises(pipelines.Unparsable, match="a PNG chunk longer than the file"):
+    with pytest.raises(pipelines.ParseError, match="a PNG chunk longer than the file"):
         pipelines.parse(png[:data_start] + oversized + png[data_start:])
     assert pipelines.parse(png + oversized) == (9, 9)  # after IEND, where the decoder does not read

@@ -1,4 +1,4 @@
-"""A running DALI pipeline that decodes batches ahead of their use and returns them in order."""
+"""DecodePipeline: a running DALI pipeline that decodes batches ahead of their use, in order."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from fastpets.pipelines.graphs import decoded_images
 Encoded = Sequence[np.ndarray]  # a batch of encoded images, each 1-D uint8
 
 
-class Stream:
+class DecodePipeline:
     """A queue of batches in decoding: `put` adds an encoded batch, `take` returns the images of the oldest one.
 
     The arrays of a batch must stay alive until its images are taken.
@@ -38,7 +38,7 @@ class Stream:
         hw_decoder_load: float = 0.0,
     ) -> None:
         # stream=-1 asks DLPack for no synchronization: take() has waited for the images already.
-        self._order = {} if device == "cpu" else {"stream": -1}
+        self._dlpack_arguments = {} if device == "cpu" else {"stream": -1}
         self._pipeline = decoded_images(
             device=device,
             hw_decoder_load=hw_decoder_load,
@@ -61,11 +61,11 @@ class Stream:
         """Waits for the oldest batch and returns its images as DLPack capsules, without a copy.
 
         An image stays valid while a tensor made from its capsule exists, which only the dynamic executor guarantees.
-        Raises RuntimeError if an image of the batch cannot be decoded; the stream must not be used after that.
+        Raises RuntimeError if an image of the batch cannot be decoded; the pipeline must not be used after that.
         """
         (images,) = self._pipeline.share_outputs()
         self._pipeline.release_outputs()
-        return [image.__dlpack__(**self._order) for image in images]
+        return [image.__dlpack__(**self._dlpack_arguments) for image in images]
 
 
 def undecodable(encoded: Encoded, *, device: str, device_id: int | None) -> list[int]:
@@ -73,7 +73,7 @@ def undecodable(encoded: Encoded, *, device: str, device_id: int | None) -> list
     positions = []
     for position, image in enumerate(encoded):
         try:
-            Stream([[image]], batch_size=1, num_threads=1, device=device, device_id=device_id).take()
+            DecodePipeline([[image]], batch_size=1, num_threads=1, device=device, device_id=device_id).take()
         except RuntimeError:
             positions.append(position)
     return positions
