@@ -325,7 +325,8 @@ def test_a_state_of_another_kind_of_sampler_is_refused(make_folder: Callable[...
 def test_peek_gives_the_next_loops_first_batch_and_changes_nothing(
     make_folder: Callable[..., Path], sampler: str
 ) -> None:
-    loader, other = (make_loader(make_folder(NUM_IMAGES, name="peeked"), sampler) for _ in range(2))
+    folder = make_folder(NUM_IMAGES, name="peeked")
+    loader, other = (make_loader(folder, sampler) for _ in range(2))
     loop, other_loop = iter(loader), iter(other)
     next(loop), next(other_loop)
     peeked = loader.peek()  # within an epoch, the next loop is the next epoch
