@@ -46,7 +46,7 @@ class CheckConfig:
     def __post_init__(self) -> None:
         if self.num_workers is not None:
             check_range("num_workers", self.num_workers, 1, 1024)
-        check_range("max_pixels", self.max_pixels, 1, 2**31)
+        check_range("max_pixels", self.max_pixels, 1, MAX_PIXELS)
 
 
 def check(config: CheckConfig) -> int:

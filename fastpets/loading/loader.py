@@ -79,8 +79,9 @@ class Loader:
         size: height and width of the output in pixels, or one number for a square.
         augment: True (fastai's policy), an `Augment`, or a policy's name ("fastai", "trivial-geometric") for training;
             False for validation: the centre of each image.
-        presize: shorter side in pixels to which larger images are shrunk once decoded. Default: 4 times the output's.
-            Smaller images are never enlarged.
+        presize: upper limit in pixels for the shorter side of the part of the image that is kept; larger images are
+            shrunk by the smallest whole factor that meets it, but never below the output. Default: 4 times the
+            output's shorter side. Smaller images are not enlarged.
         presize_method: what is kept of an image whose aspect ratio differs from the output's: "crop", the largest part
             that fits; "squish", all of it, distorted; "pad", all of it and what lies beyond its borders.
         borders: pixels beyond the image: "reflect", its mirror image; "border", its outermost pixels; "zeros", black.
