@@ -59,8 +59,8 @@ def check(config: CheckConfig) -> int:
         num_good, problems = decode_all(dataset, config.num_workers, config.max_pixels)
     for path, problem in problems.items():
         print(one_line(f"{path}: {problem}"))
-    if dataset.left_out:
-        print(f"ignored {len(dataset.left_out)} files without an image's suffix")
+    if dataset.ignored_files:
+        print(f"ignored {len(dataset.ignored_files)} files without an image's suffix")
     print(f"{len(dataset)} files: {num_good} good, {len(problems)} bad")
     if problems or config.out:
         save(config.out or DEFAULT_OUT, problems)

@@ -1,4 +1,7 @@
-"""Errors for users of the package. Each message is one line: what was found, what was expected, and what to do."""
+"""Errors and warnings for users. Each message is one line: what was found, what was expected, and what to do."""
+
+import inspect
+import warnings
 
 MAX_SHOWN = 5  # bad files that a message names
 
@@ -37,6 +40,14 @@ def describe_bad_files(problems: dict[str, str]) -> str:
     shown = "; ".join(f"{path}: {problem}" for path, problem in list(problems.items())[:MAX_SHOWN])
     num_others = len(problems) - MAX_SHOWN
     return one_line(shown + (f"; and {num_others} more" if num_others > 0 else ""))
+
+
+def warn(message: str) -> None:
+    """Issues a UserWarning that names the first line of code outside this package."""
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] == "fastpets":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(one_line(message), stacklevel=level)
 
 
 def one_line(text: str) -> str:
