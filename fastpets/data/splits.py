@@ -64,20 +64,26 @@ def _split_dataset(
     source: Any, labels: str | os.PathLike[str] | None, label_from: LabelFrom, label_pattern: str, seed: int
 ) -> tuple[ImageDataset, tuple[np.ndarray, np.ndarray]]:
     """The whole data set, and the ids of its training and of its validation images."""
-    root = source if labels is not None else None
-    if labels is None and not is_csv(source):
+    is_path = isinstance(source, str | os.PathLike)
+    if labels is not None:
+        if source is not None and not is_path:
+            found = type(source).__name__
+            raise InvalidArgumentError(f"source: {found}, expected None or the folder of the files that labels names")
+        csv_file = os.fspath(labels)
+        folder = csv_folder(csv_file) if source is None else source
+        dataset, names = from_csv(csv_file, folder)
+    elif is_csv(source):
+        csv_file = os.fspath(source)
+        folder = csv_folder(csv_file)
+        dataset, names = from_csv(csv_file, folder, label_from=label_from)
+    else:
         dataset = as_dataset(source, label_from=label_from, label_pattern=label_pattern)
-        is_folder = isinstance(source, str | os.PathLike) and not is_tar(source)
-        return dataset, split(dataset, folder=source if is_folder else None, seed=seed)
-    if not isinstance(root, str | os.PathLike | None):
-        found = type(source).__name__
-        raise InvalidArgumentError(f"source: {found}, expected None or the folder of the files that labels names")
-    csv_file = os.fspath(source if labels is None else labels)
-    dataset, names = from_csv(csv_file, root, label_from=label_from if labels is None else "auto")
+        folder = source if is_path and not is_tar(source) else None
+        names = ()
     if any(names):
         _check_split_column(csv_file, names)
         return dataset, split_by_names(names)
-    return dataset, split(dataset, folder=csv_folder(csv_file) if root is None else root, seed=seed)
+    return dataset, split(dataset, folder=folder, seed=seed)
 
 
 def _check_split_column(csv_file: str, names: Sequence[str]) -> None:

@@ -146,7 +146,7 @@ def _walk(folder: str, ancestors: frozenset[tuple[int, int]]) -> Iterator[str]:
     except OSError as error:
         raise FastpetsError(f"{folder}: {error.strerror}, expected a folder that can be read") from None
     for name in found:
-        if not _is_hidden(name):
+        if not name.startswith("."):
             path = os.path.join(folder, name.removesuffix("/"))
             yield from _walk(path, ancestors | {inode}) if name.endswith("/") else (path,)
 
