@@ -1,7 +1,9 @@
 """Remote images, and images in tar shards, load like local files."""
 
+import errno
 import functools
 import io
+import os
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -257,6 +259,20 @@ def test_files_are_found_in_the_order_of_their_paths_and_cyclic_links_are_not_fo
     assert found == sorted(found)
     assert len(found) == 5
     assert len(from_folder(tmp_path, label_from="none")) == 5
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "closed").mkdir()
+    stat = os.stat
+
+    def denied(path: Any, **options: Any) -> os.stat_result:
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "stat", denied)
+    with pytest.raises(FastpetsError, match="closed: Permission denied, expected a folder that can be read"):
+        list(storage.find(str(tmp_path)))
 
 
 def test_a_selection_has_the_chosen_paths(make_folder: Callable[..., Path]) -> None:
