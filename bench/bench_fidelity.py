@@ -57,7 +57,7 @@ def scenes(paths: Sequence[str]) -> list[Scene]:
     crops = geometry.matrices(
         [[side / CANVAS, 0, (left + side / 2) / half - 1], [0, side / CANVAS, (top + side / 2) / half - 1], [0, 0, 1]]
     )
-    perspectives = geometry.warp(p.warp_x, p.warp_y) @ geometry.flip(p.flip)
+    perspectives = geometry.perspective(p.warp_x, p.warp_y) @ geometry.flip(p.flip)
     rotations = geometry.rotation(p.rotate) @ geometry.zoom(p.zoom, p.zoom_x, p.zoom_y)
     found = []
     for number, path in enumerate(paths):

@@ -29,7 +29,7 @@ def interpolation(image: Image.Image) -> Image.Image:
     image_from_canvas = geometry.image_from_canvas(one * height, one * width, (SIDE, SIDE), "crop", one / 2, one / 2)
     rotation = geometry.rotation(one * 30, 1.0)
     zoom = geometry.zoom(one * 1.2, one / 2, one / 2)
-    warp = geometry.warp(one * -0.2, one * 0.2)
+    warp = geometry.perspective(one * -0.2, one * 0.2)
     canvas_from_output = geometry.crop_from_output((SIDE, SIDE))
 
     def warped(source: torch.Tensor, matrix: np.ndarray) -> torch.Tensor:

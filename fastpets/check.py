@@ -46,7 +46,7 @@ class CheckConfig:
     def __post_init__(self) -> None:
         if self.num_workers is not None:
             check_range("num_workers", self.num_workers, 1, 1024)
-        check_range("max_pixels", self.max_pixels, 1, 2**31)
+        check_range("max_pixels", self.max_pixels, 1, MAX_PIXELS)
 
 
 def check(config: CheckConfig) -> int:
@@ -59,8 +59,8 @@ def check(config: CheckConfig) -> int:
         num_good, problems = decode_all(dataset, config.num_workers, config.max_pixels)
     for path, problem in problems.items():
         print(one_line(f"{path}: {problem}"))
-    if dataset.left_out:
-        print(f"ignored {len(dataset.left_out)} files without an image's suffix")
+    if dataset.ignored_files:
+        print(f"ignored {len(dataset.ignored_files)} files without an image's suffix")
     print(f"{len(dataset)} files: {num_good} good, {len(problems)} bad")
     if problems or config.out:
         save(config.out or DEFAULT_OUT, problems)

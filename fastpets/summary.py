@@ -76,8 +76,8 @@ def describe(train: Loader, valid: Loader) -> Iterator[str]:
     for name in ("heights", "widths"):
         values = np.concatenate([getattr(loader.headers, name)[loader.headers.usable] for loader in both])
         yield f"  {name}: {values.min()} to {values.max()} px, median {np.median(values):.0f}"
-    if left_out := train.dataset.left_out:
-        yield f"  ignored files without an image's suffix: {len(left_out)}, such as {one_line(left_out[0])}"
+    if ignored := train.dataset.ignored_files:
+        yield f"  ignored files without an image's suffix: {len(ignored)}, such as {one_line(ignored[0])}"
     for path, problem in list((train.bad_files | valid.bad_files).items())[:MAX_LISTED]:
         yield f"  bad file: {one_line(path)}: {problem}"
     yield f"  {len(train.classes)} classes, with their numbers of training and validation images:"

@@ -177,9 +177,9 @@ def _print_data_set(train_loader: Loader, valid_loader: Loader) -> None:
     dataset = train_loader.dataset
     num_train, num_valid = (int(loader.headers.usable.sum()) for loader in (train_loader, valid_loader))
     print(f"{num_train} training images, {num_valid} validation images, {len(dataset.classes)} classes")
-    if dataset.left_out:
-        names = [Path(path).name for path in dataset.left_out[:5]] + ["..."] * (len(dataset.left_out) > 5)
-        print(f"ignored {len(dataset.left_out)} files without an image's suffix: {', '.join(names)}")
+    if dataset.ignored_files:
+        names = [Path(path).name for path in dataset.ignored_files[:5]] + ["..."] * (len(dataset.ignored_files) > 5)
+        print(f"ignored {len(dataset.ignored_files)} files without an image's suffix: {', '.join(names)}")
 
 
 def _print_conclusions(learner: Learner, config: TrainConfig) -> None:

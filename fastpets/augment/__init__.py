@@ -2,12 +2,12 @@
 
 In reading order:
 
-    preprocessing.py      what a model's input looks like, with or without augmentation: size, normalisation, dtype
-    policy.py             which random transforms training images undergo, how strong and how often
+    preprocessing.py      a model's input, with or without augmentation: size, normalisation, dtype
+    policy.py             which random transforms are applied to training images, how strong and how often
     random_parameters.py  draws a batch's random parameters from (seed, epoch, item id)
     geometry.py           the matrices, and how densely an image is sampled
     lookup_tables.py      the tone adjustments
-    transforms.py         composes all of it; begin here for coordinates and frames
+    transforms.py         composes matrices and lookup tables; explains coordinates and frames
 
 Nothing here touches pixels, imports torch, or knows datasets and files: `fastpets.kernels` applies the result.
 """

@@ -1,8 +1,8 @@
 """Tone adjustments composed into one 256-entry lookup table per channel.
 
-A lookup table (LUT) maps every 8-bit value to an output value. Each adjustment takes LUTs (B, 256) float64, 0-1, or
-(1, 256) that all images share, and a parameter (B,), one for each image, and returns the adjusted LUTs. At the end
-`normalize` or `to_uint8` converts them to the output's type, (B, 3, 256).
+A lookup table (LUT) maps each 8-bit value to an output value. An adjustment maps LUTs to LUTs: (B, 256) float64 from
+0 to 1, or (1, 256) if all images share one. Its parameter is (B,). Finally `normalize` or `to_uint8` converts the LUTs
+to the output's type, (B, 3, 256).
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ def brightness_and_contrast(luts: np.ndarray, brightness: np.ndarray, contrast: 
     Brightness lies between 0 and 1; 0.5 changes nothing. Contrast is a factor. The clamp of `logit` moves 0 and 1 by
     1e-7, as in fastai.
     """
-    odds = np.multiply(-contrast[:, None], logit(luts) + logit(brightness)[:, None])
-    np.exp(odds, out=odds)  # in place: allocating memory for a batch's LUTs takes longer than the arithmetic
-    odds += 1
-    return np.reciprocal(odds, out=odds)
+    adjusted = np.multiply(-contrast[:, None], logit(luts) + logit(brightness)[:, None])
+    np.exp(adjusted, out=adjusted)  # in place: allocating memory for a batch's LUTs takes longer than the arithmetic
+    adjusted += 1
+    return np.reciprocal(adjusted, out=adjusted)
 
 
 def logit(value: np.ndarray) -> np.ndarray:

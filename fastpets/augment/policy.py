@@ -1,19 +1,21 @@
-"""Augmentation policies: which random transforms training images undergo, how strong and how often."""
+"""Augmentation policies: which random transforms are applied to training images, how strong and how often."""
 
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, dataclass, fields
+from numbers import Integral
 from typing import Literal
 
 from fastpets.errors import InvalidArgumentError
-from fastpets.utils.validation import check_range
+from fastpets.utils.validation import check_number, check_range
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
     """An augmentation policy. The defaults are those of fastai's `aug_transforms(min_scale=0.75)`.
 
-    Every image has random parameters of its own. Each operation is applied with probability `p_affine` (geometry) or
-    `p_lighting` (tones), independently of the others; with `one_of`, exactly one of the operations whose maximum is
-    not zero, or none, all equally likely. Flip, inversion and random crop are not counted among these operations.
+    Parameters are drawn for each image. Operations are applied independently of each other, with probability
+    `p_affine` (geometry) or `p_lighting` (tones). With `one_of`, one of the operations whose maximum is not zero is
+    applied, or none, all equally likely. Warp, shear and translation are two operations each, one per axis. Flip,
+    inversion and random crop are drawn separately, also with `one_of`.
 
     Raises InvalidArgumentError for values out of range.
 
@@ -28,11 +30,11 @@ class Augment:
         min_scale: smallest area of the random crop, as a fraction of the canvas's area.
         max_brightness, max_contrast: largest change, 0 to 1, as fastai's `max_lighting`.
         max_gamma: the exponent lies between 1 / (1 + max_gamma) and 1 + max_gamma.
-        max_solarize: values (0-1) from a threshold on are inverted; the threshold is at least 1 - max_solarize.
-        max_posterize: largest number of bits, of 8, that are dropped.
+        max_solarize: solarizing inverts values (0-1) above a threshold, which is drawn from 1 - max_solarize to 1.
+        max_posterize: largest number of bits, of 8, that posterizing drops.
         p_invert: probability of inversion.
         p_lighting: probability of brightness, contrast, gamma, solarize and posterize, each.
-        mult: factor of all maxima but those of zoom, solarize and posterize.
+        mult: factor of all maxima except those of zoom, solarize and posterize.
         one_of: applies at most one operation to an image, as TrivialAugment does.
         max_lighting: sets both max_brightness and max_contrast.
     """
@@ -60,33 +62,38 @@ class Augment:
         if max_lighting is not None:
             for name in ("max_brightness", "max_contrast"):
                 object.__setattr__(self, name, max_lighting)  # the dataclass is frozen
+        for field in fields(self):
+            check_number(f"Augment.{field.name}", getattr(self, field.name))
+        if not isinstance(self.max_posterize, Integral):
+            raise InvalidArgumentError(f"Augment.max_posterize: {self.max_posterize}, expected a whole number")
         for name in ("p_flip", "p_affine", "p_lighting", "p_invert", "max_solarize"):
             check_range(f"Augment.{name}", getattr(self, name), 0, 1)
         unscaled = {"max_zoom": (1, 10), "min_scale": (0.01, 1), "max_posterize": (0, 7), "mult": (0, 10)}
         for name, (low, high) in unscaled.items():
             check_range(f"Augment.{name}", getattr(self, name), low, high)
-        # Beyond 0.35 the warp alone may put a corner of the canvas behind the perspective's horizon.
+        # A larger warp may move a corner of the canvas beyond the perspective's horizon.
         scaled = {"max_rotate": 180.0, "max_warp": 0.35, "max_shear": 80.0, "max_translate": 1.0, "max_gamma": 10.0}
-        for name, most in {**scaled, "max_brightness": 0.999, "max_contrast": 0.999}.items():
-            check_range(f"Augment.{name} * mult", getattr(self, name) * self.mult, 0, most)
+        for name, high in {**scaled, "max_brightness": 0.999, "max_contrast": 0.999}.items():
+            check_range(f"Augment.{name} * mult", getattr(self, name) * self.mult, 0, high)
 
     @property
     def ops(self) -> tuple[str, ...]:
         """The operations whose maximum is not zero, by their names in `RandomParameters`.
 
-        With `one_of` an operation is chosen by its position here, so that the order must not change.
+        With `one_of` a random number chooses an operation by its index here: do not change the order.
         """
         one_parameter = {"rotate": self.max_rotate, "zoom": self.max_zoom - 1, "brightness": self.max_brightness,
                          "contrast": self.max_contrast, "gamma": self.max_gamma, "solarize": self.max_solarize,
                          "posterize": self.max_posterize}  # fmt: skip
         per_axis = {"warp": self.max_warp, "shear": self.max_shear, "translate": self.max_translate}
-        names = [f"{name}_{axis}" for name, most in per_axis.items() if most for axis in "xy"]
-        return (*(name for name, most in one_parameter.items() if most), *names)
+        names = [f"{name}_{axis}" for name, maximum in per_axis.items() if maximum for axis in "xy"]
+        return (*(name for name, maximum in one_parameter.items() if maximum), *names)
 
 
+PolicyName = Literal["none", "fastai", "trivial-geometric"]
 # "trivial-geometric" applies one operation to an image, at any strength, as TrivialAugment does (Müller and Hutter,
-# ICCV 2021, whose wide ranges these are), but only operations that are a matrix or a lookup table.
-POLICIES = {
+# ICCV 2021), with the wide ranges of that paper, but only operations that are a matrix or a lookup table.
+POLICIES: dict[PolicyName, Augment | None] = {
     "none": None,
     "fastai": Augment(),
     "trivial-geometric": Augment(
@@ -94,13 +101,12 @@ POLICIES = {
         max_contrast=0, max_solarize=1, max_posterize=6,
     ),
 }  # fmt: skip
-Policy = Literal["none", "fastai", "trivial-geometric"]
 
 
 def as_policy(augment: bool | str | Augment | None) -> Augment | None:
-    """The policy that a Loader's argument `augment` stands for; None for no augmentation.
+    """Converts a Loader's argument `augment` to a policy; None means no augmentation.
 
-    True is the default policy, a string the name of one of POLICIES. Raises InvalidArgumentError for other values.
+    True is the default policy; a string is a key of POLICIES. Raises InvalidArgumentError for other values.
     """
     if isinstance(augment, bool):
         return Augment() if augment else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from math import isfinite
 from numbers import Integral
 from typing import Any, Literal
 
@@ -12,9 +13,9 @@ from fastpets.utils.validation import Borders, Layout, Output, PresizeMethod, ch
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-MAX_PIXELS = 178_956_970  # Pillow's own limit, beyond which it suspects a decompression bomb: half a gigabyte decoded
-# Smallest and largest value of each whole number below.
-LIMITS = {"size": (1, 16_384), "presize": (1, 16_384), "supersample": (1, 4), "max_pixels": (1, 2**31)}
+MAX_PIXELS = 178_956_970  # half a gigabyte as RGB; Pillow refuses larger images as decompression bombs
+# Smallest and largest value of the fields that are whole numbers.
+LIMITS = {"size": (1, 16_384), "presize": (1, 16_384), "supersample": (1, 4), "max_pixels": (1, MAX_PIXELS)}
 
 Dtype = Literal["float32", "float16", "bfloat16", "uint8"]
 
@@ -28,17 +29,20 @@ class Preprocessing:
 
     Args:
         size: height and width of the output in pixels, 1 to 16384; one number means a square.
-        presize: shorter side in pixels to which larger images are shrunk after decoding. Default: 4 times the output's.
+        presize: upper limit in pixels for the shorter side of the part of the image that is kept; larger images are
+            shrunk by the smallest whole factor that meets it, but never below the output. Default: 4 times the
+            output's shorter side.
         presize_method: how an image is fitted to the output's aspect ratio: "crop" keeps the largest region that
             fits, "squish" distorts the whole image, "pad" keeps it whole and fills the rest as `borders` says.
         borders: what lies beyond the image: "reflect", its mirror image; "border", its outermost pixels; "zeros",
             black.
-        supersample: factor, 1 to 4, of the number of samples per output pixel and axis; 2 is less aliased, and slower.
+        supersample: factor, 1 to 4, on the number of samples per output pixel and axis; 2 is less aliased, and slower.
         mean, std: normalisation of each of 3 channels, for values from 0 to 1.
-        output: "float" for normalised values, "uint8" for 0-255. Either `output` or `dtype` being "uint8" sets both.
+        output: "float" for normalised values, "uint8" for 0-255. If `output` or `dtype` is "uint8", both are, whatever
+            the other one is.
         dtype: type of the output; a torch.dtype or its name.
         layout: "NCHW" is (B, 3, H, W) in channels_last memory format, "NHWC" the same memory as (B, H, W, 3).
-        max_pixels: images with more pixels are bad files; Pillow's own limit, the default, holds as well.
+        max_pixels: images with more pixels are bad files. Default: 178,956,970, beyond which Pillow decodes no image.
     """
 
     size: tuple[int, int] = (224, 224)
@@ -81,6 +85,8 @@ class Preprocessing:
                 message = f"{name}: {getattr(self, name)}, expected a number for each of 3 channels"
                 raise InvalidArgumentError(message) from None
             self._set(name, (red, green, blue))
+            if not all(map(isfinite, (red, green, blue))):
+                raise InvalidArgumentError(f"{name}: {getattr(self, name)}, expected finite numbers")
         if 0 in self.std:
             raise InvalidArgumentError(f"std: {self.std}, expected numbers other than 0")
 
@@ -109,4 +115,4 @@ class Preprocessing:
         return cls(**fields)
 
     def _set(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)  # the dataclass is frozen for everyone else
+        object.__setattr__(self, name, value)  # the only way to set a field of a frozen dataclass

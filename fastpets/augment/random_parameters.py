@@ -1,6 +1,6 @@
-"""Draws the random parameters of augmentation: functions of (seed, epoch, item id, occurrence) and nothing else.
+"""Draws the random parameters of augmentation, which depend on (seed, epoch, item id, occurrence) only.
 
-The formulas are those of fastai 2.8's `aug_transforms`, with parameters of its own for each image.
+The formulas are those of fastai 2.8's `aug_transforms`; the parameters are drawn for each image.
 """
 
 from collections.abc import Callable
@@ -88,11 +88,15 @@ def draw_parameters(
 ) -> RandomParameters:
     """Draws the random parameters of images `ids` (B,) in an epoch.
 
-    `occurrences`, one number or (B,), counts how often an image came before in the epoch, so that an image that a
-    sampler repeats is augmented differently each time.
+    `occurrences`, one number or (B,), counts how often an image came before in the epoch, so that an image that
+    a sampler repeats is augmented differently each time.
     """
-    # Only as many numbers as the policy needs: the earlier ones do not depend on how many follow.
-    needed = ["crop_y", *augment.ops, *["invert"] * (augment.p_invert > 0), *["which_op"] * augment.one_of]
+    # No more numbers are generated than the policy needs. A number does not depend on how many follow it.
+    needed = ["crop_y", *augment.ops]
+    if augment.p_invert:
+        needed.append("invert")
+    if augment.one_of:
+        needed.append("which_op")
     count = 1 + max(map(UNIFORMS.index, needed))
     numbers = philox.uniforms(philox.AUGMENT, seed, epoch, ids, occurrences, count)
     u = dict(zip(UNIFORMS[:count], numbers.T, strict=True))
@@ -111,13 +115,13 @@ def applied_ops(u: dict[str, np.ndarray], augment: Augment) -> dict[str, np.ndar
     """For each of the policy's operations, to which images it is applied: (B,) bool."""
     if augment.one_of:
         which = np.floor(u["which_op"] * (len(augment.ops) + 1))  # the last choice is the identity
-        return {name: which == place for place, name in enumerate(augment.ops)}
+        return {name: which == i for i, name in enumerate(augment.ops)}
     return {
         name: u[f"apply_{name}"] < (augment.p_lighting if name in LIGHTING_OPS else augment.p_affine)
         for name in augment.ops
     }
 
 
-def symmetric(u: np.ndarray, most: float) -> np.ndarray:
-    """Maps (0, 1) to (-most, most)."""
-    return (2 * u - 1) * most
+def symmetric(u: np.ndarray, limit: float) -> np.ndarray:
+    """Maps (0, 1) to (-limit, limit)."""
+    return (2 * u - 1) * limit

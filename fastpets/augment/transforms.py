@@ -2,15 +2,15 @@
 
 Pixels are areas: pixel i covers [i, i + 1) and its centre is i + 0.5, in images and outputs alike, as with
 `align_corners=False`. Points are columns (x, y, 1). A matrix `b_from_a` maps points of frame a to frame b, so that
-names match up in a product: image_from_output = image_from_crop @ crop_from_output. There are five frames between an
-output pixel and the place where it is sampled:
+names match up in a product: image_from_output = image_from_crop @ crop_from_output. There are five frames, from the
+output to the pixels that are sampled:
 
     output   the H x W pixels of the model's input
     crop     the part of the canvas that the output shows, [-1, 1] on both axes
     canvas   the part of the image that presizing keeps, in the output's aspect ratio, [-1, 1] on both axes; flip,
              rotation, shear, zoom, translation and warp map the canvas to itself
     image    the upright image, in pixels
-    source   the image as it is sampled, in pixels: shrunk by whole factors if it is large, else equal to `image`
+    source   the image that is sampled, in pixels: shrunk by whole factors if it is large, else equal to `image`
 
 The order is that of fastai 2.8's `aug_transforms(size, min_scale=0.75)`: crop the warped, flipped and rotated canvas,
 then adjust its tones.
@@ -29,9 +29,9 @@ from fastpets.augment.random_parameters import RandomParameters, draw_parameters
 
 
 class Transforms(NamedTuple):
-    """How the pixels of a batch are computed from decoded images: one row for each of B images.
+    """The transforms of a batch: one row for each of B images.
 
-    Each output pixel is the mean of k x k bilinear samples of the image, then looked up in its channel's LUT.
+    An output pixel is the mean of k x k bilinear samples of the source, rounded and mapped by its channel's LUT.
     """
 
     source_from_output: np.ndarray  # (B, 3, 3) float32
@@ -41,11 +41,11 @@ class Transforms(NamedTuple):
     shrink: np.ndarray  # (B, 2) int64: whole factors by which height and width are divided before sampling
 
     def select(self, rows: np.ndarray | slice) -> Transforms:
-        """The rows at indices (R,), of a mask (B,) or of a slice: R rows, in that order."""
+        """The rows that an index array (R,), a mask (B,) or a slice selects."""
         return Transforms(*(array[rows] for array in self))
 
     def replace(self, rows: int | np.ndarray, other: Transforms) -> Transforms:
-        """A copy in which `rows`, an index or R of them, hold the R rows of `other`. Leaves self unchanged."""
+        """A copy whose rows at `rows`, one index or R of them, are the R rows of `other`."""
         copies = [array.copy() for array in self]
         for copy, array in zip(copies, other, strict=True):
             copy[np.atleast_1d(rows)] = array
@@ -66,9 +66,9 @@ def transforms(
 ) -> Transforms:
     """The transforms of images `ids` (B,) of upright `heights` and `widths` (B,) in pixels.
 
-    Without `augment`, as in validation, nothing is random: the centre of the image, resized. With it, random
-    parameters depend on `seed`, `epoch`, id and `occurrences` alone; see `draw_parameters`. Images are shrunk as
-    for an output of `shrink_for`, by default `preprocessing.size`.
+    Without `augment`, as in validation, the output is the centre of the image, resized. With it, random parameters
+    depend on `seed`, `epoch`, id and `occurrences` alone; see `draw_parameters`. Images are shrunk as for an output of
+    `shrink_for`, by default `preprocessing.size`.
     """
     parameters = None
     if augment is not None:
@@ -83,15 +83,15 @@ def compose(
     preprocessing: Preprocessing,
     shrink_for: tuple[int, int],
 ) -> Transforms:
-    """Composes matrices and LUTs of B images from their random parameters; None is the centre of each, unchanged."""
+    """Composes matrices and LUTs of B images; if `parameters` is None, of the centre of each without augmentation."""
     size, presize, method = preprocessing.size, preprocessing.presize, preprocessing.presize_method
     if parameters is None:
         centre = np.array([0.5])
         image_from_crop = geometry.image_from_canvas(heights, widths, size, method, centre, centre)
         luts = lookup_tables.IDENTITY
     else:
-        place = parameters.presize_x, parameters.presize_y
-        image_from_canvas = geometry.image_from_canvas(heights, widths, size, method, *place)
+        x, y = parameters.presize_x, parameters.presize_y
+        image_from_canvas = geometry.image_from_canvas(heights, widths, size, method, x, y)
         image_from_crop = image_from_canvas @ canvas_from_crop(parameters, size[1] / size[0])
         luts = tone_luts(parameters)
     luts = np.broadcast_to(luts, (len(heights), 256))
@@ -110,10 +110,10 @@ def compose(
 
 
 def canvas_from_crop(parameters: RandomParameters, aspect: float) -> np.ndarray:
-    """(B, 3, 3): where the crop's points come from on the canvas before augmentation. `aspect` is width / height."""
+    """The product of all random geometric transforms, (B, 3, 3). `aspect` is the canvas's width / height."""
     p = parameters
     return (
-        geometry.warp(p.warp_x, p.warp_y)
+        geometry.perspective(p.warp_x, p.warp_y)
         @ geometry.flip(p.flip)
         @ geometry.rotation(p.rotate, aspect)
         @ geometry.shear(p.shear_x, p.shear_y, aspect)

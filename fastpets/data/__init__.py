@@ -1,6 +1,14 @@
-"""What is loaded: images, their labels, and what their headers say. It knows neither torch nor augmentation.
+"""Data sets: the paths, labels and headers of images.
 
-Read `dataset` first (`ImageDataset`, what everything else takes), then `sources` (folders, tables, shards and lists
-become an ImageDataset), `headers` (which decoder, which size; cached) and `splits` (training and validation).
-`path_table` and `storage` hold and read the paths; `pets` and `sample` are two data sets to start with.
+In reading order:
+
+    dataset.py     ImageDataset: paths, labels and classes
+    sources.py     ImageDatasets from folders, CSV files, tar shards, lists, and torchvision data sets
+    headers.py     the decoder and the size of each image; cached on disk
+    splits.py      training and validation images
+    storage.py     lists and reads local files, remote files and members of shards
+    path_table.py  stores millions of paths
+    image.py       decodes an image with Pillow
+    pets.py        the Oxford-IIIT Pet images, downloaded
+    sample.py      a data set of drawn shapes
 """

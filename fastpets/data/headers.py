@@ -1,9 +1,9 @@
-"""Image headers: which decoder each file needs, and its size. Read once and cached on disk."""
+"""Image headers: the decoder that each file needs, and its size. Read once and cached on disk."""
 
 import contextlib
 import io
 import os
-import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,23 +15,24 @@ import xxhash
 from PIL import Image, UnidentifiedImageError
 
 from fastpets.data import storage
-from fastpets.data.path_table import PathTable
+from fastpets.data.path_table import PathTable, as_path_table
+from fastpets.utils.atomic import write_atomically
 from fastpets.utils.progress import track
 from fastpets.utils.system import cache_dir
 
 VERSION = 3  # part of the cache file's name: increase it when a column or its meaning changes
 DALI_FORMATS = frozenset({"JPEG", "MPO", "PNG", "WEBP"})
-ORIENTATION = 0x0112
+ORIENTATION = 0x0112  # EXIF tag
 SWAPS_SIDES = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 
 BAD, DALI, PILLOW = range(3)
-MAX_STAMPED = 1_000_000  # files whose modification times are compared; for more, that takes longer than seconds
+MAX_STAMPED = 1_000_000  # larger data sets are not checked for changed files, since that would take long
 # A row of the cache: a hash of the file's path and stamp, then the first three fields of `Header`.
 ROW = np.dtype([("key", np.uint64), ("decoder", np.uint8), ("height", np.int32), ("width", np.int32)])
 
 
 class Header(NamedTuple):
-    """One file's decoder (BAD, DALI or PILLOW), its upright size in pixels, and what is wrong with it if BAD."""
+    """One file's decoder (BAD, DALI or PILLOW), its upright size in pixels, and its problem if it is BAD."""
 
     decoder: int
     height: int
@@ -41,13 +42,13 @@ class Header(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ImageHeaders:
-    """What the headers of N files say. The arrays are read-only.
+    """The headers of N files. The arrays are read-only.
 
     Args:
         paths: of the files.
         decoders: (N,) uint8: BAD, DALI or PILLOW.
         heights, widths: (N,) int32 in pixels, after EXIF orientation; 0 for a file without a size.
-        problems: what is wrong with each BAD file, by its path.
+        problems: the problem of each BAD file, by its path.
     """
 
     paths: PathTable
@@ -69,7 +70,7 @@ class ImageHeaders:
         return self.decoders != BAD
 
     def select(self, ids: np.ndarray, paths: PathTable | None = None) -> "ImageHeaders":
-        """The headers of the files `ids` in that order; `paths`, if given, are theirs."""
+        """The headers of the files `ids` in that order. `paths` are their paths, if the caller has selected them."""
         paths = self.paths.select(ids) if paths is None else paths
         decoders = self.decoders[ids]
         bad = [paths[i] for i in np.flatnonzero(decoders == BAD).tolist()]
@@ -89,25 +90,29 @@ class ImageHeaders:
         return replace(self, decoders=np.where(large, BAD, self.decoders), problems=self.problems | problems)
 
 
-def scan_headers(paths: PathTable, root: str, num_workers: int) -> ImageHeaders:
-    """Reads the headers of all files by `num_workers` threads, or takes them from the cache.
+def scan_headers(paths: Sequence[str], root: str, num_workers: int) -> ImageHeaders:
+    """The headers of all files, from the cache or read by `num_workers` threads.
 
-    `root` names the data set in the cache. A cached header counts if the file's size and modification time are the
-    same; for more than MAX_STAMPED files these are not compared, and a file that changed is noticed when it is read.
+    `root` names the data set's cache file. A cached header is used if the file's size and modification time are
+    unchanged. With more than MAX_STAMPED files they are not compared: a changed file is noticed only when it is read.
     """
+    paths = as_path_table(paths)
     cached = _load(root)
     rows = np.zeros(len(paths), ROW)
-    with ThreadPoolExecutor(num_workers) as pool:
+    problems: dict[str, str] = {}
+    with ThreadPoolExecutor(num_workers) as pool, warnings.catch_warnings():
+        # Pillow warns from half of the number of pixels on from which it raises.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         rows["key"] = paths.hashes()
         if len(paths) <= MAX_STAMPED:
             stamps = (xxhash.xxh64_intdigest(stamp.encode()) for stamp in storage.stamps(paths, pool))
             rows["key"] += np.fromiter(stamps, np.uint64, len(paths))
-        indices, by_key = np.empty(len(paths), np.int64), np.argsort(rows["key"])  # sorted search is 15 times as fast
+        by_key = np.argsort(rows["key"])  # searching in sorted order is 15 times as fast
+        indices = np.empty(len(paths), np.int64)
         indices[by_key] = np.searchsorted(cached["key"], rows["key"][by_key]).clip(max=max(0, len(cached) - 1))
         found = cached["key"][indices] == rows["key"] if len(cached) else np.zeros(len(paths), bool)
         rows[found] = cached[indices[found]]
         missing = np.flatnonzero(~found)
-        problems: dict[str, str] = {}
         for i, header in track(_read_headers(paths, missing, pool), "reading headers", len(missing)):
             rows[i] = (rows["key"][i], *header[:3])
             if header.decoder == BAD:
@@ -119,13 +124,16 @@ def scan_headers(paths: PathTable, root: str, num_workers: int) -> ImageHeaders:
 
 def _read_headers(paths: Sequence[str], ids: np.ndarray, pool: Executor) -> Iterator[tuple[int, Header]]:
     """The headers of the files `ids`, read in parallel, each with its id."""
-    for start in range(0, len(ids), 4096):  # in chunks: each file in the pool's queue takes memory
-        chunk = ids[start : start + 4096].tolist()
+    for start in range(0, len(ids), storage.CHUNK):
+        chunk = ids[start : start + storage.CHUNK].tolist()
         yield from zip(chunk, pool.map(read_header, [paths[i] for i in chunk]), strict=True)
 
 
 def read_header(path: str) -> Header:
-    """Reads one file's header; of a local file, nothing more is read. What is wrong is returned, never raised."""
+    """Reads one file's header. Problems are returned, not raised.
+
+    Of a local file only the header is read; a remote file or a member of a shard is read whole.
+    """
     try:
         is_local = not (storage.is_remote(path) or storage.MEMBER.fullmatch(path))
         content = None if is_local else storage.read(path)
@@ -184,7 +192,7 @@ def _cache_file(root: str) -> Path:
 
 
 def _load(root: str) -> np.ndarray:
-    """The cached rows, sorted by key; none if there is no intact cache."""
+    """The cached rows, sorted by key; no rows if there is no intact cache."""
     with contextlib.suppress(OSError, ValueError, EOFError):
         rows = np.load(_cache_file(root), allow_pickle=False)
         if rows.dtype == ROW:
@@ -193,11 +201,8 @@ def _load(root: str) -> np.ndarray:
 
 
 def _save(root: str, rows: np.ndarray) -> None:
-    """Replaces the cache atomically. BAD files are not stored, so that they are read again once repaired."""
+    """Replaces the cache. BAD files are not stored, so that they are read again in the next scan."""
     good = rows[rows["decoder"] != BAD]
+    good = good[np.unique(good["key"], return_index=True)[1]]
     with contextlib.suppress(OSError):  # without a cache the next scan reads all headers again
-        target = _cache_file(root)
-        with tempfile.TemporaryDirectory(dir=target.parent) as staging:
-            part = Path(staging, target.name)
-            np.save(part, good[np.unique(good["key"], return_index=True)[1]])
-            os.replace(part, target)
+        write_atomically(_cache_file(root), lambda staging: np.save(staging, good))

@@ -1,8 +1,8 @@
-"""A small labelled data set that needs no network: shapes drawn from a seed.
+"""A small labelled data set that needs no network: drawn shapes.
 
-The eight classes are shapes with textures in random colours, so that only form distinguishes them. The files are
-as varied as real ones: JPEGs of many sizes, baseline and progressive, grey and CMYK, some with an EXIF orientation, and
-PNGs and GIFs named .jpg.
+Each of the eight classes is one shape with one texture. Colours are random, so that they do not tell the classes apart.
+The files vary as real ones do: JPEGs of many sizes, baseline and progressive, grey and CMYK, some with an EXIF
+orientation, and PNGs and GIFs named .jpg.
 """
 
 import os
@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fastpets.data.headers import ORIENTATION
 from fastpets.utils.progress import track
 from fastpets.utils.system import cache_dir, num_processors
 
 VERSION = 1
+SEED = 0
 IMAGES_PER_CLASS = 60
 SIDE_PX = (60, 2000)
 STORED_FROM_UPRIGHT = {  # by EXIF orientation
@@ -54,31 +56,31 @@ TEXTURES: dict[str, Callable[[Plane, Plane], Plane]] = {
 CLASSES = tuple(f"{texture}_{shape}" for texture, shape in zip(TEXTURES, SHAPES, strict=True))
 
 
-def sample_folder(seed: int = 0) -> Path:
-    """The folder of the data set in the user's cache folder; drawn on the first call, in some seconds."""
-    folder = cache_dir() / f"sample-v{VERSION}-seed{seed}"
+def sample_folder() -> Path:
+    """The folder of the data set in the user's cache folder; drawn on the first call, which takes seconds."""
+    folder = cache_dir() / f"sample-v{VERSION}-seed{SEED}"
     if not folder.is_dir():
         with tempfile.TemporaryDirectory(dir=folder.parent) as staging:
             drawn = Path(staging, "drawn")
             drawn.mkdir()
-            draw_sample(drawn, seed)
+            draw_images(drawn)
             os.replace(drawn, folder)
     return folder
 
 
-def draw_sample(folder: Path, seed: int = 0) -> None:
-    """Draws all images into a folder, and adds a text file that a data set must leave out."""
+def draw_images(folder: Path) -> None:
+    """Draws all images into a folder, and adds a text file, which data sets ignore."""
     jobs = [(name, number) for name in CLASSES for number in range(IMAGES_PER_CLASS)]
 
     def draw(job: tuple[str, int]) -> None:
         name, number = job
-        random = np.random.default_rng([seed, CLASSES.index(name), number])
+        random = np.random.default_rng([SEED, CLASSES.index(name), number])
         _save(draw_image(name, random), folder / f"{name}_{number:03}.jpg", number, random)
 
     with ThreadPoolExecutor(num_processors()) as pool:
         list(track(pool.map(draw, jobs), "drawing images", len(jobs)))
     (folder / "about.txt").write_text(
-        "Shapes drawn by fastpets.data.sample. This file is not an image and is left out.\n"
+        "Shapes drawn by fastpets.data.sample. This file is not an image and is ignored.\n"
     )
 
 
@@ -134,7 +136,7 @@ def _save(image: Image.Image, path: Path, number: int, random: np.random.Generat
         case 7 | 8 | 9 | 10:
             orientation = int(random.integers(2, 9))
             exif = Image.Exif()
-            exif[0x0112] = orientation
+            exif[ORIENTATION] = orientation
             image.transpose(STORED_FROM_UPRIGHT[orientation]).save(path, "JPEG", exif=exif, quality=90)
         case _:
             quality, subsampling = int(random.integers(60, 96)), int(random.integers(0, 3))

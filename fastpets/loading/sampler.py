@@ -336,7 +336,7 @@ def make_sampler(
         rank=rank,
         world_size=world_size,
         seed=seed,
-        fingerprint=dataset.fingerprint,
+        fingerprint=lambda: dataset.fingerprint,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
-from fastpets.augment.policy import Policy
+from fastpets.augment.policy import PolicyName
 from fastpets.augment.preprocessing import MAX_PIXELS, Preprocessing
 from fastpets.data.sources import LABEL_PATTERN
 from fastpets.errors import FastpetsError, InvalidArgumentError
@@ -68,7 +68,7 @@ class TrainConfig:
     """Size of the model's input, in pixels: the side of a square, or HEIGHTxWIDTH."""
     initial_size: Annotated[str | None, arg(metavar="PIXELS|HxW")] = None
     """Size of training images in the first epoch. They grow from epoch to epoch, to `size` in the last one."""
-    augment: Policy = "fastai"
+    augment: PolicyName = "fastai"
     """Augmentation of training images: `fastai`; `trivial-geometric`, one random transform per image; or `none`."""
     presize: Annotated[int | None, arg(metavar="PIXELS")] = None
     """Shorter side to which larger images are shrunk once decoded. Default: 4 times the output's."""

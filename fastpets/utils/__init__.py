@@ -1,1 +1,4 @@
-"""What three packages or more use: argument checks, atomic files, progress bars, figures, Philox, the machine."""
+"""Machine resources, argument checks, files, progress bars, figures and random numbers.
+
+Independent of the other packages; three or more of them use each module.
+"""

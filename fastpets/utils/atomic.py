@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Calls `write` with a temporary path in the same folder, then renames that file to `path`.
 
-    If `write` raises or the process is killed, an earlier file at `path` stays as it was.
+    If `write` raises or the process is killed, an earlier file at `path` is unchanged. Several processes may write one
+    path: the last to finish replaces the others' files.
     """
-    staging = path.with_name(f".{path.name}.part")
+    staging = path.with_name(f".{uuid.uuid4().hex}.{path.name}")
     try:
         staging.touch()
         mode = staging.stat().st_mode  # by the user's umask; some writers create files that only the owner can read
@@ -21,4 +23,4 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         os.replace(staging, path)
     finally:
         with contextlib.suppress(OSError):
-            staging.unlink()  # exists only if writing failed
+            staging.unlink()  # it exists only if writing failed

@@ -1,4 +1,4 @@
-"""Figures by matplotlib: plots for a file or for pyplot, and grids of images with titles."""
+"""Figures by matplotlib: plots for a file or a notebook, and grids of images with titles."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-CELL_INCHES, DPI = 2.0, 120
-MAX_TITLE_LENGTH = 24  # characters a line
+FIGURE_INCHES, FIGURE_DPI = (7, 4.2), 150
+CELL_INCHES, GRID_DPI = 2.0, 120
+MAX_TITLE_LENGTH = 24  # characters per line
 
 
 def new_figure(file: str | Path | None) -> tuple[Any, Any]:
-    """A figure and its axes, for a file; or, without one, by pyplot, whose global state is not used otherwise."""
+    """Creates a figure and its axes. Without a file pyplot creates them, so that notebooks show the figure."""
     if file is None:
         import matplotlib.pyplot as plt
 
-        return plt.subplots(figsize=(7, 4.2), layout="constrained")
+        return plt.subplots(figsize=FIGURE_INCHES, layout="constrained")
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    figure = Figure(figsize=FIGURE_INCHES, layout="constrained")
     return figure, figure.add_subplot()
 
 
 def finish_figure(figure: Any, file: str | Path | None) -> None:
-    """Writes the figure as a PNG file, if there is one to write."""
+    """Saves the figure as PNG if `file` is given."""
     if file is not None:
-        figure.savefig(file, dpi=150, format="png")
+        figure.savefig(file, dpi=FIGURE_DPI, format="png")
 
 
 def image_grid(images: Sequence[np.ndarray] | np.ndarray, titles: Sequence[str], heading: str = "") -> Image.Image:
-    """A grid of images (H, W, 3) uint8, each under its title, which may have several lines."""
+    """Draws images (H, W, 3) uint8 in a grid, each below its title. Titles may have several lines."""
     from matplotlib.figure import Figure
 
     columns = max(1, math.ceil(math.sqrt(len(images))))
@@ -50,11 +51,11 @@ def image_grid(images: Sequence[np.ndarray] | np.ndarray, titles: Sequence[str],
     if heading:
         figure.suptitle(heading, fontsize=9, parse_math=False)
     file = io.BytesIO()
-    figure.savefig(file, dpi=DPI, format="png")
+    figure.savefig(file, dpi=GRID_DPI, format="png")
     return Image.open(file)
 
 
 def shorten(text: str, max_length: int = MAX_TITLE_LENGTH) -> str:
-    """The text with an ellipsis in its middle if it has more than `max_length` characters."""
+    """Replaces the middle of a text longer than `max_length` characters with an ellipsis."""
     half = (max_length - 1) // 2
     return text if len(text) <= max_length else f"{text[: max_length - 1 - half]}…{text[-half:]}"

@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 def track(iterable: Iterable[Item], description: str, total: int | None) -> Iterator[Item]:
     """Yields the items, with a progress bar on standard error if that is a terminal.
 
-    Without a `total` the bar shows activity, not a share.
+    If `total` is None, the bar shows activity instead of progress.
     """
     if total == 0 or not sys.stderr.isatty():
         yield from iterable

@@ -1,5 +1,6 @@
-"""The strings that parameters accept, and checks of arguments whose errors name the parameter."""
+"""The types of string parameters, and checks of arguments. Errors name the parameter."""
 
+from numbers import Real
 from typing import Any, Literal, get_args
 
 from fastpets.errors import InvalidArgumentError
@@ -19,8 +20,15 @@ MAX_BATCH_SIZE = 65_535  # CUDA's limit of the third dimension of a grid, which 
 MAX_WORKERS = 1024
 
 
+def check_number(name: str, value: Any) -> None:
+    """Raises InvalidArgumentError unless `value` is a real number."""
+    if not isinstance(value, Real):
+        raise InvalidArgumentError(f"{name}: {value!r}, expected a number")
+
+
 def check_range(name: str, value: float, low: float, high: float) -> None:
-    """Raises InvalidArgumentError unless `low` <= `value` <= `high`."""
+    """Raises InvalidArgumentError unless `value` is a number with `low` <= `value` <= `high`."""
+    check_number(name, value)
     if not low <= value <= high:  # also catches NaN
         raise InvalidArgumentError(f"{name}: {value}, expected a value from {low} to {high}")
 

@@ -96,7 +96,7 @@ def matrices_and_inverses(aspect: float) -> list[tuple[np.ndarray, np.ndarray]]:
     x, y = 0.1, -0.06
     unwarp = np.array([[[1 - y**2, -x * y, x], [-x * y, 1 - x**2, y], [x, y, 1]]])
     pairs = [
-        (geometry.warp(*one(x, y)), unwarp),
+        (geometry.perspective(*one(x, y)), unwarp),
         (geometry.flip(*one(True)), geometry.flip(*one(True))),
         (geometry.rotation(*one(3.0), aspect), geometry.rotation(*one(-3.0), aspect)),
         (geometry.shear(*one(2.0, 0.0), aspect), geometry.shear(*one(-2.0, 0.0), aspect)),
@@ -173,6 +173,10 @@ def test_presizing_keeps_the_region_that_pillow_keeps(
         ((999, 1008), (224, 224), 333, "crop", (3, 3)),  # exactly, but for rounding
         ((1200, 800), (64, 64), 100, "crop", (8, 8)),
         ((1200, 800), (64, 64), 800, "crop", (1, 1)),
+        ((300, 300), (224, 224), 256, "crop", (1, 1)),  # 2 would leave 150 px for an output of 224
+        ((447, 500), (224, 224), 256, "crop", (1, 1)),
+        ((448, 500), (224, 224), 256, "crop", (2, 2)),
+        ((449, 1200), (224, 224), 32, "squish", (2, 5)),
         ((1000, 1000), (64, 128), 128, "crop", (4, 4)),  # the canvas is 500 x 1000
         ((1200, 200), (64, 64), None, "squish", (5, 1)),
         ((1200, 800), (64, 128), None, "squish", (5, 2)),
@@ -254,6 +258,7 @@ def test_a_zoom_enlarges_about_its_fixed_point() -> None:
 
 
 @pytest.mark.parametrize(("x", "y"), [(0, 0), (0.2, 0), (0, -0.2), (0.2, 0.15), (-0.35, 0.35)])
-def test_the_warp_maps_the_moved_corners_back_to_the_canvas_corners(x: float, y: float) -> None:
+def test_the_perspective_maps_the_moved_corners_back_to_the_canvas_corners(x: float, y: float) -> None:
     s, t = CORNERS
-    assert mapped(geometry.warp(*one(x, y))[0], np.stack([s * (1 - y * t), t * (1 - x * s)])) == pytest.approx(CORNERS)
+    moved = np.stack([s * (1 - y * t), t * (1 - x * s)])
+    assert mapped(geometry.perspective(*one(x, y))[0], moved) == pytest.approx(CORNERS)

@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from fastpets.augment.policy import POLICIES, Augment, Policy, as_policy
+from fastpets.augment.policy import POLICIES, Augment, PolicyName, as_policy
 from fastpets.augment.random_parameters import PARAMETER_FROM_UNIFORM
 from fastpets.errors import InvalidArgumentError
 
@@ -13,9 +13,10 @@ from fastpets.errors import InvalidArgumentError
 @pytest.mark.parametrize(
     "wrong",
     [{"p_flip": 1.5}, {"max_zoom": 0.5}, {"max_warp": 0.2, "mult": 2}, {"max_contrast": 1.0},
-     {"min_scale": float("nan")}, {"max_posterize": 8}, {"max_shear": 90}, {"max_solarize": -0.1}, {"max_gamma": -1}],
+     {"min_scale": float("nan")}, {"max_posterize": 8}, {"max_shear": 90}, {"max_solarize": -0.1}, {"max_gamma": -1},
+     {"max_rotate": "10"}, {"mult": "2"}, {"p_flip": None}, {"max_posterize": 2.5}],
 )  # fmt: skip
-def test_values_out_of_range_are_refused_by_the_parameters_name(wrong: dict) -> None:
+def test_invalid_values_are_refused_by_the_parameters_name(wrong: dict) -> None:
     with pytest.raises(InvalidArgumentError, match=rf"^Augment\.{next(iter(wrong))}.*: .*, expected"):
         Augment(**wrong)
 
@@ -41,7 +42,7 @@ def test_an_argument_stands_for_a_policy() -> None:
     assert as_policy(augment) is augment
     assert as_policy(True) == as_policy("fastai") == Augment()
     assert as_policy(False) is as_policy(None) is as_policy("none") is None
-    assert tuple(POLICIES) == get_args(Policy)
+    assert tuple(POLICIES) == get_args(PolicyName)
 
 
 @pytest.mark.parametrize("wrong", ["strong", 1, Augment])

@@ -51,7 +51,7 @@ def test_a_run_interrupted_by_a_signal_resumes_to_the_same_weights(
     num_epochs = len(list(csv.DictReader((out / "metrics.csv").read_text().splitlines())))
     assert 0 < num_epochs < 6
     assert f"stopped after {num_epochs} complete epochs; resume with --resume {out}" in stdout
-    assert not [path for path in out.iterdir() if path.name.endswith(".part")]
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
     child = start("--resume", out)
     stdout, stderr = child.communicate(timeout=120)

@@ -51,10 +51,10 @@ def test_an_error_names_the_stage_and_the_file(tmp_path: Path, capsys: pytest.Ca
 
 def loaders(paths: list[tuple[str, str]], valid: list[tuple[str, str]]) -> tuple[fastpets.Loader, fastpets.Loader]:
     """Two loaders from pairs of path and label, with the classes of both."""
-    from fastpets.data.dataset import with_class_names
+    from fastpets.data.dataset import ImageDataset, labels_from_names
 
     both = [*paths, *valid]
-    dataset = with_class_names([path for path, _ in both], [label for _, label in both])
+    dataset = ImageDataset([path for path, _ in both], *labels_from_names(label for _, label in both))
     split = range(len(paths)), range(len(paths), len(both))
     train, validation = (dataset.select(list(part)) for part in split)  # type: ignore[arg-type]
     return fastpets.Loader(train, size=16, augment=True, batch_size=2), fastpets.Loader(validation, size=16)

@@ -2,16 +2,20 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fastpets import Loader
+from fastpets.data import dataset as dataset_module
 from fastpets.data import headers
-from fastpets.data.dataset import ImageDataset
+from fastpets.data.dataset import ImageDataset, labels_from_names
+from fastpets.data.path_table import PathTable
 from fastpets.data.sources import from_csv, from_folder
 from fastpets.data.splits import split, split_by_names, train_valid_datasets
-from fastpets.errors import BadFileError, FastpetsError
+from fastpets.errors import BadFileError, FastpetsError, InvalidArgumentError
+from fastpets.utils.system import default_num_workers
 
 LABELS = {"cats/img_1.jpg": "cats", "dogs/img_2.jpg": "dogs"}
 
@@ -81,7 +85,7 @@ def test_auto_takes_file_names_if_a_pattern_is_given(tmp_path: Path) -> None:
 
 def test_auto_says_what_it_chose_if_both_readings_are_possible(tmp_path: Path) -> None:
     touch(tmp_path, "one/cat_1.jpg", "two/dog_2.jpg", "two/cat_3.jpg")
-    with pytest.warns(UserWarning, match=r"names of its 2 class folders; .* would give 2 classes: label_from='name'"):
+    with pytest.warns(UserWarning, match=r"names of its 2 class folders; pass label_from='name' for the 2 classes"):
         assert from_folder(tmp_path).classes == ("one", "two")
     touch(tmp_path, "cat_4.jpg")
     with pytest.warns(UserWarning, match=r"from the file names, since 1 of 4 images are .* label_from='folder'"):
@@ -96,29 +100,29 @@ def test_auto_is_silent_if_both_readings_give_the_same_labels(tmp_path: Path, re
 
 def test_the_fingerprint_depends_on_paths_below_their_folder_and_on_labels(tmp_path: Path) -> None:
     one, moved, other = (touch(tmp_path / name, *LABELS) for name in ("one", "moved", "other"))
-    fingerprint = from_folder(one).fingerprint()
-    assert from_folder(moved).fingerprint() == fingerprint
+    fingerprint = from_folder(one).fingerprint
+    assert from_folder(moved).fingerprint == fingerprint
     assert len(fingerprint) == 32
     (other / "dogs" / "img_2.jpg").rename(other / "dogs" / "img_3.jpg")
     dataset = from_folder(one)
     relabelled = ImageDataset(dataset.paths, dataset.labels[::-1].copy(), dataset.classes)
     fingerprints = {
-        from_folder(other).fingerprint(),
-        relabelled.fingerprint(),
-        dataset.select(np.array([1, 0])).fingerprint(),
+        from_folder(other).fingerprint,
+        relabelled.fingerprint,
+        dataset.select(np.array([1, 0])).fingerprint,
     }
     assert len(fingerprints | {fingerprint}) == 4
 
 
 def test_no_images_have_a_fingerprint() -> None:
-    assert len(ImageDataset((), np.zeros(0, np.int64), ()).fingerprint()) == 32
+    assert len(ImageDataset((), np.zeros(0, np.int64), ()).fingerprint) == 32
 
 
-def test_files_without_an_image_suffix_are_left_out_and_listed(tmp_path: Path) -> None:
+def test_files_without_an_image_suffix_are_ignored_and_listed(tmp_path: Path) -> None:
     touch(tmp_path, "a_1.jpg", "a_1.mat", "notes.txt", ".hidden_1.jpg", ".cache/b_1.jpg")
     dataset = from_folder(tmp_path)
     assert [Path(path).name for path in dataset.paths] == ["a_1.jpg"]
-    assert [Path(path).name for path in dataset.left_out] == ["a_1.mat", "notes.txt"]
+    assert [Path(path).name for path in dataset.ignored_files] == ["a_1.mat", "notes.txt"]
 
 
 def test_linked_files_and_folders_are_found(tmp_path: Path) -> None:
@@ -148,8 +152,12 @@ def test_linked_files_and_folders_are_found(tmp_path: Path) -> None:
         ),
         (("a_1.jpg",), {"label_pattern": r"\d+"}, r"^label_pattern: .* no group, expected one in parentheses"),
         (("a_1.jpg",), {"label_pattern": r"(["}, r"^label_pattern: .*expected a regular expression"),
-        (("a_1.jpg",), {"label_from": "folder"}, r"a_1.jpg: in no folder of its class \(1 of 1"),
-        (("train/1.jpg", "a/2.jpg"), {"label_from": "folder"}, r"train/1.jpg: in no folder of its class \(1 of 2"),
+        (
+            ("a_1.jpg",),
+            {"label_from": "folder"},
+            r"a_1.jpg: not in a class folder \(1 of 1 images; .*from='name'",
+        ),
+        (("train/1.jpg", "a/2.jpg"), {"label_from": "folder"}, r"train/1.jpg: not in a class folder \(1 of 2 images"),
     ],
 )
 def test_a_folder_without_images_or_labels_is_refused_in_one_line(
@@ -195,13 +203,18 @@ def test_a_table_without_a_split_is_split_at_random(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name,label\n", "columns name, label, expected file, label"),
-        ("", "columns none, expected file, label"),
+        ("name,label\n", "columns name, label, expected file and label"),
+        ("", "columns none, expected file and label"),
         ("file,label\n", "no rows"),
-        ("file,label\na.jpg,cat\nb.jpg,\n", "row 2: 'b.jpg' has no file or no label"),
-        ("file,label\na.jpg,1\nb.jpg,2\nc.jpg,x\n", "row 3: label 'x', expected a whole number like 2 of the 3"),
+        ("file,label\na.jpg,cat\nb.jpg,\n", "line 3: file 'b.jpg', label '', expected no empty column; fill it in"),
+        ("file,label\na.jpg,1\nb.jpg,2\nc.jpg,x\n", "line 4: label 'x', expected a whole number like 2 of the 3"),
         ("file,label\na.jpg,cat\nb.jpg,cat,dog\n", "Expected 2 columns, got 3"),
         ("file,label,split\na.jpg,cat,train\n", "found train, expected train and one of valid"),
+        ('file,label\n\n,\n"a\nb.jpg",cat\n\nc.jpg,\n', "line 7: file 'c.jpg', label ''"),
+        ("file,label,split\na.jpg,cat,train\nb.jpg,cat,valid\nc.jpg,cat,\n", "line 4: split '', expected one of train"),
+        ("file,label,split\na.jpg,cat,train\nb.jpg,cat,vald\n", "line 3: split 'vald', expected one of train, "),
+        ("file,label\n" + "a" * 200_000, "field larger than field limit|Expected 2 columns, got 1"),
+        ("file" * 50_000 + ",label\n", "field larger than field limit"),
     ],
 )
 def test_a_faulty_table_is_refused_in_one_line(text: str, message: str, tmp_path: Path) -> None:
@@ -243,6 +256,82 @@ def test_of_valid_and_test_folders_only_valid_validates(tmp_path: Path) -> None:
     touch(tmp_path, "train/cat/1.jpg", "valid/cat/2.jpg", "test/cat/3.jpg")
     train, valid = train_valid_datasets(tmp_path, label_from="folder", on_bad_file="skip")
     assert set(labelled(train)) | set(labelled(valid)) == {"1.jpg", "2.jpg"}
+
+
+def test_images_outside_the_folders_of_the_split_are_counted_in_a_warning(tmp_path: Path) -> None:
+    touch(tmp_path, "train/cat/1.jpg", "valid/cat/2.jpg", "test/cat/3.jpg", "extra/cat/4.jpg", "5.jpg")
+    with pytest.warns(
+        UserWarning, match=r"2 of 5 images are not used, since they are in none of the folders"
+    ) as caught:
+        train, valid = train_valid_datasets(tmp_path, label_from="none", on_bad_file="skip")
+    assert caught[0].filename == __file__
+    assert (len(train), len(valid)) == (1, 1)
+
+
+@pytest.mark.parametrize("as_labels", [False, True])
+def test_the_column_split_of_a_csv_is_the_split_else_the_folders_beside_it(as_labels: bool, tmp_path: Path) -> None:
+    rows = [("train/1.jpg", "cat", "valid"), ("train/2.jpg", "cat", "train"), ("valid/3.jpg", "cat", "Train")]
+    path = tmp_path / "labels.csv"
+    source = {"source": None, "labels": path} if as_labels else {"source": path}
+    path.write_text("file,label,split\n" + "".join(f"{','.join(row)}\n" for row in rows))
+    _, valid = train_valid_datasets(**source, on_bad_file="skip")
+    assert set(labelled(valid)) == {"1.jpg"}
+    path.write_text("file,label\n" + "".join(f"{','.join(row[:2])}\n" for row in rows))
+    _, valid = train_valid_datasets(**source, on_bad_file="skip")
+    assert set(labelled(valid)) == {"3.jpg"}
+
+
+def test_a_table_of_labels_needs_a_folder_as_source(tmp_path: Path) -> None:
+    path = table(tmp_path, "file,label\na.jpg,cat\n")
+    with pytest.raises(InvalidArgumentError, match=r"^source: list, expected None or the folder of the files"):
+        train_valid_datasets(["a.jpg"], labels=path)
+
+
+@pytest.mark.parametrize(("num_workers", "threads"), [(None, default_num_workers()), (0, 1), (3, 3)])
+def test_headers_are_scanned_by_the_given_number_of_threads(
+    num_workers: int | None, threads: int, make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[int] = []
+    scan = dataset_module.scan_headers
+    monkeypatch.setattr(
+        dataset_module, "scan_headers", lambda *arguments: (found.append(arguments[2]), scan(*arguments))[1]
+    )
+    train_valid_datasets(make_folder(6), num_workers=num_workers)
+    assert found == [threads]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.array([0, 1.0]), r"labels: .*0.0\)?, expected whole numbers from 0, or names"),
+        (np.zeros((2, 2), int), r"labels: an array of shape \(2, 2\), expected one label for each image"),
+        ([[0], [0, 1]], "labels: .*, expected one whole number for each image"),
+        (np.array([0, 2**64 - 1], np.uint64), "labels: .*18446744073709551615.*, expected whole numbers"),
+        ([0, 2**70], "labels: 1180591620717411303424, expected whole numbers"),
+        ([0, None], "labels: None, expected whole numbers"),
+        ([0, -2], "labels: -2, expected numbers from 0, or -1 for an image without a label"),
+        ([0, 2], "labels: 2 with 2 classes, expected less than that number"),
+        ([0], "labels: 1 for 2 paths, expected one for each path|expected one for each"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(labels: Any, message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"^{message}"):
+        ImageDataset(["a.jpg", "b.jpg"], labels, ("cat", "dog"))
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.uint64, np.int16])
+def test_labels_of_any_integer_type_are_stored_as_int64(dtype: type) -> None:
+    dataset = ImageDataset(["/images/a.jpg", "/images/b.jpg"], np.array([1, 0], dtype), ("cat", "dog"))
+    assert dataset.labels.dtype == np.int64
+    assert dataset.labels.tolist() == [1, 0]
+    assert dataset.root == "/images"
+    assert dataset.paths == PathTable(["/images/a.jpg", "/images/b.jpg"])
+
+
+def test_classes_are_sorted_as_numbers_if_all_are_whole_numbers() -> None:
+    for names in (["10", "1", "-2", "01"], ["01", "1", "10", "-2"]):  # classes do not depend on the order of the files
+        assert labels_from_names(names)[1] == ("-2", "01", "1", "10")
+    assert labels_from_names(["--5", "10", "9"])[1] == ("--5", "10", "9")
 
 
 def test_too_few_images_to_split_are_refused(make_folder: Callable[..., Path]) -> None:

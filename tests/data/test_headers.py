@@ -95,6 +95,12 @@ def test_a_decompression_bomb_is_a_bad_file(tmp_path: Path) -> None:
     assert "pixels" in next(iter(scan(from_folder(tmp_path), 1).problems.values()))
 
 
+def test_no_warning_of_a_decompression_bomb_below_the_limit(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "large_1.png")
+    assert scan(from_folder(tmp_path), 1).heights.tolist() == [10_000]
+    assert not recwarn
+
+
 def test_a_damaged_cache_file_is_replaced(
     make_folder: Callable[..., Path], headers_read: list[str], cache: Path
 ) -> None:

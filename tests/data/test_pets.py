@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import sys
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -127,6 +128,14 @@ def test_an_archive_put_there_by_hand_needs_no_network(own_cache: Path) -> None:
     (own_cache / "images").rename(own_cache / "gone")
     with pytest.raises(FastpetsError, match=r"images.tar.gz: its MD5 is \w+, expected"):
         pets_folder("http://127.0.0.1:9/", md5(content))
+
+
+def test_images_that_are_there_are_found_without_importing_torchvision(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (own_cache / "images").mkdir(parents=True)
+    monkeypatch.setitem(sys.modules, "torchvision.datasets.utils", None)
+    assert pets_folder() == own_cache / "images"
 
 
 def test_without_a_network_one_line_names_the_url_the_place_and_the_flag(

@@ -24,7 +24,7 @@ def dataset(sample: Path) -> ImageDataset:
 def test_it_has_eight_classes_480_images_and_a_text_file(dataset: ImageDataset) -> None:
     assert len(dataset.classes) == 8
     assert len(dataset) == 480
-    assert [Path(path).name for path in dataset.left_out] == ["about.txt"]
+    assert [Path(path).name for path in dataset.ignored_files] == ["about.txt"]
 
 
 def test_all_kinds_of_files_occur(dataset: ImageDataset) -> None:

@@ -11,8 +11,9 @@ from torch.utils.data import Subset, TensorDataset
 from torchvision.datasets import DatasetFolder, ImageFolder, OxfordIIITPet
 from torchvision.transforms import v2
 
-from fastpets import FastpetsError, Loader
+from fastpets import FastpetsError, InvalidArgumentError, Loader
 from fastpets.data.sources import as_dataset, from_folder
+from fastpets.data.splits import train_valid_datasets
 from tests.epochs import pixels_by_id, same
 from tests.images import drawing
 
@@ -102,15 +103,54 @@ def test_images_without_labels_load_with_labels_of_minus_1(class_folders: Path) 
     [
         (TensorDataset(torch.zeros(3)), "source: TensorDataset, expected a folder, a CSV, an ImageDataset"),
         ([("a.jpg", 0, 1)], r"source: \('a.jpg', 0, 1\) in the list, expected \(path, label\)"),
-        ([("a.jpg", 0), ("b.jpg", "dog")], "label 'dog', expected a name, or a whole number from 0, for all"),
-        ([("a.jpg", 0), ("b.jpg", 1.5)], "label 1.5|label 0, expected"),
-        ([("a.jpg", -2)], "label -2, expected"),
+        ([("a.jpg", 0), ("b.jpg", "dog")], "labels: 'dog', expected whole numbers from 0, or names, for all"),
+        ([("a.jpg", 0), ("b.jpg", 1.5)], "labels: 1.5, expected"),
+        ([(0, "a.jpg")], r"source: \(0, 'a.jpg'\) in the list, expected \(path, label\)"),
+        ([("a.jpg", -2)], "labels: -2, expected numbers from 0, or -1"),
         (7, "source: int, expected a folder"),
     ],
 )
 def test_other_sources_are_refused(source: Any, message: str) -> None:
     with pytest.raises(FastpetsError, match=message):
         as_dataset(source)
+
+
+def test_label_from_is_one_of_its_choices(class_folders: Path) -> None:
+    for source in (class_folders, [], sources(class_folders)["CSV"]):
+        for call in (as_dataset, train_valid_datasets):
+            with pytest.raises(InvalidArgumentError, match=r"^label_from: 'names', expected one of auto, name, folder"):
+                call(source, label_from="names")
+    with pytest.raises(InvalidArgumentError, match=r"^label_from: 'names', expected"):
+        from_folder(class_folders, label_from="names")
+
+
+def test_boolean_labels_are_0_and_1() -> None:
+    dataset = as_dataset([("a.jpg", True), ("b.jpg", False)])
+    assert (dataset.labels.tolist(), dataset.classes) == ([1, 0], ("0", "1"))
+
+
+def test_a_csv_without_labels_is_read_with_label_from_none(class_folders: Path) -> None:
+    path = class_folders / "table.csv"
+    path.write_text("file\ncat/0.jpg\ndog/1.jpg\n")
+    dataset = as_dataset(path, label_from="none")
+    assert list(dataset.paths) == [f"{class_folders}/cat/0.jpg", f"{class_folders}/dog/1.jpg"]
+    assert dataset.labels.tolist() == [-1, -1]
+    assert (dataset.classes, dataset.label_from) == ((), "none")
+    with pytest.raises(FastpetsError, match="columns file, expected file and label"):
+        as_dataset(path)
+    path.write_text("file,label\ncat/0.jpg,cat\n,dog\n")
+    with pytest.raises(FastpetsError, match="line 3: file '', expected no empty column"):
+        as_dataset(path, label_from="none")
+
+
+def test_warnings_name_the_users_line(tmp_path: Path) -> None:
+    for name in ("one/cat_1.jpg", "two/dog_2.jpg", "two/cat_3.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        drawing(40, 50).save(tmp_path / name)
+    for call in (from_folder, as_dataset, Loader):
+        with pytest.warns(UserWarning, match="names of its 2 class folders") as caught:
+            call(tmp_path)
+        assert {warning.filename for warning in caught} == {__file__}
 
 
 def test_numeric_labels_are_sorted_as_numbers(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Remote images, and images in tar shards, load like local files."""
 
+import errno
 import functools
 import io
+import os
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -16,18 +18,22 @@ import pytest
 from fastpets import BadFileError, FastpetsError, Loader, loaders
 from fastpets.__main__ import main
 from fastpets.data import storage
-from fastpets.data.sources import from_folder
+from fastpets.data.sources import as_dataset, from_folder
 from tests.epochs import pixels_by_id, same
 
 SETTINGS: dict[str, Any] = {"size": 32, "augment": True, "drop_last": False, "device": "cpu", "batch_size": 4}
 FAILED: set[str] = set()  # paths whose first request has failed
+FORBIDDEN: list[str] = []  # path of each request that was refused
 
 
 class Flaky(SimpleHTTPRequestHandler):
-    """A file server that fails on the first request for each file with "flaky" in its name."""
+    """A file server that fails on the first request for each file with "flaky" in its name, and on all "forbidden"."""
 
     def do_GET(self) -> None:
-        if "flaky" in self.path and self.path not in FAILED:
+        if "forbidden" in self.path:
+            FORBIDDEN.append(self.path)
+            self.send_error(403)
+        elif "flaky" in self.path and self.path not in FAILED:
             FAILED.add(self.path)
             self.send_error(503)
         else:
@@ -71,7 +77,7 @@ def test_a_remote_folder_gives_the_pixels_of_the_local_one(in_memory: tuple[Path
     folder, url = in_memory
     here, there = Loader(folder, **SETTINGS), Loader(url, **SETTINGS)
     assert there.classes == here.classes == ("kind0", "kind1")
-    assert [Path(path).name for path in there.dataset.left_out] == ["notes.txt"]
+    assert [Path(path).name for path in there.dataset.ignored_files] == ["notes.txt"]
     assert same(pixels_by_id(here), pixels_by_id(there))
 
 
@@ -102,6 +108,45 @@ def test_a_remote_file_that_is_gone_is_a_bad_file(in_memory: tuple[Path, str]) -
         list(loader)
     with pytest.raises(BadFileError, match=r"nowhere_1.jpg: unreadable"):
         Loader([f"{url}/nowhere_1.jpg"])
+
+
+def test_a_request_that_is_refused_is_not_repeated(tmp_path: Path, serve: Callable[[Path], str]) -> None:
+    url = serve(tmp_path)
+    FORBIDDEN.clear()
+    with pytest.raises(OSError, match=r"403.*\(attempts: 1\)"):
+        storage.read(f"{url}/forbidden.jpg")
+    assert len(FORBIDDEN) == 1
+
+
+def test_a_remote_csv_is_a_source(in_memory: tuple[Path, str]) -> None:
+    _, url = in_memory
+    text = "\ufefffile,label\ndeep er/kind0_0.jpg,a\ndeep er/kind1_1.jpg,b\n"
+    fsspec.filesystem("memory").pipe_file("/images/labels.csv", text.encode())
+    dataset = as_dataset(f"{url}/labels.csv")
+    assert list(dataset.paths) == [f"{url}/deep er/kind0_0.jpg", f"{url}/deep er/kind1_1.jpg"]
+    assert dataset.classes == ("a", "b")
+    with pytest.raises(FastpetsError, match=r"^memory://images/nothing.csv: .*, expected a CSV with the columns"):
+        as_dataset(f"{url}/nothing.csv")
+
+
+def test_stamps_are_requested_in_chunks_and_once_for_each_remote_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.jpg").touch()
+    requests: list[list[str]] = []
+
+    class Pool:
+        def map(self, function: Callable[[str], str], paths: list[str]) -> Iterator[str]:
+            requests.append(list(paths))
+            return iter(paths)
+
+    monkeypatch.setattr(storage, "CHUNK", 3)
+    local, shard = str(tmp_path / "a.jpg"), "s3://b/x.tar"
+    paths = [local, "s3://b/1.jpg", f"{shard}::0+1::a.jpg", f"{shard}::1+1::b.jpg", str(tmp_path / "missing.jpg")]
+    stamps = list(storage.stamps(paths, Pool()))  # type: ignore[arg-type]
+    assert requests == [["s3://b/1.jpg", shard], [shard]]
+    assert stamps == [stamps[0], "s3://b/1.jpg", shard, shard, "missing"]
+    assert stamps[0].startswith("0 ")
 
 
 @pytest.mark.parametrize(
@@ -159,6 +204,45 @@ def test_remote_tar_shards_are_read_by_byte_ranges(make_folder: Callable[..., Pa
     memory.rm("/shards", recursive=True)
 
 
+def test_shards_have_no_labels_with_label_from_none(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+    write_shards(make_folder(10), tmp_path, with_cls=True)
+    dataset = as_dataset(tmp_path / "pets-*.tar", label_from="none")
+    assert dataset.labels.tolist() == [-1] * 10
+    assert (dataset.classes, dataset.ignored_files, dataset.label_from) == ((), (), "none")
+
+
+def add(tar: tarfile.TarFile, name: str, content: bytes = b"", *, link_to: str = "") -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    if link_to:
+        info.type, info.linkname = tarfile.LNKTYPE, link_to
+    tar.addfile(info, io.BytesIO(content))
+
+
+def test_hidden_members_of_shards_are_skipped_and_hard_links_are_files(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "pets.tar", "w") as tar:
+        for name in ("./a_1.jpg", "./._a_1.jpg", ".hidden/b_2.jpg"):
+            add(tar, name, b"content of " + name.encode())
+        add(tar, "./b_1.jpg", link_to="a_1.jpg")
+    dataset = as_dataset(tmp_path / "pets.tar")
+    assert [storage.name_of(path) for path in dataset.paths] == ["a_1.jpg", "b_1.jpg"]
+    assert [storage.read(path) for path in dataset.paths] == [b"content of ./a_1.jpg"] * 2
+    with tarfile.open(tmp_path / "pets.tar", "w") as tar:
+        add(tar, "b_1.jpg", link_to="a_1.jpg")
+    with pytest.raises(FastpetsError, match=r"pets.tar: b_1.jpg is a hard link to a_1.jpg, which is not before it"):
+        as_dataset(tmp_path / "pets.tar")
+
+
+def test_a_label_in_a_shard_that_is_no_text_is_named(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "pets.tar", "w") as tar:
+        add(tar, "a_1.jpg", b"image")
+        add(tar, "a_1.cls", b"\xff\xfe")
+    with pytest.raises(
+        FastpetsError, match=r"pets.tar::.*::a_1.cls: begins with b'\\xff\\xfe', expected a label as text"
+    ):
+        as_dataset(tmp_path / "pets.tar")
+
+
 def test_a_compressed_shard_is_refused(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "pets.tar", "w:gz") as tar:
         tar.add(make_folder(2), "images")
@@ -175,6 +259,20 @@ def test_files_are_found_in_the_order_of_their_paths_and_cyclic_links_are_not_fo
     assert found == sorted(found)
     assert len(found) == 5
     assert len(from_folder(tmp_path, label_from="none")) == 5
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "closed").mkdir()
+    stat = os.stat
+
+    def denied(path: Any, **options: Any) -> os.stat_result:
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "stat", denied)
+    with pytest.raises(FastpetsError, match="closed: Permission denied, expected a folder that can be read"):
+        list(storage.find(str(tmp_path)))
 
 
 def test_a_selection_has_the_chosen_paths(make_folder: Callable[..., Path]) -> None:

@@ -39,7 +39,7 @@ def test_an_items_numbers_do_not_depend_on_the_other_items() -> None:
         {"seed": 1},
         {"seed": 1 << 32},
         {"epoch": 1},
-        {"occurrence": 1},
+        {"occurrences": 1},
         {"purpose": philox.ORDER},
         {"ids": np.array([8])},
     ],
@@ -50,7 +50,7 @@ def test_each_part_of_the_key_and_the_counter_changes_the_numbers(other: dict) -
         "seed": 0,
         "epoch": 0,
         "ids": np.array([7]),
-        "occurrence": 0,
+        "occurrences": 0,
         "count": 4,
     }
     assert (philox.uniforms(**given) != philox.uniforms(**{**given, **other})).all()

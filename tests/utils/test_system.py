@@ -68,6 +68,8 @@ def test_free_memory_is_at_most_what_the_control_groups_leave(cgroups: Path) -> 
         (cgroups / group / "memory.max").write_text(f"{limit}\n")
         (cgroups / group / "memory.current").write_text("48576\n")
     assert system.free_memory() == 1_000_000
+    (cgroups / "own" / "memory.stat").write_text("anon 8000\ninactive_file 40000\nactive_file 576\n")
+    assert system.free_memory() == 1_040_000  # the kernel reclaims inactive pages of the file cache
 
 
 @pytest.mark.parametrize(
