@@ -163,6 +163,7 @@ def _load_pretrained(backbone: Backbone, file: Path) -> None:
         raise InvalidArgumentError(
             f"weights: {file}: no such file, expected default, none, or a safetensors or pth file"
         )
+    state: Any
     try:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
