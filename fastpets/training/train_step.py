@@ -170,4 +170,4 @@ def _class_weights(options: TrainingOptions, num_classes: int) -> torch.Tensor |
         raise InvalidArgumentError(
             f"class_weights: shape {tuple(weights.shape)}, expected ({num_classes},), one weight per class"
         )
-    return weights
+    return weights.float()
