@@ -73,7 +73,7 @@ def ceiling(config: CeilingConfig) -> int:
                 pass
 
         def train(batch: Batch) -> None:
-            learner.train_step.training_step(*batch)
+            learner.train_step.step(*batch)
 
         learner.train_step.train_mode()
         replay = Replay(loader, config.num_batches)

@@ -51,7 +51,7 @@ def _train(config: TrainConfig) -> int:
         learner.random.diverge(distributed.rank())
     elif config.lr == "auto" and config.schedule is None:
         lr = find_lr(learner)
-        print(f"the rate finder suggests {lr:.2e}")
+        print(f"the learning rate finder suggests {lr:.2e}")
         config = dataclasses.replace(config, lr=repr(lr))
     run = open_run(config, learner, resume=state is not None)
     learner.on_epoch_end = _epoch_callback(config, learner, run) if run is not None else lambda result: None
@@ -118,13 +118,13 @@ def _epoch_callback(config: TrainConfig, learner: Learner, run: RunFolder) -> Ca
     from fastpets.runs import hints
     from fastpets.runs.saved_model import save_model
     from fastpets.runs.trackers import TensorBoard
-    from fastpets.training.history import print_epoch
+    from fastpets.training.history import EpochPrinter
 
     num_logged = learner.history[-1].batches if learner.history else 0
     tensorboard = TensorBoard(run.path, num_logged) if config.tensorboard else None
     # The saved model predicts without autocast.
     preprocessing = dataclasses.replace(learner.valid.preprocessing, dtype="float32")
-    hinted = False
+    print_epoch, hinted = EpochPrinter(), False
 
     def on_epoch_end(result: EpochResult) -> None:
         nonlocal hinted

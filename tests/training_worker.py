@@ -46,7 +46,7 @@ def make_model(name: str) -> Classifier:
 
 
 def train(folder: str, model: str, batch_size: int) -> dict[str, Any]:
-    """Trains two phases, the first of them frozen, and runs the learning-rate finder."""
+    """Trains two phases, the first of them frozen, and runs the learning rate finder."""
     loaders = fastpets.loaders(folder, size=32, batch_size=batch_size, device="cpu")
     results: list[Any] = []
     learner = Learner(*loaders, make_model(model), TrainingOptions(metrics=("top5",)), on_epoch_end=results.append)
@@ -54,7 +54,7 @@ def train(folder: str, model: str, batch_size: int) -> dict[str, Any]:
     learner.fit(phases)
     return {
         "losses": learner.recorder.losses,
-        "smoothed": learner.recorder.value(),
+        "smoothed": learner.recorder.smoothed_loss(),
         "valid": [[result.valid_loss, result.error_rate] for result in results],
         "parameters": [p.double().sum().item() for p in learner.model.parameters()],
         "exact": [p.view(torch.int32).long().sum().item() for p in learner.model.parameters()],

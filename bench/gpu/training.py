@@ -58,11 +58,11 @@ def rates(arch: str, compiled: bool, loaders: dict[str, Loader], seconds: float)
     learner.train_step.train_mode()
     started = time.perf_counter()
     kept = Replay(cached, KEPT)
-    learner.train_step.training_step(*kept.batches[0])
+    learner.train_step.step(*kept.batches[0])
     found = {"first_step_s": time.perf_counter() - started}
 
     def train(batch: Batch) -> None:
-        learner.train_step.training_step(*batch)
+        learner.train_step.step(*batch)
 
     for name, source in {"in memory": kept, "cached": cached, "uncached": uncached}.items():
         found[name] = images_per_sec(forever(source), train, seconds, learner.device)

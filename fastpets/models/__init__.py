@@ -1,5 +1,5 @@
 """Image classifiers: a pretrained backbone of torchvision or timm under a new head.
 
-In reading order: `classifier` has the model itself, `create_model` and the layer groups; `backbones` builds what comes
-before the head and loads its pretrained weights; `weights` stores a whole model as a safetensors file.
+In reading order: `classifier` has the model itself, `create_model` and the layer groups; `backbones` builds a backbone
+and loads its pretrained weights; `weights` writes and reads a whole model as a safetensors file.
 """

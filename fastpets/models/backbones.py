@@ -9,6 +9,7 @@ from torch import nn
 
 from fastpets.augment.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from fastpets.errors import FastpetsError, InvalidArgumentError
+from fastpets.models.weights import short_reason
 
 AUXILIARY_CLASSIFIERS = ("aux1", "aux2", "AuxLogits")  # GoogLeNet's and Inception's, for a second loss in training
 
@@ -24,24 +25,33 @@ class ConcatPool(nn.Module):
 
 
 class Backbone(NamedTuple):
-    """A network without its classifier."""
+    """A network without its classifier.
 
-    module: nn.Module  # images (B, 3, H, W) to features, (B, F) or (B, F, 1, 1)
-    network: nn.Module  # the library's own network in `module`, whose parameter names weight files have
+    Attributes:
+        module: maps images (B, 3, H, W) to features, (B, F) or (B, F, 1, 1).
+        network: torchvision's or timm's network, which is `module` or a part of it. Its parameters have the same names
+            as in the library's weight files.
+        num_features: F.
+        removed: names of the modules that were removed from `network`. Their weights in a file are ignored.
+        mean, std: normalisation that the pretrained weights expect.
+    """
+
+    module: nn.Module
+    network: nn.Module
     num_features: int
-    removed: tuple[str, ...]  # modules that weight files may have and `network` no longer has
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    removed: tuple[str, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
 
 
 def create_backbone(arch: str, weights: str) -> Backbone:
-    """Builds the backbone `arch` with `weights`, as create_model takes them. Raises FastpetsError."""
+    """Builds the backbone `arch` with `weights`; both are as in create_model. Raises FastpetsError."""
     if arch.startswith("timm/"):
         backbone = _timm_backbone(arch.removeprefix("timm/"), weights)
     else:
         backbone = _torchvision_backbone(arch, weights)
     if weights not in ("default", "none"):
-        _load_weights(backbone, Path(weights))
+        _load_pretrained(backbone, Path(weights))
     return backbone
 
 
@@ -54,14 +64,16 @@ def _torchvision_backbone(arch: str, weights: str) -> Backbone:
         mean, std = tuple(pretrained.transforms().mean), tuple(pretrained.transforms().std)
         try:
             network = torchvision.models.get_model(arch, weights=pretrained)
-        except (OSError, RuntimeError) as error:  # no network, or a wrong checksum
+        except (OSError, RuntimeError) as error:  # no connection, or a wrong checksum
             place = Path(torch.hub.get_dir(), "checkpoints", Path(pretrained.url).name)
             raise FastpetsError(
-                f"weights: {pretrained.url} cannot be downloaded ({error}); save it as {place}, name another file, or "
-                "take weights='none'"
+                f"weights: {pretrained.url} cannot be downloaded ({error}); save it as {place}, give another file, or "
+                "use weights='none'"
             ) from None
     else:
         network = torchvision.models.get_model(arch, weights=None)
+    if hasattr(network, "transform_input"):  # GoogLeNet and Inception: their weights expect mean 0.5 and std 0.5
+        network.transform_input = True  # torchvision sets it only if it loads the weights itself
     auxiliary = tuple(name for name in AUXILIARY_CLASSIFIERS if hasattr(network, name))
     for name in auxiliary:
         setattr(network, name, None)
@@ -71,7 +83,7 @@ def _torchvision_backbone(arch: str, weights: str) -> Backbone:
 
 
 def _remove_classifier(network: Any) -> tuple[str, int]:
-    """Removes a torchvision network's classifier; returns its name and the number of features that now come out.
+    """Removes a torchvision network's classifier; returns its name and the number of features without it.
 
     Where it was one linear layer on globally averaged features, ConcatPool replaces the average.
     """
@@ -119,28 +131,39 @@ def _timm_backbone(name: str, weights: str) -> Backbone:
         hint = f"; it has {similar}" if similar else ""
         raise InvalidArgumentError(f"arch: timm/{name}: timm has no such model{hint}")
     try:
+        pretrained = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:  # an unknown tag, the part after the dot
+        raise InvalidArgumentError(f"arch: timm/{name}: {short_reason(error)}") from None
+    if weights == "default" and not pretrained.has_weights:
+        raise FastpetsError(f"weights: timm has no pretrained weights of {name}; give a file, or use weights='none'")
+    try:
         network = timm.create_model(name, pretrained=weights == "default", num_classes=0)
-    except Exception as error:  # whatever the hub's client and its transport raise
-        address = f"https://huggingface.co/{timm.get_pretrained_cfg(name).hf_hub_id}"
+    except Exception as error:  # the hub's client raises errors of many types
+        if weights != "default":
+            raise
+        hub = pretrained.hf_hub_id
+        address = f"model.safetensors from https://huggingface.co/{hub}" if hub else pretrained.url
         raise FastpetsError(
-            f"weights: {address} cannot be downloaded ({type(error).__name__}); fetch its model.safetensors and name "
-            "that file, or take weights='none'"
+            f"weights: timm cannot load its weights of {name} ({type(error).__name__}: {short_reason(error)}); "
+            f"download {address} and give that file, or use weights='none'"
         ) from None
     config = network.pretrained_cfg
     module = _TimmFeatures(network).eval()
     with torch.no_grad():
         num_features = module(torch.zeros(1, *config["input_size"])).flatten(1).shape[1]
+    module.train()
     classifier = config.get("classifier") or ()
     names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     return Backbone(module, network, num_features, names, tuple(config["mean"]), tuple(config["std"]))
 
 
-def _load_weights(backbone: Backbone, file: Path) -> None:
-    """Loads a weight file into a backbone, except for the classifier, which the backbone lacks."""
+def _load_pretrained(backbone: Backbone, file: Path) -> None:
+    """Loads a weight file into a backbone, except for its removed modules. Raises FastpetsError."""
     if not file.is_file():
         raise InvalidArgumentError(
             f"weights: {file}: no such file, expected default, none, or a safetensors or pth file"
         )
+    state: Any
     try:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -149,13 +172,22 @@ def _load_weights(backbone: Backbone, file: Path) -> None:
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # the file may have any content, and each reader raises errors of its own
-        raise FastpetsError(f"weights: {file}: not readable as weights ({type(error).__name__}: {error})") from None
+        reason = f"{type(error).__name__}: {short_reason(error)}"
+        raise FastpetsError(
+            f"weights: {file}: not readable as weights ({reason}); expected a safetensors file, or one by torch.save"
+        ) from None
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):  # a training checkpoint
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise FastpetsError(f"weights: {file}: no state dict, expected tensors by parameter name")
     removed = tuple(f"{name}." for name in backbone.removed)
     state = {name: value for name, value in state.items() if not name.startswith(removed)}
     try:
         missing, unexpected = backbone.network.load_state_dict(state, strict=False)
     except RuntimeError as error:
-        raise FastpetsError(f"weights: {file}: {str(error).splitlines()[-1].strip()}") from None
+        raise FastpetsError(
+            f"weights: {file}: {str(error).splitlines()[-1].strip()}; is it of the same arch?"
+        ) from None
     if missing or unexpected:
         raise FastpetsError(
             f"weights: {file}: {len(missing)} parameters missing ({', '.join(missing[:3])}) and {len(unexpected)} "

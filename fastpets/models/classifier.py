@@ -21,8 +21,9 @@ class Classifier(nn.Module):
     """Maps images (B, 3, S, S) to logits (B, C): a backbone with pooled features, then a new head.
 
     Attributes:
-        pretrained: whether the backbone has pretrained weights. They expect images normalised by `mean` and `std`.
-        mean, std: normalisation per channel, for values from 0 to 1.
+        num_classes: C.
+        pretrained: whether the backbone has trained weights, so that freezing it makes sense.
+        mean, std: normalisation per channel that these weights expect, for values from 0 to 1.
     """
 
     def __init__(self, backbone: nn.Module, num_features: int, num_classes: int) -> None:
@@ -39,7 +40,7 @@ class Classifier(nn.Module):
     def layer_groups(self) -> list[list[nn.Module]]:
         """All layers, from input to output, as two groups: backbone and head.
 
-        A ResNet has three: its backbone is split before `layer3`, as fastai splits it.
+        torchvision's ResNets have three: their backbone is split before `layer3`, as fastai splits it.
         """
         layers = dict(self.backbone.named_children())
         if not {"layer1", "layer2", "layer3", "layer4"} <= set(layers):
@@ -78,8 +79,8 @@ def create_model(arch: str, num_classes: int, weights: str | Path = "default", *
     Args:
         arch: any of torchvision's classification models, or "timm/NAME".
         num_classes: number of logits.
-        weights: of the backbone: "default", the library's best for ImageNet, downloaded once; "none"; or a safetensors
-            or pth file with the library's parameter names.
+        weights: of the backbone: "default", the library's default for ImageNet, downloaded once; "none"; or a
+            safetensors or pth file with the library's parameter names.
         seed: of all randomly initialised parameters; the caller's random state stays as it is.
     """
     with _seeded(seed):
@@ -93,5 +94,5 @@ def create_model(arch: str, num_classes: int, weights: str | Path = "default", *
 def _seeded(seed: int) -> Iterator[None]:
     """Seeds the CPU generator on entry and restores the caller's state on exit."""
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
+        torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
         yield

@@ -1,4 +1,4 @@
-"""A whole model's weights in a safetensors file."""
+"""A model's weights, backbone and head, in a safetensors file."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from fastpets.utils.atomic import write_atomically
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """Writes all parameters and buffers atomically."""
-    # safetensors takes contiguous tensors that share no memory.
+    # safetensors needs contiguous tensors that share no memory.
     state = {
         name: torch.empty(value.shape, dtype=value.dtype).copy_(value) for name, value in model.state_dict().items()
     }
@@ -25,5 +25,11 @@ def load_weights(model: nn.Module, path: Path) -> None:
     try:
         model.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise FastpetsError(f"{path}: {reason}; expected the weights of a model of the same kind") from None
+        raise FastpetsError(
+            f"{path}: {short_reason(error)}; expected the weights of a model of the same arch and number of classes"
+        ) from None
+
+
+def short_reason(error: BaseException) -> str:
+    """The first 300 characters of an error's message, without line breaks; torch's name each parameter in a line."""
+    return " ".join(str(error).split())[:300]

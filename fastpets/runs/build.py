@@ -93,7 +93,7 @@ def build_loaders(
 
 
 def find_lr(learner: Learner) -> float:
-    """The rate finder's suggestion for the head, which is trained first. All layers are trainable after it."""
+    """The learning rate finder's suggestion for the head, which is trained first. All layers are trainable after it."""
     learner.freeze()
     lr = learner.lr_find().valley
     learner.unfreeze()

@@ -88,7 +88,7 @@ class TrainConfig:
     lr: Annotated[str, arg(metavar="RATE|FROM:TO|auto")] = "2e-3"
     """Highest learning rate of the frozen phase; the unfrozen phase uses half of it, and less in earlier layers.
     With FROM:TO, the unfrozen phase uses FROM in the first layers and TO in the last ones.
-    `auto` is the rate finder's suggestion."""
+    `auto` is the learning rate finder's suggestion."""
     schedule: Annotated[str | None, arg(metavar='"PHASE EPOCHS RATE, ..."')] = None
     """Phases of one cycle each, such as "frozen 3 3e-3, unfrozen 12 1e-6:1e-4". Replaces the three flags above."""
     batch_size: int = 64

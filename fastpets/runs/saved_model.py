@@ -71,5 +71,6 @@ def load_run(folder: str | Path, device: str | torch.device = "auto") -> SavedMo
         raise FastpetsError(f"{file}: {reason}, expected the description of a trained model") from None
     model = create_model(arch, len(classes), "none")
     load_weights(model, file.with_name("model.safetensors"))
+    model.pretrained, model.mean, model.std = True, preprocessing.mean, preprocessing.std
     model = model.to(resolved_device).to(memory_format=torch.channels_last).eval()
     return SavedModel(model, classes, preprocessing, resolved_device)

@@ -13,10 +13,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fastpets.errors import FastpetsError, InvalidArgumentError
+from fastpets.loading.sampler import resolve_ranks
 
 
 def local_device(device: str) -> str:
-    """This process's device under torchrun, where LOCAL_RANK numbers the GPUs; else `device` itself.
+    """The device of this process: under torchrun the GPU number LOCAL_RANK, unless `device` is the CPU; else `device`.
 
     Raises FastpetsError if there is no such GPU.
     """
@@ -31,13 +32,14 @@ def local_device(device: str) -> str:
     local_rank = int(os.environ["LOCAL_RANK"])
     if local_rank >= torch.cuda.device_count():
         raise FastpetsError(
-            f"LOCAL_RANK {local_rank}, but torch sees {torch.cuda.device_count()} GPUs; start as many processes"
+            f"LOCAL_RANK {local_rank}, but torch sees {torch.cuda.device_count()} GPUs; start at most one process for "
+            "each"
         )
     return f"cuda:{local_rank}"
 
 
 def start(device: str) -> None:
-    """Joins the process group if torchrun started this process, with messages on `device`: by NCCL or gloo."""
+    """Joins the process group if torchrun started this process. GPUs communicate by NCCL, CPUs by gloo."""
     if not _is_torchrun() or dist.is_initialized():
         return
     on_gpu = device.startswith("cuda")
@@ -54,17 +56,17 @@ def stop() -> None:
 
 def rank() -> int:
     """The number of this process, from 0."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    return resolve_ranks(None, None)[0]
 
 
 def world_size() -> int:
     """The number of processes."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return resolve_ranks(None, None)[1]
 
 
 @contextlib.contextmanager
 def local_first() -> Iterator[None]:
-    """Runs the block in the first process of each machine before the others, such as for a download."""
+    """Runs the block in the first process of each machine, then in the others, so that only the first downloads."""
     is_first = int(os.environ.get("LOCAL_RANK", "0")) == 0
     if world_size() > 1 and not is_first:
         dist.barrier()
@@ -77,7 +79,7 @@ def mean(values: torch.Tensor) -> torch.Tensor:
     """The mean of each value over all processes."""
     if world_size() == 1:
         return values
-    values = values.to(_message_device())
+    values = values.to(_message_device(), copy=True)  # all_reduce overwrites its argument
     dist.all_reduce(values)
     return values / world_size()
 
@@ -88,14 +90,14 @@ def any_rank(flag: bool) -> bool:
 
 
 def broadcast(tensors: Iterable[torch.Tensor]) -> None:
-    """Overwrites the tensors with those of the first process."""
+    """Replaces the tensors' values by those of the first process."""
     if world_size() > 1:
         for tensor in tensors:
             dist.broadcast(tensor, 0)
 
 
 def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model for training: with several processes, its gradients are means over all of them."""
+    """The model, with several processes in a wrapper that averages its gradients over all of them."""
     if world_size() == 1:
         return model
     # A static graph may have parameters without gradients, such as layers that a backbone's features do not use.
@@ -108,5 +110,5 @@ def _is_torchrun() -> bool:
 
 
 def _message_device() -> torch.device:
-    """The device of tensors that the process group exchanges."""
+    """The device whose tensors the process group can exchange."""
     return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")

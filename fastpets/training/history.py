@@ -1,4 +1,4 @@
-"""A learner's history: the results of its epochs, how each is printed, and the progress of the current fit."""
+"""The results of a learner's epochs, a printer for them, and the progress of the current fit."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ class EpochResult:
     """Results of one epoch.
 
     Attributes:
-        batches: training batches in all epochs up to and including this one.
-        train_loss: smoothed as fastai smooths it.
+        epoch: number of the epoch in its phase, from 0.
+        batches: number of training batches in all epochs up to and including this one.
+        train_loss: fastai's smoothed loss, as in Recorder.
         metrics: values by name; those of single classes as `NAME/CLASS`.
-        seconds: of the whole epoch.
+        seconds: of training and validation.
         images_per_sec: of training alone, over all processes.
         input_share: share of the training time in which this process waited for images, 0 to 1.
+
+    After an interruption within the epoch, the last three are those of the rest of the epoch.
     """
 
     phase: str
@@ -32,29 +35,51 @@ class EpochResult:
 
 @dataclass(kw_only=True)
 class Progress:
-    """Where a fit is: in which of its phases, and in which epoch and step of that."""
+    """How far a fit is.
+
+    Attributes:
+        phase: number of the current phase, from 0.
+        rates: the highest rate of each layer group in the phase; None before the phase has begun.
+        epoch: number of the current epoch in the phase, from 0.
+        num_steps: optimizer steps that are done in the phase.
+        num_batches: batches that are done in the epoch.
+        is_trained: whether the epoch's training is complete, and its validation is next.
+        images_per_sec, input_share: as in EpochResult, if `is_trained`.
+    """
 
     phase: int = 0
-    rates: list[float] | None = None  # the phase's highest rate of each layer group; None before the phase begins
+    rates: list[float] | None = None
     epoch: int = 0
-    num_steps: int = 0  # optimizer steps in the phase
-    num_batches: int = 0  # in the epoch
-    is_trained: bool = False  # all batches of the epoch are done, and its validation is next
+    num_steps: int = 0
+    num_batches: int = 0
+    is_trained: bool = False
+    images_per_sec: float = 0.0
+    input_share: float = 0.0
 
 
-def print_epoch(result: EpochResult) -> None:
-    """Prints one line, after a heading in a phase's first epoch: fastai's columns, images per second, and which share
-    of the training time was input-bound or compute-bound. Metrics of single classes are left out."""
-    names = [name for name in result.metrics if "/" not in name]
-    if result.epoch == 0:
-        columns = ("train_loss", "valid_loss", "error_rate", *names)
-        heading = "  ".join(f"{column:>10}" for column in columns)
-        print(f"{result.phase}\nepoch  {heading}  {'time':>6}  {'images/s':>8}  share of time", flush=True)
-    values = (result.train_loss, result.valid_loss, result.error_rate, *(result.metrics[name] for name in names))
-    numbers = "  ".join(f"{value:>10.6f}" for value in values)
-    minutes, seconds = divmod(round(result.seconds), 60)
-    print(
-        f"{result.epoch:>5}  {numbers}  {f'{minutes:02}:{seconds:02}':>6}  {result.images_per_sec:>8.1f}"
-        f"  input {result.input_share:.0%} / compute {1 - result.input_share:.0%}",
-        flush=True,
-    )
+class EpochPrinter:
+    """Prints a line for each epoch, with a heading above the first one and above the first one of each phase.
+
+    The columns are fastai's, images per second, and the shares of the training time that were input-bound and
+    compute-bound. Metrics of single classes are left out.
+    """
+
+    def __init__(self) -> None:
+        self.phase: str | None = None  # of the latest epoch
+
+    def __call__(self, result: EpochResult) -> None:
+        """Prints the line of an epoch."""
+        names = [name for name in result.metrics if "/" not in name]
+        if result.epoch == 0 or result.phase != self.phase:
+            columns = ("train_loss", "valid_loss", "error_rate", *names)
+            heading = "  ".join(f"{column:>10}" for column in columns)
+            print(f"{result.phase}\nepoch  {heading}  {'time':>6}  {'images/s':>8}  share of time", flush=True)
+        self.phase = result.phase
+        values = (result.train_loss, result.valid_loss, result.error_rate, *(result.metrics[name] for name in names))
+        numbers = "  ".join(f"{value:>10.6f}" for value in values)
+        minutes, seconds = divmod(round(result.seconds), 60)
+        print(
+            f"{result.epoch:>5}  {numbers}  {f'{minutes:02}:{seconds:02}':>6}  {result.images_per_sec:>8.1f}"
+            f"  input {result.input_share:.0%} / compute {1 - result.input_share:.0%}",
+            flush=True,
+        )

@@ -1,4 +1,4 @@
-"""Measures how long training waits for images; on a GPU by its own clock."""
+"""Measures how long training waits for images."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 
 
 class InputTimer:
-    """Times the gaps between the training steps of an epoch.
+    """Measures the gaps between the training steps of an epoch.
 
-    On a GPU a gap is the time on its stream from the end of one step to the start of the next, in which it is idle or
-    makes the batch. On a CPU it is the time in which the next batch is fetched.
+    On a CPU, a gap is the time that it takes to fetch the next batch. On a GPU, it is the time between the end of one
+    step and the start of the next, by events on the GPU's stream: the GPU is idle then, or it decodes and warps images.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -22,7 +22,7 @@ class InputTimer:
         self.started = time.perf_counter()
 
     def watch(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """Yields the same batches and times each."""
+        """Yields the batches, and measures the gap before each."""
         iterator = iter(batches)
         try:
             while True:
@@ -38,7 +38,7 @@ class InputTimer:
                 iterator.close()
 
     def elapsed(self) -> tuple[float, float]:
-        """Seconds spent waiting for images, and seconds since this was made. Waits for the GPU."""
+        """The sum of the gaps, and the time since the timer was created, both in seconds. Waits for the GPU."""
         if self.on_gpu:
             torch.cuda.synchronize(self.device)
             waited_s = sum(before.elapsed_time(after) for before, after in self.gaps) / 1000

@@ -1,4 +1,4 @@
-"""Signals during training: stops between two steps, so that checkpoints are consistent."""
+"""Defers SIGINT and SIGTERM during training to the end of a step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from fastpets.training import distributed
 
-AGREE_EVERY = 16  # calls of `check` between two exchanges of several processes: each makes the GPU wait for a message
+AGREE_EVERY = 16  # several processes exchange whether a signal came in every 16th `check`, since the GPU waits for it
 
 
 class Interrupted(Exception):
@@ -22,19 +22,21 @@ class Interrupted(Exception):
 class Interruption:
     """Defers SIGINT and SIGTERM to a step boundary, so that checkpoints are consistent.
 
-    A context manager: inside it, the first signal is noted until the next `check`; a second one raises
-    KeyboardInterrupt at once.
+    Inside this context manager, `check` raises Interrupted after a first signal. A second one raises KeyboardInterrupt
+    at once.
     """
 
     def __init__(self) -> None:
         self.number, self.num_checks = 0, 0
 
     def __enter__(self) -> Interruption:
-        self.before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        self.previous_handlers = {
+            number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)
+        }
         return self
 
     def __exit__(self, *_: Any) -> None:
-        for number, handler in self.before.items():
+        for number, handler in self.previous_handlers.items():
             signal.signal(number, handler)
 
     def check(self) -> None:

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
-from itertools import chain, repeat
+from itertools import chain, repeat, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch.nn.functional import cross_entropy
-from torchmetrics import MeanMetric
 
 from fastpets.errors import FastpetsError, InvalidArgumentError
 from fastpets.loading.batch import Batch
 from fastpets.models.classifier import Classifier, create_model, has_batch_norm
 from fastpets.models.weights import load_weights, save_weights
 from fastpets.training import distributed, lr_finder, out_of_memory, plots
-from fastpets.training.history import EpochResult, Progress, print_epoch
+from fastpets.training.history import EpochPrinter, EpochResult, Progress
 from fastpets.training.input_timer import InputTimer
-from fastpets.training.metrics import compute, make_metrics
+from fastpets.training.metrics import make_metrics, metric_values
 from fastpets.training.options import TrainingOptions
 from fastpets.training.phases import Phase, Rate, fine_tune_phases
 from fastpets.training.random_state import RandomState
@@ -47,10 +47,11 @@ class Learner:
 
     Args:
         train, valid: the loaders.
-        arch: a Classifier, or the name of a backbone for create_model.
-        options: by default fastai's.
-        on_epoch_end: called with the result of each epoch; by default prints it.
-        on_step_end: called after each optimizer step and each validation batch. If it raises, `fit` can resume.
+        model: a Classifier, or an architecture from which create_model makes one.
+        options: default: TrainingOptions(), which has fastai's values.
+        on_epoch_end: called with the result of each epoch. Default: prints it, in the first process.
+        on_step_end: called after each optimizer step and, in a single process, after each validation batch. If it
+            raises, `fit` can resume.
 
     Attributes:
         history: results of all epochs.
@@ -62,7 +63,7 @@ class Learner:
         self,
         train: Loader,
         valid: Loader,
-        arch: str | Classifier,
+        model: str | Classifier,
         options: TrainingOptions | None = None,
         *,
         on_epoch_end: Callable[[EpochResult], None] | None = None,
@@ -70,29 +71,42 @@ class Learner:
     ) -> None:
         self.train, self.valid, self.device = train, valid, train.device
         self.options = _with_class_weights(options or TrainingOptions(), train)
-        _check_sizes(self.options, train)
-        self.model = create_model(arch, len(train.classes), seed=self.options.seed) if isinstance(arch, str) else arch
+        self.initial_size = cast(tuple[int, int] | None, self.options.initial_size)
+        _check_sizes(self.initial_size, train.preprocessing.size)
+        if isinstance(model, str):
+            model = create_model(model, len(train.classes), seed=self.options.seed)
+        self.model = model
         check_loaders(self.model, train, valid)
         self.train_step = TrainStep(self.model, self.options, self.device)
         self.random = RandomState(self.options.seed + distributed.rank(), self.device)
         self.recorder, self.progress, self.full_size = Recorder(), Progress(), train.preprocessing.size
         self.history: list[EpochResult] = []
         self.rate_curve: lr_finder.RateCurve | None = None
-        self.on_epoch_end, self.on_step_end = on_epoch_end or print_epoch, on_step_end or (lambda: None)
+        if on_epoch_end is None:
+            on_epoch_end = EpochPrinter() if distributed.rank() == 0 else lambda result: None
+        self.on_epoch_end, self.on_step_end = on_epoch_end, on_step_end or (lambda: None)
 
     def freeze(self) -> None:
-        """Trains only the head, and norm layers of all groups unless `options.bn` is "eval"."""
+        """Freezes all layers but the head. Norm layers keep training unless `options.bn` is "eval".
+
+        As `freeze_to`, it has no effect on a model without pretrained weights.
+        """
         self.freeze_to(-1)
 
     def unfreeze(self) -> None:
-        """Trains all layers."""
+        """Makes all layers trainable."""
         self.freeze_to(0)
 
     def freeze_to(self, n: int) -> None:
-        """Trains the layer groups from the `n`-th on, counted from the end if negative, with a new optimizer."""
+        """Freezes the layer groups before the `n`-th, which is counted from the end if negative; resets the optimizer.
+
+        A model without pretrained weights stays trainable as a whole. Raises InvalidArgumentError.
+        """
         self.train_step.freeze_to(n)
 
-    def fit_one_cycle(self, epochs: int, lr_max: Rate, *, pct_start: float = 0.25, div: float = 25.0) -> None:
+    def fit_one_cycle(
+        self, epochs: int, lr_max: Rate, *, pct_start: float = Phase.pct_start, div: float = Phase.div
+    ) -> None:
         """Trains in one cycle: the rate rises to `lr_max` during `pct_start` of the steps, then falls."""
         self.fit([Phase(name="one cycle", epochs=epochs, lr=lr_max, pct_start=pct_start, div=div)])
 
@@ -101,27 +115,39 @@ class Learner:
         self.fit(fine_tune_phases(epochs, base_lr, freeze_epochs))
 
     def fit(self, phases: Sequence[Phase], *, resume: bool = False) -> None:
-        """Trains through all phases; with `resume`, from where an interrupted fit or a loaded state is.
+        """Trains in one phase after another.
 
+        With `resume`, continues the fit that was interrupted, or whose state was loaded; give it the same phases.
         Raises FastpetsError if a loss is not finite or a batch does not fit into memory.
         """
         if resume:
-            self.train.load_state_dict(self.train.state_dict())  # the next pass goes on in the interrupted epoch
+            # By default an iterator starts the next epoch; from a loaded state, it delivers the rest of this one.
+            self.train.load_state_dict(self.train.state_dict())
         else:
             self.progress = Progress()
-        is_out_of_memory = False
+            self._leave_interrupted_epoch()
         try:
             with self.random.active():
-                for number in range(self.progress.phase, len(phases)):
-                    self._fit_phase(number, phases)
-        except RuntimeError as error:
-            is_out_of_memory = out_of_memory.is_out_of_memory(error)
-            if not is_out_of_memory:
-                raise
-        if is_out_of_memory:  # outside the handler, where the failed step's frames no longer hold its tensors
-            seen = self.train.preprocessing
-            raise out_of_memory.advice(self.train_step, self.train.batch_size, seen.size, self.train.dtype)
+                out_of_memory.guard(lambda: self._fit_phases(phases), self._out_of_memory_error)
+        finally:
+            if self.initial_size is not None:
+                self.train.resize(self.full_size)
         self.progress = Progress()
+
+    def _leave_interrupted_epoch(self) -> None:
+        """Makes the training loader start a whole epoch, even if a state within an epoch was loaded."""
+        state = self.train.state_dict()
+        if state["delivered"] > 0 and state["epoch"] == self.train.epoch:
+            self.train.set_epoch(self.train.epoch + 1)
+
+    def _out_of_memory_error(self) -> FastpetsError:
+        return out_of_memory.training_error(
+            self.train_step, self.train.batch_size, self.train.preprocessing.size, self.train.dtype
+        )
+
+    def _fit_phases(self, phases: Sequence[Phase]) -> None:
+        for number in range(self.progress.phase, len(phases)):
+            self._fit_phase(number, phases)
 
     def _fit_phase(self, number: int, phases: Sequence[Phase]) -> None:
         phase = phases[number]
@@ -129,16 +155,16 @@ class Learner:
             self._begin_phase(number, phase)
         scheduler = self._scheduler(phase)
         while self.progress.epoch < phase.epochs:
-            if self.options.initial_size is not None:
-                done = sum(earlier.epochs for earlier in phases[:number]) + self.progress.epoch
-                progress = done / max(1, sum(each.epochs for each in phases) - 1)
-                initial = cast(tuple[int, int], self.options.initial_size)
-                self.train.resize(progressive_size(initial, self.full_size, progress))
+            if self.initial_size is not None:
+                num_done = sum(earlier.epochs for earlier in phases[:number]) + self.progress.epoch
+                last = sum(each.epochs for each in phases) - 1
+                done = num_done / last if last > 0 else 1.0  # a single epoch has the full size
+                self.train.resize(progressive_size(self.initial_size, self.full_size, done))
             self._fit_epoch(phase, scheduler)
         self.progress = Progress(phase=number + 1)
 
     def _begin_phase(self, number: int, phase: Phase) -> None:
-        """Freezes layers as the phase says and settles its learning rates."""
+        """Freezes layer groups and sets the learning rates for a phase."""
         if phase.frozen_to is not None:
             self.freeze_to(phase.frozen_to)
         lr = self.lr_find().valley if phase.lr == "auto" else phase.lr
@@ -146,56 +172,72 @@ class Learner:
         self.recorder.begin_phase()
 
     def _scheduler(self, phase: Phase) -> LRScheduler:
-        """The one-cycle scheduler of a phase, at the optimizer step where the phase is."""
-        group_maxima, optimizer = self.progress.rates or [], self.train_step.optimizer
-        rates = [group_maxima[group["layer_group"]] for group in optimizer.param_groups]
+        """The one-cycle scheduler of a phase, which starts after the phase's steps so far."""
+        assert self.progress.rates is not None  # set by _begin_phase
+        optimizer = self.train_step.optimizer
+        rates = [self.progress.rates[group["layer_group"]] for group in optimizer.param_groups]
         num_steps = phase.epochs * -(-len(self.train) // self.options.accumulate)
         first_step = self.progress.num_steps
         return one_cycle(optimizer, rates, num_steps, pct_start=phase.pct_start, div=phase.div, first_step=first_step)
 
     def _fit_epoch(self, phase: Phase, scheduler: LRScheduler) -> None:
-        now, started, timer, num_images = self.progress, time.perf_counter(), InputTimer(self.device), 0
-        if not now.is_trained:
-            num_images = self._train_epoch(scheduler, timer, f"{phase.name} {now.epoch + 1}/{phase.epochs}")
-        train_loss = self.recorder.end_epoch()
-        waited_s, train_s = timer.elapsed()
-        now.is_trained = True
+        progress, started = self.progress, time.perf_counter()
+        if not progress.is_trained:
+            timer = InputTimer(self.device)
+            num_images = self._train_epoch(scheduler, timer, f"{phase.name}, epoch {progress.epoch}")
+            self.recorder.end_epoch()
+            waited_s, train_s = timer.elapsed()
+            progress.images_per_sec = num_images * distributed.world_size() / train_s
+            progress.input_share = waited_s / train_s
+            progress.is_trained = True
+            self.on_step_end()
         values = self.validate()
         result = EpochResult(
             phase=phase.name,
-            epoch=now.epoch,
+            epoch=progress.epoch,
             batches=len(self.recorder.losses),
-            train_loss=train_loss,
+            train_loss=self.recorder.smoothed_loss(),
             valid_loss=values.pop("valid_loss"),
             error_rate=values.pop("error_rate"),
             metrics=values,
             seconds=time.perf_counter() - started,
-            images_per_sec=num_images * distributed.world_size() / train_s,
-            input_share=waited_s / train_s,
+            images_per_sec=progress.images_per_sec,
+            input_share=progress.input_share,
         )
-        self.progress = Progress(phase=now.phase, rates=now.rates, epoch=now.epoch + 1, num_steps=now.num_steps)
+        self.progress = Progress(
+            phase=progress.phase, rates=progress.rates, epoch=progress.epoch + 1, num_steps=progress.num_steps
+        )
         self.history.append(result)
         self.on_epoch_end(result)
 
     def _train_epoch(self, scheduler: LRScheduler, timer: InputTimer, description: str) -> int:
-        """Trains on an epoch, or on the rest of an interrupted one; returns the number of images."""
-        now, total, accumulate = self.progress, len(self.train), self.options.accumulate
+        """Trains on an epoch, or on the rest of an interrupted one; returns the number of images.
+
+        It calls `on_step_end` after each optimizer step but the last one.
+        """
+        progress, total, accumulate = self.progress, len(self.train), self.options.accumulate
         num_images, has_gradients = 0, False
+
+        def optimizer_step() -> None:
+            self.train_step.optimizer_step()
+            scheduler.step()
+            progress.num_steps += 1
+
         self.train_step.train_mode()
         for batch in timer.watch(track(self.train, description, total)):
             if self._can_train_on(batch):
-                num_accumulated = min(accumulate, total - now.num_batches // accumulate * accumulate)
+                num_accumulated = min(accumulate, total - progress.num_batches // accumulate * accumulate)
                 loss = self.train_step.backward(batch.images, batch.labels, 1 / num_accumulated)
                 self.recorder.add(loss, self.train_step.optimizer.param_groups[-1]["lr"], batch.ids)
                 num_images, has_gradients = num_images + len(batch.labels), True
-            now.num_batches += 1
-            if now.num_batches % accumulate == 0 or now.num_batches == total:
+            progress.num_batches += 1
+            if progress.num_batches % accumulate == 0 and progress.num_batches < total:
                 if has_gradients:
-                    self.train_step.step()
-                    scheduler.step()
-                    now.num_steps += 1
+                    optimizer_step()
                 has_gradients = False
                 self.on_step_end()
+        if has_gradients:  # after the loop, since there are fewer batches if all files of one are bad
+            optimizer_step()
         return num_images
 
     def _can_train_on(self, batch: Batch) -> bool:
@@ -205,35 +247,47 @@ class Learner:
         warnings.warn("a batch of one image is skipped: batch norm cannot train on it", stacklevel=2)
         return False
 
-    @torch.inference_mode()
     def validate(self) -> dict[str, float]:
         """`valid_loss`, `error_rate` and the metrics of `options`, over the validation images of all processes."""
+        return out_of_memory.guard(self._validate, lambda: out_of_memory.validation_error(self.valid))
+
+    @torch.inference_mode()
+    def _validate(self) -> dict[str, float]:
         model = self.train_step.evaluated_model.eval()
         distributed.broadcast(model.buffers())
-        loss = MeanMetric().to(self.device)
+        loss, num_images = torch.zeros((), dtype=torch.float64, device=self.device), 0
         metrics = make_metrics(self.options.metrics, self.train.classes).to(self.device)
         for images, labels in track(self.valid, "validating", len(self.valid)):
             logits = self.train_step.logits(images, model)
-            loss.update(cross_entropy(logits, labels), weight=len(labels))
+            loss += cross_entropy(logits, labels, reduction="sum")
+            num_images += len(labels)
             metrics.update(logits, labels)
             if distributed.world_size() == 1:  # processes differ in their numbers of batches, and would not agree
                 self.on_step_end()
-        return {"valid_loss": loss.compute().item(), **compute(metrics)}
+        totals = torch.tensor([loss.item(), num_images], dtype=torch.float64)
+        valid_loss, num_images_per_process = distributed.mean(totals).tolist()
+        valid_loss = valid_loss / num_images_per_process if num_images_per_process else math.nan
+        return {"valid_loss": valid_loss, **metric_values(metrics)}
 
     @torch.inference_mode()
     def get_preds(self, batches: Iterable[Any] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Probabilities (N, C) and labels (N,) on the CPU, of the validation images or of batches (images, labels)."""
+        """Probabilities (N, C) and labels (N,) on the CPU, of this process's validation images.
+
+        With `batches`, pairs of images and labels, those of their images. N is 0 if there are no batches.
+        """
         model = self.train_step.evaluated_model.eval()
-        predicted = []
+        probabilities = [torch.empty(0, self.model.num_classes)]
+        all_labels = [torch.empty(0, dtype=torch.int64)]
         for images, labels in self.valid if batches is None else batches:
             logits = self.train_step.logits(images.to(self.device), model)
-            predicted.append((logits.softmax(1).cpu(), labels.cpu()))
-        probabilities, labels = zip(*predicted, strict=True)
-        return torch.cat(probabilities), torch.cat(labels)
+            probabilities.append(logits.softmax(1).cpu())
+            all_labels.append(labels.cpu())
+        return torch.cat(probabilities), torch.cat(all_labels)
 
     def predict(self, path: str | Path) -> tuple[str, int, torch.Tensor]:
         """An image's class, its label, and the probabilities (C,) of all classes. Raises BadFileError."""
-        probabilities = self.get_preds(self.valid.like([path]))[0][0]
+        loader = self.valid.like([path], rank=0, world_size=1, on_bad_file="raise")
+        probabilities = self.get_preds(loader)[0][0]
         label = int(probabilities.argmax())
         return self.train.classes[label], label, probabilities
 
@@ -242,14 +296,18 @@ class Learner:
         return self.train.peek()
 
     def lr_find(self, lowest: float = 1e-7, highest: float = 10.0, num_steps: int = 100) -> lr_finder.RateCurve:
-        """Runs the learning-rate finder: trains at growing rates, then restores the learner's whole state.
+        """Runs the learning rate finder: trains at growing rates, then restores the learner's whole state.
 
-        A training set of fewer batches than `num_steps` is repeated.
+        A training set of fewer batches than `num_steps` is repeated. Raises FastpetsError if a batch does not fit into
+        memory.
         """
         before = copy.deepcopy(self.state_dict())
         try:
             with self.random.active():
-                curve = lr_finder.sweep(self.train_step, self._endless_batches(), lowest, highest, num_steps)
+                curve = out_of_memory.guard(
+                    lambda: lr_finder.sweep(self.train_step, self._endless_batches(), lowest, highest, num_steps),
+                    self._out_of_memory_error,
+                )
         finally:
             self.load_state_dict(before)
         self.rate_curve = curve
@@ -263,7 +321,7 @@ class Learner:
         plots.plot_loss(self.recorder.smoothed, self.history, file)
 
     def save(self, file: str | Path) -> None:
-        """Writes the weights that are validated as a safetensors file."""
+        """Writes the weights, averaged ones if `options.ema` is set, to a safetensors file."""
         save_weights(self.train_step.evaluated_model, Path(file))
 
     def load(self, file: str | Path) -> None:
@@ -274,34 +332,66 @@ class Learner:
     def state_dict(self) -> dict[str, Any]:
         """The whole state, from which training resumes as if it had not stopped. Its tensors are not copies."""
         state = {name: getattr(self, name).state_dict() for name in STATEFUL}
-        return state | {"progress": asdict(self.progress), "history": [asdict(result) for result in self.history]}
+        state |= {"progress": asdict(self.progress), "history": [asdict(result) for result in self.history]}
+        return state | self._step_size()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores a `state_dict`. Raises FastpetsError if its model or data set differ from this learner's."""
+        """Restores a `state_dict`.
+
+        Raises FastpetsError if its model or data set differ from this learner's, or if it is of an unfinished phase
+        with another number of images per optimizer step.
+        """
+        if state["progress"]["rates"] is not None:
+            for name, value in self._step_size().items():
+                if state[name] != value:
+                    raise FastpetsError(
+                        f"{name}: {value}, but the state is of an unfinished phase with {name}={state[name]}; resume "
+                        "it with the same"
+                    )
         for name in STATEFUL:
             getattr(self, name).load_state_dict(state[name])
         self.progress = Progress(**state["progress"])
         self.history = [EpochResult(**result) for result in state["history"]]
 
+    def _step_size(self) -> dict[str, int]:
+        """What determines the number of images, over all processes, in an optimizer step."""
+        return {
+            "batch_size": self.train.batch_size,
+            "accumulate": self.options.accumulate,
+            "world_size": distributed.world_size(),
+        }
+
 
 def check_loaders(model: Classifier, train: Loader, valid: Loader) -> None:
     """Raises FastpetsError if a model cannot train on the batches of `train` or be validated on those of `valid`."""
     for loader in (train, valid):
-        seen, labels = loader.preprocessing, loader.dataset.labels
-        if seen.output != "float":
+        preprocessing, labels = loader.preprocessing, loader.dataset.labels
+        if preprocessing.output != "float":
             raise FastpetsError("the loader gives uint8 pixels, expected normalised images; leave out output='uint8'")
-        if model.pretrained and (seen.mean, seen.std) != (model.mean, model.std):
+        if preprocessing.layout != "NCHW":
+            raise FastpetsError(f"layout: {preprocessing.layout!r}, expected 'NCHW' for training")
+        if model.pretrained and (preprocessing.mean, preprocessing.std) != (model.mean, model.std):
             raise FastpetsError(
-                f"the loader normalises by mean {seen.mean} and std {seen.std}, but the weights were trained with "
-                f"others; make the loaders with mean={model.mean}, std={model.std}"
+                f"the loader normalises by mean {preprocessing.mean} and std {preprocessing.std}, but the weights were "
+                f"trained with others; make the loaders with mean={model.mean}, std={model.std}"
             )
         if len(labels) and labels.min() < 0:
             raise FastpetsError("the loader's images have no labels, expected one each; see label_from")
-        if len(labels) and labels.max() >= model.num_classes:
-            raise FastpetsError(
-                f"the loader has labels up to {labels.max()}, but the model only {model.num_classes} classes; create "
-                "it with num_classes=len(train.classes)"
-            )
+    if train.classes != valid.classes:
+        one, other = next(pair for pair in zip_longest(train.classes, valid.classes) if pair[0] != pair[1])
+        raise FastpetsError(
+            f"classes: {len(train.classes)} in the training loader and {len(valid.classes)} in the validation loader, "
+            f"the first difference is {one!r} and {other!r}; expected the same names in the same order"
+        )
+    if model.num_classes != len(train.classes):
+        raise FastpetsError(
+            f"the model has {model.num_classes} outputs, the loader {len(train.classes)} classes; create it with "
+            f"num_classes={len(train.classes)}"
+        )
+    if train.device != valid.device:
+        raise FastpetsError(
+            f"device: {train.device} of the training loader, {valid.device} of the validation loader; expected the same"
+        )
     if train.preprocessing.normalization != valid.preprocessing.normalization:
         raise FastpetsError(
             f"training images are normalised by mean {train.preprocessing.mean} and std {train.preprocessing.std}, "
@@ -319,9 +409,8 @@ def _with_class_weights(options: TrainingOptions, train: Loader) -> TrainingOpti
     return replace(options, class_weights=inverse_frequencies(labels, len(train.classes)))
 
 
-def _check_sizes(options: TrainingOptions, train: Loader) -> None:
-    """Raises InvalidArgumentError if training would have to start with images larger than the loader's."""
-    initial, final = cast(tuple[int, int] | None, options.initial_size), train.preprocessing.size
+def _check_sizes(initial: tuple[int, int] | None, final: tuple[int, int]) -> None:
+    """Raises InvalidArgumentError if the initial size of images is larger than the final one."""
     if initial is not None and (initial[0] > final[0] or initial[1] > final[1]):
         raise InvalidArgumentError(
             f"initial_size: {initial[0]} x {initial[1]} px, expected at most the loader's {final[0]} x {final[1]}"

@@ -1,4 +1,4 @@
-"""The learning-rate finder (L. N. Smith, "Cyclical Learning Rates", WACV 2017), with fastai's suggestions."""
+"""The learning rate finder (L. N. Smith, "Cyclical Learning Rates", WACV 2017), with fastai's suggestions."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ import torch
 
 from fastpets.errors import FastpetsError
 from fastpets.training import distributed, plots
+from fastpets.training.phases import MAX_RATE, MIN_RATE
 from fastpets.training.recorder import SMOOTHING
 from fastpets.training.train_step import TrainStep
 from fastpets.utils.progress import track
+from fastpets.utils.validation import check_range
 
-DIVERGED = 4  # times the lowest loss so far
-SKIPPED_LAST = 5  # points that suggestions leave out at the end, where the loss explodes
+DIVERGED = 4  # a loss above this many times the lowest one so far ends the sweep
+SKIPPED_LAST = 5  # points at the end that suggestions and plots leave out, since the loss explodes there
+MIN_POINTS = 3  # that a suggestion needs
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class RateCurve:
     """Smoothed losses (n,) of a sweep, and the learning rates (n,) at which they were reached.
 
     The suggestions `minimum`, `steep` and `valley` leave out the first `skip` points, the last five, and everything
-    from the first loss on that is not finite. They raise FastpetsError if fewer than three points remain.
+    from the first loss on that is not finite. They raise FastpetsError if fewer than MIN_POINTS points remain.
     """
 
     rates: np.ndarray
@@ -52,26 +55,32 @@ class RateCurve:
         for i in range(1, len(losses)):
             lengths[i] = 1 + lengths[:i][losses[:i] > losses[i]].max(initial=0)
             longest = i if lengths[i] > lengths[longest] else longest
-        # As fastai computes it: one third plus half a third, each rounded down. Where no loss falls, fastai's
-        # subsequence starts at -1, and so does this one.
+        # fastai's formula. It counts from one point before the subsequence, to one third plus half a third of it, each
+        # rounded down. If only the second loss is lower than the first, fastai's index is -1, the highest rate, after
+        # the loss has risen again. Here it is 0.
         start = longest - int(lengths[longest]) if longest else 0
         third = (longest - start) / 3
-        return float(rates[start + int(third) + int(third / 2)])
+        return float(rates[max(0, start + int(third) + int(third / 2))])
 
     def plot(self, file: str | Path | None = None) -> None:
-        """Plots the curve and its suggestions, as a PNG file or in pyplot's current figure."""
-        suggestions = {"steep": self.steep, "valley": self.valley, "minimum / 10": self.minimum}
-        plots.plot_rate_curve(self.rates, self.losses, suggestions, file)
+        """Plots the curve and its suggestions, if it has any, as a PNG file or in pyplot's current figure."""
+        shown = slice(None, -SKIPPED_LAST) if len(self.losses) > 2 * SKIPPED_LAST else slice(None)
+        try:
+            suggestions = {"steep": self.steep, "valley": self.valley, "minimum": self.minimum}
+        except FastpetsError:  # too few points; the plot shows why
+            suggestions = {}
+        plots.plot_rate_curve(self.rates[shown], self.losses[shown], suggestions, file)
 
     def _usable_part(self) -> tuple[np.ndarray, np.ndarray]:
         part = slice(self.skip, -SKIPPED_LAST)
         rates, losses = self.rates[part], self.losses[part]
         if (not_finite := ~np.isfinite(losses)).any():
             rates, losses = rates[: not_finite.argmax()], losses[: not_finite.argmax()]
-        if len(losses) < 3:
+        if len(losses) < MIN_POINTS:
             raise FastpetsError(
-                f"the loss diverged after {len(self.losses)} steps, at a learning rate of {self.rates[-1]:.1e}: too "
-                "few to suggest a rate; start the sweep at a lower rate, or look at the images"
+                f"the learning rate finder stopped after {len(self.losses)} steps, at a rate of {self.rates[-1]:.1e}, "
+                f"where the loss was {self.losses[-1]:.3g}: too few to suggest a rate; start at a rate below lowest="
+                f"{self.rates[0]:.1e}, or look at the images"
             )
         return rates, losses
 
@@ -85,8 +94,12 @@ def sweep(
 ) -> RateCurve:
     """Trains on up to `num_steps` batches at a rate that grows from `lowest` to `highest`, until the loss diverges.
 
-    All layer groups have the same rate. The trained weights stay; Learner.lr_find restores them.
+    All layer groups have the same rate. It changes the weights; Learner.lr_find restores them. Raises
+    InvalidArgumentError.
     """
+    check_range("lowest", lowest, MIN_RATE, MAX_RATE)
+    check_range("highest", highest, lowest, MAX_RATE)
+    check_range("num_steps", num_steps, MIN_POINTS + SKIPPED_LAST, 1_000_000)
     rates: list[float] = []
     losses: list[float] = []
     average, best = 0.0, math.inf
@@ -95,7 +108,7 @@ def sweep(
         rate = lowest * (highest / lowest) ** (step / num_steps)
         for group in train_step.optimizer.param_groups:
             group["lr"] = rate
-        loss = train_step.training_step(images, labels)
+        loss = train_step.step(images, labels)
         average = SMOOTHING * average + (1 - SMOOTHING) * float(distributed.mean(loss))
         rates.append(rate)
         losses.append(average / (1 - SMOOTHING ** (step + 1)))

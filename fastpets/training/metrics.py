@@ -41,6 +41,6 @@ def make_metrics(names: Sequence[MetricName], classes: Sequence[str]) -> MetricC
     return MetricCollection(metrics, compute_groups=False)
 
 
-def compute(metrics: MetricCollection) -> dict[str, float]:
-    """The values by name."""
+def metric_values(metrics: MetricCollection) -> dict[str, float]:
+    """The values of the metrics by name, over the images of all processes."""
     return {name: value.item() for name, value in metrics.compute().items()}

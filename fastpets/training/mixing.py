@@ -9,11 +9,11 @@ from fastpets.utils.validation import Mix, check_choice
 
 
 def make_mix(mix: Mix, num_classes: int) -> Callable[..., Any] | None:
-    """Makes a transform from images (B, 3, H, W) and labels (B,) to mixed images and labels (B, C); None for "none".
+    """Returns a transform from images (B, 3, H, W) and labels (B,) to mixed images and labels (B, C), or None.
 
-    "both" picks mixup or CutMix at random for each batch. Mixing ratios are drawn from Beta(0.2, 0.2) for mixup
-    (H. Zhang et al., ICLR 2018) and evenly for CutMix (S. Yun et al., ICCV 2019), as their authors train on ImageNet.
-    Raises InvalidArgumentError for another name.
+    `mix` is "mixup", "cutmix", "none", or "both", which picks one of the two at random for each batch. The mixing
+    ratios have the distributions with which the authors train on ImageNet: Beta(0.2, 0.2) for mixup (H. Zhang et al.,
+    ICLR 2018), uniform for CutMix (S. Yun et al., ICCV 2019). Raises InvalidArgumentError for another string.
     """
     check_choice("mix", mix, Mix)
     if mix == "none":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal
 
 from fastpets.errors import InvalidArgumentError
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 AmpDtype = Literal["auto", "float16", "bfloat16"]
 MetricName = Literal["accuracy", "top5", "macro_f1", "recall"]
 
-# The lowest and the highest value of each option that is a number; the command line has the same limits.
+INTEGERS = ("accumulate", "seed")
+# The lowest and the highest value of each option that is a number; those of initial_size are for each side.
 LIMITS: dict[str, tuple[float, float]] = {
     "weight_decay": (0, 10),
     "label_smoothing": (0, 1),
@@ -35,22 +37,24 @@ class TrainingOptions:
 
     Args:
         amp: automatic mixed precision.
-        amp_dtype: of autocast if `amp` is set. "auto" is bfloat16 where the hardware has it, else float16 on a GPU and
-            no mixed precision on a CPU. float16 comes with gradient scaling.
+        amp_dtype: the dtype of autocast if `amp` is set. "auto" is bfloat16 where the hardware has it, else float16 on
+            a GPU and no mixed precision on a CPU. With float16, gradients are scaled.
         weight_decay: decoupled, as in AdamW; none on norm layers and biases.
-        bn: norm layers of frozen groups: "train" keeps training them, as fastai does; "eval" freezes their parameters
-            and statistics, too.
+        bn: norm layers of frozen groups: "train" keeps training them, as fastai does; "eval" also freezes their
+            parameters and statistics.
         label_smoothing: of the training loss, 0 to 1; the validation loss is plain cross entropy.
-        class_weights: of the training loss: weights (C,), or True for the inverse frequencies of the training labels.
-        mix: "mixup", "cutmix", "both" or "none"; or a callable from a training batch's images and labels to mixed ones.
-        accumulate: batches whose gradients make one optimizer step.
+        class_weights: of the training loss: a tensor (C,), or True for the inverse frequencies of the training labels.
+        mix: "mixup", "cutmix", "both" or "none"; or a function that maps the images and labels of a training batch to
+            mixed ones.
+        accumulate: batches per optimizer step; their gradients are averaged.
         clip_norm: largest total norm of the gradients.
         ema: decay per step of an exponential moving average of the weights, which is then validated and saved.
         metrics: what to compute besides the error rate: "accuracy", "top5", "macro_f1", "recall" (of each class).
-        initial_size: height and width of the first epoch's images in pixels; one number means a square. They grow from
-            epoch to epoch up to the training loader's size.
+        initial_size: height and width, in pixels, of the training images in the first epoch; one number means a square.
+            They grow from epoch to epoch up to the training loader's size.
         compile: compile the model with torch.compile.
-        seed: of everything random in training, such as dropout.
+        seed: of dropout and mixing, and of the model's new layers if the learner makes the model. The loader's seed
+            determines the order of the images and their augmentation.
     """
 
     amp: bool = False
@@ -78,10 +82,14 @@ class TrainingOptions:
         for name, limits in LIMITS.items():
             if name != "initial_size" and (value := getattr(self, name)) is not None:
                 check_range(name, value, *limits)
+        for name in INTEGERS:
+            if not isinstance(value := getattr(self, name), Integral):
+                raise InvalidArgumentError(f"{name}: {value}, expected an integer")
         if self.initial_size is not None:
-            sides = (self.initial_size,) * 2 if isinstance(self.initial_size, int) else tuple(self.initial_size)
-            if len(sides) != 2:
-                raise InvalidArgumentError(f"initial_size: {sides}, expected a number of pixels, or height and width")
+            size = self.initial_size
+            sides = tuple(size) if isinstance(size, Sequence) else (size, size)
+            if len(sides) != 2 or not all(isinstance(side, Integral) for side in sides):
+                raise InvalidArgumentError(f"initial_size: {size}, expected a number of pixels, or height and width")
             for side in sides:
                 check_range("initial_size", side, *LIMITS["initial_size"])
             object.__setattr__(self, "initial_size", sides)  # the dataclass is frozen for everyone else

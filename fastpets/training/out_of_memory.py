@@ -1,8 +1,10 @@
-"""Out of memory: finds a batch size that fits and says so."""
+"""Out of memory: replaces torch's error by one that names what to change, such as a batch size that was tried."""
 
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
@@ -10,28 +12,53 @@ from fastpets.errors import FastpetsError
 from fastpets.models.classifier import has_batch_norm
 from fastpets.training.train_step import TrainStep
 
+if TYPE_CHECKING:
+    from fastpets.loading.loader import Loader
 
-def is_out_of_memory(error: BaseException) -> bool:
+T = TypeVar("T")
+
+ALTERNATIVES = "mixed precision (amp), a smaller size or a smaller arch also need less"
+
+
+def guard(function: Callable[[], T], make_error: Callable[[], FastpetsError]) -> T:
+    """Returns `function()`. If it runs out of memory, raises the error that `make_error` returns instead."""
+    try:
+        return function()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    # Outside the handler: inside it, the failed step's frames still hold its tensors, so that nothing would fit.
+    raise make_error()
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether torch could not allocate memory, on a GPU or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def advice(train_step: TrainStep, batch_size: int, size: tuple[int, int], dtype: torch.dtype) -> FastpetsError:
-    """An error that names a batch size that fits, if there is one, for one that does not.
+def training_error(train_step: TrainStep, batch_size: int, size: tuple[int, int], dtype: torch.dtype) -> FastpetsError:
+    """An error for training on batches that do not fit. Tries smaller batch sizes and names the first that fits.
 
     `size` and `dtype` are those of the images.
     """
-    found = f"out of memory at a batch size of {batch_size}, {' x '.join(map(str, size))} px"
-    others = "; mixed precision (amp), a smaller size or a smaller arch need less, too"
+    found = f"out of memory at a batch size of {batch_size}, {size[0]} x {size[1]} px"
     fitting = largest_fitting(train_step, batch_size, size, dtype)
     if fitting is None:
-        return FastpetsError(f"{found}, and at all smaller ones{others}")
+        return FastpetsError(f"{found}, and at a half of it, a quarter and so on; {ALTERNATIVES}")
     accumulate = -(-batch_size // fitting) * train_step.options.accumulate
+    number = "as many" if batch_size % fitting == 0 else "about as many"
     return FastpetsError(
-        f"{found}; {fitting} fits: batch_size={fitting} with accumulate={accumulate} trains on as many images per "
-        f"step{others}"
+        f"{found}; {fitting} fits: batch_size={fitting} with accumulate={accumulate} trains on {number} images per "
+        f"step; {ALTERNATIVES}"
+    )
+
+
+def validation_error(loader: Loader) -> FastpetsError:
+    """An error for validating on batches of `loader`, which do not fit."""
+    height, width = loader.preprocessing.size
+    return FastpetsError(
+        f"out of memory in validation, at a batch size of {loader.batch_size}, {height} x {width} px; lower the "
+        f"validation loader's batch_size; {ALTERNATIVES}"
     )
 
 
@@ -40,16 +67,15 @@ def largest_fitting(train_step: TrainStep, batch_size: int, size: tuple[int, int
     smallest = 2 if has_batch_norm(train_step.model) else 1
     candidate = batch_size // 2
     while candidate >= smallest:
-        images = (candidate, 3, *size)
-        if _fits(train_step, images, dtype):
+        if _fits(train_step, (candidate, 3, *size), dtype):
             return candidate
         candidate //= 2
     return None
 
 
 def _fits(train_step: TrainStep, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
-    """Whether there is memory for a forward and backward pass; gradients and buffers are reset after it."""
-    gc.collect()  # frees what the failed step held
+    """Whether there is memory for a forward and backward pass. Clears the gradients and restores the buffers."""
+    gc.collect()  # frees the failed step's tensors
     if train_step.device.type == "cuda":
         torch.cuda.empty_cache()
     model = train_step.model
@@ -58,7 +84,7 @@ def _fits(train_step: TrainStep, shape: tuple[int, ...], dtype: torch.dtype) -> 
     labels = torch.zeros(shape[0], dtype=torch.int64, device=train_step.device)
     buffers = [buffer.clone() for buffer in model.buffers()]
     try:
-        # `model` itself, not the wrapper that averages gradients: other processes do not take part.
+        # Not wrapped_model, which exchanges gradients: the other processes do not take this step.
         train_step.loss(train_step.logits(images, model), labels).backward()
     except RuntimeError as error:
         if is_out_of_memory(error):

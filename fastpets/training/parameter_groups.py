@@ -1,4 +1,4 @@
-"""The optimizer's parameter groups: fastai's AdamW over a model's layer groups, and which of those are frozen."""
+"""The optimizer's parameter groups, and the freezing of layer groups, both as in fastai."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from fastpets.errors import InvalidArgumentError
-from fastpets.models.classifier import BATCH_NORMS, NORM_LAYERS, Classifier
+from fastpets.models.classifier import BATCH_NORMS, INSTANCE_NORMS, NORM_LAYERS, Classifier
 from fastpets.utils.validation import FrozenNorms
 
 
@@ -15,14 +15,17 @@ def frozen_groups(model: Classifier, n: int) -> list[list[nn.Module]]:
     groups = model.layer_groups()
     if not -len(groups) <= n < len(groups):
         raise InvalidArgumentError(
-            f"n: {n}, but the model has {len(groups)} layer groups, and one has to train; expected {-len(groups)} to "
-            f"{len(groups) - 1}"
+            f"freeze_to: {n}, but the model has {len(groups)} layer groups, and one has to train; expected "
+            f"{-len(groups)} to {len(groups) - 1}"
         )
     return groups[:n] if n else []
 
 
 def freeze(model: Classifier, n: int, bn: FrozenNorms) -> None:
-    """Freezes the parameters of the layer groups before the `n`-th; norm layers among them only if `bn` is "eval"."""
+    """Freezes the parameters of the layer groups before the `n`-th, and makes all others trainable.
+
+    Norm layers stay trainable unless `bn` is "eval".
+    """
     model.requires_grad_(True).zero_grad()
     for group in frozen_groups(model, n):
         for layer in _layers_with_parameters(group):
@@ -32,18 +35,18 @@ def freeze(model: Classifier, n: int, bn: FrozenNorms) -> None:
 
 
 def train_mode(model: Classifier, n: int, bn: FrozenNorms) -> None:
-    """Sets training mode; evaluation mode for batch norms of the frozen groups if `bn` is "eval"."""
+    """Sets training mode. If `bn` is "eval", norm layers of frozen groups do not update their running statistics."""
     model.train()
     if bn == "eval":
         for group in frozen_groups(model, n):
             for module in group:
                 for layer in module.modules():
-                    if isinstance(layer, BATCH_NORMS):
+                    if isinstance(layer, (*BATCH_NORMS, *INSTANCE_NORMS)):
                         layer.eval()
 
 
 def adamw(model: Classifier, weight_decay: float) -> torch.optim.AdamW:
-    """fastai's Adam: decoupled weight decay, none of it on norm layers and biases.
+    """AdamW with fastai's defaults and no weight decay on norm layers and biases.
 
     Each parameter group has the key `layer_group`, the number of its layer group from 0.
     """
@@ -57,7 +60,7 @@ def _layers_with_parameters(modules: Iterable[nn.Module]) -> list[nn.Module]:
 
 
 def _parameter_groups(layer_groups: list[list[nn.Module]], weight_decay: float) -> list[dict]:
-    """Up to two groups for each layer group: parameters with weight decay, then norms and biases without."""
+    """Parameter groups: for each layer group one with weight decay, then one of norms and biases without, if any."""
     groups: list[dict] = []
     for number, modules in enumerate(layer_groups):
         decaying: list[nn.Parameter] = []

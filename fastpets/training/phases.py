@@ -1,25 +1,30 @@
-"""Phases of training and their learning rates, and how both are written as strings."""
+"""Phases of training and their learning rates, and parsers of both."""
 
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Literal
 
 from fastpets.errors import InvalidArgumentError
+from fastpets.utils.validation import check_range
 
 # A float is the rate of all layer groups. slice(a, b) is a range from a in the first group to b in the last;
 # slice(b) is b in the last group and b / 10 in all others.
 Rate = float | slice
-Auto = Literal["auto"]  # the rate finder's suggestion when the phase begins
+Auto = Literal["auto"]  # the suggestion of the learning rate finder, which runs when the phase begins
+
+MIN_RATE, MAX_RATE = 1e-12, 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """Epochs in one cycle of the learning rate.
+    """Epochs in one cycle of the learning rate. Raises InvalidArgumentError for values that are not possible.
 
     Args:
         name: shown with each epoch.
         epochs: how many.
         lr: the highest learning rate, or "auto".
-        frozen_to: the first layer group to train, counted from the end if negative; None changes nothing.
+        frozen_to: the first layer group to train, counted from the end if negative; None leaves the frozen layers and
+            the optimizer as they are.
         pct_start: share of the steps, 0 to 1, in which the rate rises from `lr` / `div` to `lr`; then it falls.
         div: ratio of the highest rate to the first one.
     """
@@ -30,6 +35,23 @@ class Phase:
     frozen_to: int | None = None
     pct_start: float = 0.25
     div: float = 25.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.epochs, Integral):
+            raise InvalidArgumentError(f"epochs: {self.epochs!r}, expected an integer")
+        check_range("epochs", self.epochs, 0, 100_000)
+        check_range("pct_start", self.pct_start, 0, 1)
+        check_range("div", self.div, 1, 1e9)
+        if self.lr != "auto":
+            rates = [self.lr.start, self.lr.stop] if isinstance(self.lr, slice) else [self.lr]
+            if isinstance(self.lr, slice) and self.lr.start is None:
+                rates = rates[1:]
+            for rate in rates:
+                if not isinstance(rate, Real):
+                    raise InvalidArgumentError(
+                        f"lr: {self.lr!r}, expected a number, slice(FROM, TO), slice(TO) or 'auto'"
+                    )
+                check_range("lr", float(rate), MIN_RATE, MAX_RATE)
 
 
 def fine_tune_phases(epochs: int, base_lr: Rate, freeze_epochs: int) -> list[Phase]:
@@ -54,8 +76,11 @@ def parse_rate(text: str) -> Rate | Auto:
         numbers = [float(part) if part else None for part in text.split(":")]
     except ValueError:
         numbers = []
-    if len(numbers) not in (1, 2) or numbers[-1] is None or not all(n is None or 1e-12 <= n <= 1e3 for n in numbers):
-        raise InvalidArgumentError(f"lr: {text!r}, expected a number, a range as 1e-6:1e-4, or auto")
+    valid = all(n is None or MIN_RATE <= n <= MAX_RATE for n in numbers)
+    if len(numbers) not in (1, 2) or numbers[-1] is None or not valid:
+        raise InvalidArgumentError(
+            f"lr: {text!r}, expected a number from {MIN_RATE} to {MAX_RATE}, a range as 1e-6:1e-4, or auto"
+        )
     return numbers[0] if len(numbers) == 1 else slice(*numbers)  # type: ignore[return-value]
 
 

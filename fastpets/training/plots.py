@@ -14,19 +14,16 @@ from fastpets.utils.figures import finish_figure, new_figure
 def plot_rate_curve(
     rates: np.ndarray, losses: np.ndarray, suggestions: Mapping[str, float], file: str | Path | None = None
 ) -> None:
-    """Plots losses (n,) over learning rates (n,), without the last points, where the loss explodes.
-
-    `suggestions` are rates to mark, by name.
-    """
+    """Plots losses (n,) over learning rates (n,). `suggestions` are rates to mark, by name."""
     figure, axes = new_figure(file)
-    shown = slice(None, -5) if len(losses) > 10 else slice(None)
-    axes.plot(rates[shown], losses[shown], color="0.3")
+    axes.plot(rates, losses, color="0.3")
     for name, rate in suggestions.items():
         loss = np.interp(np.log(rate), np.log(rates), losses)
         axes.plot(rate, loss, "o", markersize=8, label=f"{name}: {rate:.2e}")
     axes.set(xscale="log", xlabel="learning rate", ylabel="smoothed training loss")
     axes.grid(alpha=0.3)
-    axes.legend()
+    if suggestions:
+        axes.legend()
     finish_figure(figure, file)
 
 

@@ -1,4 +1,4 @@
-"""A learner's own random state: its random numbers depend on its seed alone, and the caller's state is not touched."""
+"""A learner's own random state. It depends on the learner's seed alone, and the caller's state is not touched."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,20 +8,19 @@ import torch
 
 
 class RandomState:
-    """States of torch's generators for the CPU and for `device`, at first from `seed`."""
+    """The states of torch's generators of the CPU and of `device`, if that is a GPU, seeded by `seed`."""
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self.devices = [device.index] if device.type == "cuda" else []
         self.is_active = False
-        with torch.random.fork_rng(devices=self.devices):
-            torch.random.default_generator.manual_seed(seed)
-            for index in self.devices:
-                torch.cuda.default_generators[index].manual_seed(seed)
-            self.stored = self._get_states()
+        self.stored = self._seeded_states(seed)
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        """Makes this torch's random state on entry and restores the caller's on exit; nested uses do nothing."""
+        """Gives torch's generators these states on entry; stores theirs and restores the caller's on exit.
+
+        Has no effect inside another `active`.
+        """
         if self.is_active:
             yield
             return
@@ -38,17 +37,24 @@ class RandomState:
         return {"states": self._get_states() if self.is_active else self.stored}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores a `state_dict`. A device that it has no state of keeps its own."""
+        """Restores a `state_dict`. If it was saved without a GPU, a GPU's state stays as it is."""
         self.stored = [*state["states"], *self.stored[len(state["states"]) :]][: 1 + len(self.devices)]
         if self.is_active:
             self._set_states(self.stored)
 
     def diverge(self, number: int) -> None:
-        """Replaces the state by a function of itself and `number`; 0 leaves it unchanged."""
+        """Seeds the states anew by themselves and `number`, so that processes that load one state differ.
+
+        0 leaves them unchanged.
+        """
         if number:
             with self.active():
                 seed = int(torch.randint(2**62, ())) ^ number
-                torch.manual_seed(seed)
+            self.load_state_dict({"states": self._seeded_states(seed)})
+
+    def _seeded_states(self, seed: int) -> list[torch.Tensor]:
+        devices = ["cpu", *(f"cuda:{index}" for index in self.devices)]
+        return [torch.Generator(device).manual_seed(seed).get_state() for device in devices]
 
     def _get_states(self) -> list[torch.Tensor]:
         return [torch.get_rng_state(), *(torch.cuda.get_rng_state(index) for index in self.devices)]

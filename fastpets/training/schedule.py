@@ -1,4 +1,4 @@
-"""Learning rates of the layer groups, the one-cycle policy, and image sizes that grow from epoch to epoch."""
+"""Learning rates of the layer groups, the one-cycle policy, and progressive resizing."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,11 +11,11 @@ from fastpets.training.phases import Rate
 
 MOMENTUM_LOW, MOMENTUM_HIGH = 0.85, 0.95
 FINAL_DIV = 1e5  # the last rate is the highest one divided by this
-SIZE_STEP_PX = 32  # a network that halves its feature map five times wants multiples of this
+SIZE_STEP_PX = 32  # most networks halve their input five times, so that multiples of 32 px divide evenly
 
 
 def group_rates(rate: Rate, num_groups: int) -> list[float]:
-    """The highest rate of each layer group: spread geometrically over a range, as fastai reads numbers and slices."""
+    """The highest rate of each layer group, from a number or a range as defined by `Rate`, as in fastai."""
     if not isinstance(rate, slice):
         return [float(rate)] * num_groups
     if rate.start is None:
@@ -31,10 +31,10 @@ def one_cycle(
     Args:
         rates: the highest rate of each of the optimizer's parameter groups.
         num_steps: optimizer steps in the cycle.
-        first_step: steps of the cycle that were taken before, when training resumes.
+        first_step: number of steps of the cycle that are already done, if training resumes.
     """
-    # fastai takes step i of N at position i / N, torch at i / (N - 1). One more step than are taken, with `pct_start`
-    # adapted to it, makes both equal, to 1e-11 relative.
+    # Step i of N has the position i / N in fastai's cycle and i / (N - 1) in torch's. With N + 1 steps, of which the
+    # last one is not taken, and `pct_start` converted to them, torch's rates equal fastai's to 1e-11 relative.
     num_steps = max(1, num_steps)
     settings: dict[str, Any] = {
         "max_lr": list(rates),
@@ -46,20 +46,21 @@ def one_cycle(
         "max_momentum": MOMENTUM_HIGH,
     }
     scheduler = OneCycleLR(optimizer, **settings)
-    if first_step:  # torch resumes a cycle from the limits that the first scheduler left in the parameter groups
+    if first_step:  # to resume, torch reads the limits that a first scheduler has stored in the parameter groups
         scheduler = OneCycleLR(optimizer, **settings, last_epoch=first_step - 1)
     return scheduler
 
 
-def progressive_size(initial: tuple[int, int], final: tuple[int, int], progress: float) -> tuple[int, int]:
-    """Height and width of training images in pixels when `progress` (0 to 1) of the epochs are over.
+def progressive_size(initial: tuple[int, int], final: tuple[int, int], done: float) -> tuple[int, int]:
+    """Height and width of the training images in pixels.
 
-    They grow in steps of SIZE_STEP_PX from `initial` to `final`.
+    They grow from `initial` in the first epoch, where `done` is 0, in steps of SIZE_STEP_PX to `final` in the last
+    epoch, where it is 1.
     """
-    if progress >= 1:
+    if done >= 1:
         return final
     height, width = (
-        min(high, low + round((high - low) * progress / SIZE_STEP_PX) * SIZE_STEP_PX)
+        min(high, low + round((high - low) * done / SIZE_STEP_PX) * SIZE_STEP_PX)
         for low, high in zip(initial, final, strict=True)
     )
     return height, width

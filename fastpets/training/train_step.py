@@ -1,4 +1,4 @@
-"""One training step: a model, its optimizer and loss, and what one batch does to them."""
+"""A training step: loss, mixed precision, gradients, optimizer, and averaged weights."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from fastpets.data.dataset import NO_LABEL
 from fastpets.errors import FastpetsError, InvalidArgumentError
 from fastpets.models.classifier import Classifier
+from fastpets.models.weights import short_reason
 from fastpets.training import distributed, parameter_groups
 from fastpets.training.mixing import make_mix
 from fastpets.training.options import AmpDtype, TrainingOptions
@@ -21,19 +22,19 @@ from fastpets.utils.system import cpu_has_bfloat16
 
 
 class TrainStep:
-    """A model's training steps on `device`: mixing, precision, loss, clipping, optimizer, weight averaging.
+    """Takes training steps with a model on `device`.
 
     Attributes:
         options: with `class_weights` as a tensor (C,) or False; a Learner computes them if they are True.
         amp_dtype: precision of autocast, or None for float32 throughout.
         model: the model that trains, on `device`, in channels_last memory format.
+        wrapped_model: `model`, compiled if `options.compile` is set, and under torchrun in DistributedDataParallel.
         evaluated_model: the model to validate and save.
+        frozen_to: the first layer group that trains.
     """
 
     def __init__(self, model: Classifier, options: TrainingOptions, device: torch.device) -> None:
-        if options.class_weights is True:
-            raise InvalidArgumentError("class_weights: True, expected a tensor (C,); a Learner computes it from labels")
-        weights = options.class_weights if isinstance(options.class_weights, torch.Tensor) else None
+        weights = _class_weights(options, model.num_classes)
         self.model, self.options, self.device = model.to(device).to(memory_format=torch.channels_last), options, device
         self.amp_dtype = resolve_amp_dtype(device, options.amp_dtype) if options.amp else None
         if options.amp and self.amp_dtype is None:
@@ -50,40 +51,43 @@ class TrainStep:
         self.freeze_to(0)
 
     def freeze_to(self, n: int) -> None:
-        """Trains the layer groups from the `n`-th on, counted from the end if negative, with a new optimizer.
+        """Freezes the layer groups before the `n`-th, which is counted from the end if negative; resets the optimizer.
 
-        A model without pretrained weights always trains as a whole.
+        A model without pretrained weights stays trainable as a whole. Raises InvalidArgumentError.
         """
+        parameter_groups.frozen_groups(self.model, n)  # raises before anything has changed
         self.frozen_to = n if self.model.pretrained else 0
         parameter_groups.freeze(self.model, self.frozen_to, self.options.bn)
         self.optimizer = parameter_groups.adamw(self.model, self.options.weight_decay)
-        self.trained_model: nn.Module = self.model  # releases the wrapper that averages other layers' gradients
+        # DistributedDataParallel averages the gradients that are trainable when it is made. Free the old wrapper first.
+        self.wrapped_model: nn.Module = self.model
         compiled: Any = torch.compile(self.model) if self.options.compile else self.model
-        self.trained_model = distributed.data_parallel(compiled, self.device)
+        self.wrapped_model = distributed.data_parallel(compiled, self.device)
 
     def train_mode(self) -> None:
         """Sets the model to training mode and clears its gradients."""
         parameter_groups.train_mode(self.model, self.frozen_to, self.options.bn)
         self.optimizer.zero_grad()
 
-    def training_step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Takes one optimizer step on a batch and returns the loss before it."""
+    def step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Trains on one batch: backward and optimizer_step. Returns the loss before the step."""
         loss = self.backward(images, labels)
-        self.step()
+        self.optimizer_step()
         return loss
 
     def backward(self, images: torch.Tensor, labels: torch.Tensor, weight: float = 1.0) -> torch.Tensor:
         """Adds a batch's gradients, multiplied by `weight`, and returns its loss."""
         if self.mix is not None:
             images, labels = self.mix(images, labels)
-        loss = self.loss(self.logits(images, self.trained_model), labels)
+        loss = self.loss(self.logits(images, self.wrapped_model), labels)
         self.scaler.scale(loss if weight == 1 else loss * weight).backward()
         return loss.detach()
 
-    def step(self) -> None:
-        """Takes one optimizer step on the gradients; nothing moves if they overflowed in float16.
+    def optimizer_step(self) -> None:
+        """Updates the parameters by the gradients, and clears these. Skips the update if they overflowed in float16.
 
-        Such a step counts, as in fastai: to leave it out, each step would have to wait for the GPU to report it.
+        The learning rate schedule counts skipped steps, as fastai's does. Only the GPU knows which are skipped, and
+        waiting for it in each step would be slow.
         """
         if self.options.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
@@ -95,7 +99,7 @@ class TrainStep:
             self.ema.update_parameters(self.model)
 
     def logits(self, images: torch.Tensor, model: nn.Module) -> torch.Tensor:
-        """Logits (B, C) float32 by `model` under autocast, so that the loss is computed in full precision."""
+        """Logits (B, C) of `model` under autocast, converted to float32, so that the loss has full precision."""
         if self.amp_dtype is None:
             return model(images).float()
         with torch.autocast(self.device.type, self.amp_dtype):
@@ -113,19 +117,23 @@ class TrainStep:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores a copy of a `state_dict`. Raises FastpetsError if it is of another model."""
+        if ("ema" in state) != (self.ema is not None):
+            found, here = ("with", "without") if "ema" in state else ("without", "with")
+            raise FastpetsError(f"ema: a state {found} averaged weights, but the options are {here}; set ema alike")
         try:
             self.model.load_state_dict(state["model"])
             if self.ema is not None:
                 self.ema.load_state_dict(state["ema"])
-        except (RuntimeError, KeyError) as error:
-            raise FastpetsError(f"a state of another model: {' '.join(str(error).split())[:300]}") from None
+        except RuntimeError as error:
+            raise FastpetsError(f"a state of another model: {short_reason(error)}") from None
         self.freeze_to(state["frozen_to"])
-        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # which would keep the tensors themselves
-        self.scaler.load_state_dict(state["scaler"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # it keeps the tensors that it is given
+        if state["scaler"]:  # empty if it was saved without float16
+            self.scaler.load_state_dict(state["scaler"])
 
 
 def resolve_amp_dtype(device: torch.device, amp_dtype: AmpDtype) -> torch.dtype | None:
-    """The dtype of autocast on `device`; None means that mixed precision would be slower than float32.
+    """The dtype of autocast on `device`, or None for a CPU without bfloat16 instructions: float32 is faster there.
 
     "auto" is bfloat16 where the hardware has it, else float16 on a GPU and None on a CPU. Raises InvalidArgumentError
     for float16 on a CPU.
@@ -140,9 +148,26 @@ def resolve_amp_dtype(device: torch.device, amp_dtype: AmpDtype) -> torch.dtype 
 
 
 def inverse_frequencies(labels: np.ndarray, num_classes: int) -> torch.Tensor:
-    """Class weights (C,) float32 for labels (N,), of which NO_LABEL counts nothing: 1 on average over the images.
+    """Class weights (C,) float32 that are inversely proportional to the classes' numbers of images.
 
-    Every class that has images gets the same total weight.
+    Their mean over the images is 1. `labels` is (N,); NO_LABEL in it is ignored.
     """
-    counts = torch.bincount(torch.from_numpy(labels[labels != NO_LABEL]), minlength=num_classes)
+    labels = labels[labels != NO_LABEL]
+    counts = torch.bincount(torch.from_numpy(labels), minlength=num_classes)
     return (len(labels) / ((counts > 0).sum() * counts.clamp(min=1))).float()
+
+
+def _class_weights(options: TrainingOptions, num_classes: int) -> torch.Tensor | None:
+    """The class weights (C,) of the options, or None. Raises InvalidArgumentError."""
+    weights = options.class_weights
+    if weights is False:
+        return None
+    if not isinstance(weights, torch.Tensor):
+        raise InvalidArgumentError(
+            f"class_weights: {weights!r}, expected a tensor ({num_classes},); a Learner computes it if it is True"
+        )
+    if weights.shape != (num_classes,):
+        raise InvalidArgumentError(
+            f"class_weights: shape {tuple(weights.shape)}, expected ({num_classes},), one weight per class"
+        )
+    return weights.float()

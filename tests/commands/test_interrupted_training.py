@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from fastpets.__main__ import main
-from fastpets.training.checkpoints import checkpoints
+from fastpets.training.checkpoints import list_checkpoints
 
 pytestmark = pytest.mark.slow
 
@@ -67,10 +67,10 @@ def test_a_killed_run_resumes_from_its_last_complete_epoch(
 ) -> None:
     out = tmp_path / "run"
     child = start("--data", make_folder(50), *TINY, "--epochs", 200, "--out", out)
-    wait_for(lambda: out.exists() and len(checkpoints(out)) == 2, child)
+    wait_for(lambda: out.exists() and len(list_checkpoints(out)) == 2, child)
     child.kill()
     child.communicate(timeout=60)
-    latest = checkpoints(out)[-1]
+    latest = list_checkpoints(out)[-1]
     config = json.loads((out / "config.json").read_text())
     config["settings"]["epochs"] = int(latest.stem.partition("-")[2]) // 10 + 1  # ten batches each: one more
     (out / "config.json").write_text(json.dumps(config))
@@ -81,7 +81,7 @@ def test_a_killed_run_resumes_from_its_last_complete_epoch(
     assert main(["train", "--resume", str(out)]) == 0  # nothing is left to do
     assert main(["train", "--resume", str(out), "--epochs", "77"]) == 1
     assert f"--epochs: 77, but the run that is resumed has {config['settings']['epochs']}" in capsys.readouterr().err
-    damaged = checkpoints(out)[-1]
+    damaged = list_checkpoints(out)[-1]
     os.truncate(damaged, 1000)
     assert main(["train", "--resume", str(out)]) == 1
     error = capsys.readouterr().err

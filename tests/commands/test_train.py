@@ -225,7 +225,7 @@ def test_the_rate_found_for_the_head_sets_both_phases(
     out = tmp_path / "run"
     assert main(["train", *arguments, "--epochs", "1", "--freeze-epochs", "1", "--out", str(out)]) == 0
     lr = float(json.loads((out / "config.json").read_text())["settings"]["lr"])
-    assert f"the rate finder suggests {lr:.2e}" in capsys.readouterr().out
+    assert f"the learning rate finder suggests {lr:.2e}" in capsys.readouterr().out
     highest = max(float(row["lr"]) for row in csv.DictReader((out / "steps.csv").read_text().splitlines()))
     assert highest <= lr
     assert (out / "lr_finder.png").exists()

@@ -80,13 +80,24 @@ def test_weights_of_a_file_are_loaded_into_the_backbone(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     source = torchvision.models.resnet18()
-    for name, save in (("w.safetensors", save_file), ("w.pth", torch.save)):
-        save(source.state_dict(), tmp_path / name)
+    states = {"w.safetensors": source.state_dict(), "w.pth": source.state_dict()}
+    states["checkpoint.pth"] = {"epoch": 3, "state_dict": source.state_dict()}
+    for name, stored in states.items():
+        (save_file if name == "w.safetensors" else torch.save)(stored, tmp_path / name)
         model = create_model("resnet18", 5, tmp_path / name)
         assert model.pretrained
         for key, value in model.backbone.state_dict().items():
             assert torch.equal(value, source.state_dict()[key])
     assert not create_model("resnet18", 5, "none").pretrained
+
+
+@pytest.mark.parametrize("arch", ["googlenet", "inception_v3"])
+def test_models_that_change_the_normalisation_do_so_with_weights_of_a_file_too(tmp_path: Path, arch: str) -> None:
+    """torchvision sets `transform_input` only if it loads the weights itself."""
+    source = torchvision.models.get_model(arch, weights=None, init_weights=False)
+    torch.save(source.state_dict(), tmp_path / "w.pth")
+    assert create_model(arch, 5, tmp_path / "w.pth").backbone.transform_input
+    assert create_model(arch, 5, "none").backbone.transform_input  # as load_run builds a model before it loads weights
 
 
 def test_real_weights_load_and_set_the_normalisation(weights: Path) -> None:
@@ -106,7 +117,9 @@ def test_real_weights_load_and_set_the_normalisation(weights: Path) -> None:
 )
 def test_timm_architectures_of_each_kind_give_logits(name: str) -> None:
     pytest.importorskip("timm")
-    model = create_model(f"timm/{name}", 5, "none").eval()
+    model = create_model(f"timm/{name}", 5, "none")
+    assert all(module.training for module in model.modules())
+    model.eval()
     assert model(torch.zeros(1, 3, 224, 224)).shape == (1, 5)
 
 
@@ -117,7 +130,7 @@ def test_a_failed_download_of_torchvision_weights_names_the_url_and_where_to_sav
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # a port on which nothing listens
     with pytest.raises(FastpetsError, match=r"https://download.pytorch.org/\S+ cannot be downloaded") as error:
         create_model("resnet18", 5, "default")
-    for part in (str(tmp_path / "hub" / "checkpoints" / "resnet18-"), "name another file", "weights='none'"):
+    for part in (str(tmp_path / "hub" / "checkpoints" / "resnet18-"), "give another file", "weights='none'"):
         assert part in str(error.value)
 
 
@@ -125,11 +138,13 @@ def test_a_failed_download_of_timm_weights_names_the_url(monkeypatch: pytest.Mon
     timm = pytest.importorskip("timm")
 
     def no_network(*arguments: object, **settings: object) -> None:
-        raise ConnectionError
+        raise ConnectionError("no route")
 
     monkeypatch.setattr(timm, "create_model", no_network)
     with pytest.raises(
-        FastpetsError, match=r"https://huggingface.co/timm/resnet18\S* cannot be downloaded.*weights='none'"
+        FastpetsError,
+        match=r"cannot load its weights of resnet18 \(ConnectionError: no route\); download model.safetensors from "
+        r"https://huggingface.co/timm/resnet18\S* and give that file, or use weights='none'",
     ):
         create_model("timm/resnet18", 5, "default")
 
@@ -140,6 +155,8 @@ def test_a_failed_download_of_timm_weights_names_the_url(monkeypatch: pytest.Mon
         ("resnet19", "none", "^arch: 'resnet19', expected one of torchvision's classification models, or timm/NAME"),
         ("fasterrcnn_resnet50_fpn", "none", "expected one of torchvision's classification models"),
         ("timm/resnot18", "none", "^arch: timm/resnot18: timm has no such model"),
+        ("timm/resnet18.a0", "none", r"^arch: timm/resnet18.a0: Invalid pretrained tag \(a0\) for resnet18"),
+        ("timm/coatnet_0_224", "default", "^weights: timm has no pretrained weights of coatnet_0_224; give a file"),
         ("resnet18", "gone.safetensors", "^weights: gone.safetensors: no such file, expected default, none, or"),
     ],
 )
@@ -155,6 +172,9 @@ def test_weights_of_another_architecture_are_rejected(tmp_path: Path) -> None:
         create_model("resnet18", 5, file)
     torch.save(torchvision.models.resnet50().state_dict(), file)
     with pytest.raises(FastpetsError, match="size mismatch for"):
+        create_model("resnet18", 5, file)
+    torch.save([torch.zeros(3)], file)
+    with pytest.raises(FastpetsError, match="no state dict, expected tensors by parameter name"):
         create_model("resnet18", 5, file)
     file.write_bytes(b"rubbish")
     with pytest.raises(FastpetsError, match="not readable as weights"):

@@ -130,20 +130,22 @@ def test_a_state_of_nested_containers_is_restored_with_its_memory_formats(tmp_pa
 def test_a_truncated_file_is_rejected(tmp_path: Path, kept: int) -> None:
     file = checkpoints.save(tmp_path, 1, {"weights": torch.zeros(100)})
     file.write_bytes(file.read_bytes()[:kept])
-    with pytest.raises(FastpetsError, match=r"^resume: \S+: not a complete checkpoint \(.+\); take the one before it"):
+    with pytest.raises(
+        FastpetsError, match=r"^resume: \S+: not a complete checkpoint \(.+\); resume the one before it"
+    ):
         checkpoints.load(file)
 
 
 @pytest.mark.parametrize("contents", [{"weights": torch.zeros(3)}, [1, 2], torch.zeros(3)])
 def test_another_file_of_torchs_is_rejected(tmp_path: Path, contents: Any) -> None:
     torch.save(contents, tmp_path / "model.pt")
-    with pytest.raises(FastpetsError, match=r"not a fastpets checkpoint; take a checkpoint-\*.pt of a run folder"):
+    with pytest.raises(FastpetsError, match=r"not a fastpets checkpoint; expected a checkpoint-\*.pt of a run folder"):
         checkpoints.load(tmp_path / "model.pt")
 
 
 def test_a_checkpoint_of_another_version_is_rejected(tmp_path: Path) -> None:
     torch.save({"format": checkpoints.FORMAT, "version": 77, "state": {}}, tmp_path / "checkpoint-1.pt")
-    with pytest.raises(FastpetsError, match="version 77 of the format, expected 1"):
+    with pytest.raises(FastpetsError, match="version 77 of the format, expected 2"):
         checkpoints.load(tmp_path / "checkpoint-1.pt")
 
 

@@ -17,5 +17,5 @@ def test_a_compiled_model_trains_like_the_model_itself() -> None:
     compiled = TrainStep(tiny_model(), TrainingOptions(compile=True), CPU)
     plain = TrainStep(tiny_model(), TrainingOptions(), CPU)
     for num_images in (8, 5):
-        one, other = (train_step.training_step(*batch(num_images)) for train_step in (compiled, plain))
+        one, other = (train_step.step(*batch(num_images)) for train_step in (compiled, plain))
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

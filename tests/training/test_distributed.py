@@ -16,6 +16,7 @@ import torch
 
 from fastpets.errors import FastpetsError
 from fastpets.training import distributed
+from fastpets.training.random_state import RandomState
 from tests.training_worker import train
 
 pytestmark = pytest.mark.slow
@@ -73,7 +74,7 @@ def test_the_command_trains_in_all_processes_and_only_the_first_writes(
     assert child.stdout.count(f"model and metrics: {out}") == 1
     rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
     assert [row["batches"] for row in rows] == ["5", "10"]  # of 8 images in both processes together
-    assert json.loads((out / "config.json").read_text())["resolved"]["processes"] == 2
+    assert json.loads((out / "config.json").read_text())["resolved"]["num_processes"] == 2
     child = torchrun(2, "-m", "fastpets.train", "--data", tmp_path / "nowhere", *flags)
     assert child.returncode != 0
     assert "nowhere: nothing there, expected a folder of images" in child.stderr
@@ -122,3 +123,23 @@ def test_local_rank_picks_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen == []
     distributed.start("cuda:1")
     assert chosen == [1, "nccl"]
+
+
+def test_a_mean_over_processes_leaves_its_argument_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "_message_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: tensor.mul_(4))
+    values = torch.ones(3)
+    assert torch.equal(distributed.mean(values), torch.full((3,), 2.0))
+    assert torch.equal(values, torch.ones(3))
+
+
+def test_a_diverging_random_state_leaves_torchs_generators_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "manual_seed", None)  # would seed those of all devices
+    one, other = (RandomState(3, torch.device("cpu")) for _ in range(2))
+    before = torch.get_rng_state()
+    other.diverge(0)
+    assert torch.equal(one.stored[0], other.stored[0])
+    other.diverge(1)
+    assert not torch.equal(one.stored[0], other.stored[0])
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,6 +1,9 @@
 """The learner: which parameters a phase changes, what is validated and reported, which loaders are rejected."""
 
+import math
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +13,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import fastpets
-from fastpets.errors import FastpetsError, InvalidArgumentError
+from fastpets.errors import BadFileError, FastpetsError, InvalidArgumentError
 from fastpets.models.classifier import NORM_LAYERS, Classifier, create_model
-from fastpets.training.history import EpochResult
+from fastpets.training import distributed
+from fastpets.training.history import EpochPrinter, EpochResult
 from fastpets.training.learner import Learner
 from fastpets.training.options import TrainingOptions
 from fastpets.training.phases import Phase
@@ -241,8 +245,12 @@ def test_freeze_to_counts_layer_groups_from_the_start_or_the_end(learner: Learne
 
 @pytest.mark.parametrize("n", [3, -4])
 def test_freezing_all_layer_groups_is_rejected(learner: Learner, n: int) -> None:
+    learner.freeze()
+    before = [parameter.requires_grad for parameter in learner.model.parameters()]
     with pytest.raises(FastpetsError, match="the model has 3 layer groups, and one has to train"):
         learner.freeze_to(n)
+    assert learner.train_step.frozen_to == -1
+    assert [parameter.requires_grad for parameter in learner.model.parameters()] == before
 
 
 def test_predictions_are_probabilities_in_the_order_of_the_images(learner: Learner) -> None:
@@ -270,7 +278,7 @@ def test_saved_weights_load_and_those_of_another_model_are_rejected(learner: Lea
     learner.fit_one_cycle(1, 1e-2)
     learner.load(file)
     assert changed(before, state(learner.model)) == set()
-    with pytest.raises(FastpetsError, match="expected the weights of a model of the same kind"):
+    with pytest.raises(FastpetsError, match="expected the weights of a model of the same arch"):
         Learner(learner.train, learner.valid, create_model("resnet34", 2, "none")).load(file)
 
 
@@ -293,6 +301,158 @@ def test_an_interrupted_fit_resumes_only_when_asked_to(learner: Learner) -> None
     learner.on_step_end = lambda: None
     learner.fit([Phase(name="rest", epochs=3, lr=1e-3)], resume=True)
     assert len(learner.recorder.losses) == 1 + 3 * len(learner.train)  # 1: of the fit that was not resumed
+
+
+def test_a_fit_that_does_not_resume_starts_with_a_whole_epoch(learner: Learner) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    learner.on_step_end = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        learner.fit_one_cycle(1, 1e-3)
+    learner.on_step_end = lambda: None
+    learner.one_batch()  # restores the loader's state, which is within the interrupted epoch
+    learner.recorder.wait()
+    num_before = len(learner.recorder.losses)
+    learner.fit_one_cycle(1, 1e-3)
+    assert len(learner.recorder.losses) - num_before == len(learner.train) == 3
+
+
+def test_an_unfinished_phase_does_not_resume_with_another_number_of_images_per_step(
+    make_folder: Callable[..., Path], learner: Learner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished = learner.state_dict()
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    learner.on_step_end = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        learner.fit_one_cycle(1, 1e-3)
+    state = learner.state_dict()
+    train = learner.train.like(learner.train.dataset, batch_size=4)
+    other = Learner(train, learner.valid, create_model("resnet18", 2, "none"))
+    before = other.model.head[2].weight.clone()
+    with pytest.raises(
+        FastpetsError, match=r"^batch_size: 4, but the state is of an unfinished phase with batch_size=8"
+    ):
+        other.load_state_dict(state)
+    assert torch.equal(other.model.head[2].weight, before)
+    other.load_state_dict(finished)
+    other = Learner(learner.train, learner.valid, other.model, TrainingOptions(accumulate=2))
+    with pytest.raises(FastpetsError, match=r"^accumulate: 2, but"):
+        other.load_state_dict(state)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    with pytest.raises(FastpetsError, match=r"^world_size: 2, but"):
+        learner.load_state_dict(state)
+
+
+def test_a_validation_loss_that_is_not_a_number_is_reported(learner: Learner) -> None:
+    learner.valid.sampler.batch_size = 4  # two batches
+    batches = iter(range(2))
+    learner.model.register_forward_hook(lambda module, inputs, output: output * math.nan if next(batches) else output)
+    assert math.isnan(learner.validate()["valid_loss"])
+
+
+def test_an_epoch_that_is_interrupted_in_validation_reports_its_times(learner: Learner) -> None:
+    calls = iter(range(100))
+
+    def interrupt() -> None:
+        if next(calls) == 3:  # after three training batches
+            raise KeyboardInterrupt
+
+    learner.on_step_end = interrupt
+    phases = [Phase(name="a", epochs=1, lr=1e-3)]
+    with pytest.raises(KeyboardInterrupt):
+        learner.fit(phases)
+    assert learner.progress.is_trained
+    learner.fit(phases, resume=True)
+    (result,) = learner.history
+    assert len(learner.recorder.losses) == 3
+    assert result.images_per_sec > 0
+    assert 0 < result.input_share < 1
+
+
+def test_gradients_before_a_batch_of_bad_files_are_used(make_folder: Callable[..., Path]) -> None:
+    train, valid = fastpets.loaders(make_folder(20), size=32, batch_size=2, on_bad_file="skip")
+    for item in list(train.sampler)[-2:]:  # the last batch
+        file = Path(train.dataset.paths[item])
+        file.write_bytes(file.read_bytes()[:1500])
+    options = TrainingOptions(accumulate=4)
+    learner = Learner(train, valid, create_model("resnet18", 2, "none"), options, on_epoch_end=lambda result: None)
+    with pytest.warns(UserWarning, match="left out"):
+        learner.fit_one_cycle(1, 1e-3)
+    assert len(learner.recorder.losses) == 7
+    assert learner.train_step.optimizer.state_dict()["state"][0]["step"] == 2
+
+
+def test_an_overflow_in_the_first_step_gives_no_warning(learner: Learner) -> None:
+    learner.train_step.scaler = torch.amp.GradScaler("cpu", enabled=True, init_scale=math.inf)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        learner.fit_one_cycle(1, 1e-3)
+
+
+def test_predictions_of_no_batches_are_empty_and_a_bad_file_is_an_error(learner: Learner, tmp_path: Path) -> None:
+    probabilities, labels = learner.get_preds([])
+    assert (probabilities.shape, labels.shape) == ((0, 2), (0,))
+    learner.valid = learner.valid.like(learner.valid.dataset, on_bad_file="skip")
+    (tmp_path / "bad.jpg").write_text("no image")
+    with pytest.raises(BadFileError, match=r"bad.jpg"):
+        learner.predict(tmp_path / "bad.jpg")
+
+
+def test_an_image_is_predicted_in_each_process(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "fastpets.loading.sampler.resolve_ranks", lambda rank, size: (1, 2) if rank is None else (rank, size)
+    )
+    assert learner.predict(learner.valid.dataset.paths[0])[0] in learner.train.classes
+
+
+def test_only_the_first_process_prints_epochs_by_default(
+    learner: Learner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for rank, prints in ((0, True), (1, False)):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        Learner(learner.train, learner.valid, learner.model).fit_one_cycle(1, 1e-3)
+        assert ("train_loss" in capsys.readouterr().out) is prints
+
+
+def test_a_heading_is_printed_above_the_first_epoch_of_a_phase_and_of_a_resumed_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def result(phase: str, epoch: int) -> EpochResult:
+        return EpochResult(
+            phase=phase, epoch=epoch, batches=1, train_loss=1.0, valid_loss=1.0, error_rate=0.5, metrics={},
+            seconds=1.0, images_per_sec=1.0, input_share=0.0,
+        )  # fmt: skip
+
+    print_epoch = EpochPrinter()
+    for phase, epoch in (("frozen", 2), ("frozen", 3), ("unfrozen", 0), ("unfrozen", 1)):
+        print_epoch(result(phase, epoch))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["frozen", "epoch", "2", "3", "unfrozen", "epoch", "0", "1"]
+
+
+def test_a_single_epoch_has_the_full_size_and_the_loader_keeps_it(make_folder: Callable[..., Path]) -> None:
+    train, valid = fastpets.loaders(make_folder(20), size=64, batch_size=8)
+    sizes: list[int] = []
+    model = create_model("resnet18", 2, "none")
+    learner = Learner(train, valid, model, TrainingOptions(initial_size=32), on_epoch_end=lambda result: None)
+    model.register_forward_pre_hook(
+        lambda module, inputs: sizes.append(inputs[0].shape[2]) if module.training else None
+    )
+    learner.fit_one_cycle(1, 1e-3)
+    assert set(sizes) == {64}
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    learner.on_step_end = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        learner.fit_one_cycle(3, 1e-3)
+    assert sizes[-1] == 32
+    assert train.preprocessing.size == (64, 64)
 
 
 def test_images_grow_from_the_initial_size_to_the_loaders(make_folder: Callable[..., Path]) -> None:
@@ -327,5 +487,19 @@ def test_loaders_that_fit_neither_the_model_nor_each_other_are_rejected(make_fol
     other = valid.like(valid.dataset, mean=(0.1, 0.2, 0.3))
     with pytest.raises(FastpetsError, match=r"validation images by \(0.1, 0.2, 0.3\) and .*; expected the same"):
         Learner(train, other, model)
-    with pytest.raises(FastpetsError, match="the loader has labels up to 1, but the model only 1 classes"):
+    with pytest.raises(
+        FastpetsError, match="the model has 1 outputs, the loader 2 classes; create it with num_classes=2"
+    ):
         Learner(train, valid, create_model("resnet18", 1, "none"))
+    with pytest.raises(FastpetsError, match="the model has 3 outputs, the loader 2 classes; create it with num_c"):
+        Learner(train, valid, create_model("resnet18", 3, "none"))
+    with pytest.raises(FastpetsError, match=r"^layout: 'NHWC', expected 'NCHW' for training"):
+        Learner(train, valid.like(valid.dataset, layout="NHWC"), model)
+    renamed = fastpets.Loader(replace(valid.dataset, classes=("kind1", "kind0")), size=32)
+    with pytest.raises(
+        FastpetsError, match=r"^classes: 2 in .* and 2 in .*, the first difference is 'kind0' and 'kind1'"
+    ):
+        Learner(train, renamed, model)
+    valid.device = torch.device("meta")
+    with pytest.raises(FastpetsError, match=r"^device: cpu of the training loader, meta of the validation loader"):
+        Learner(train, valid, model)

@@ -1,4 +1,4 @@
-"""The learning-rate finder: fastai's suggestions for a curve, and a learner that is the same afterwards."""
+"""The learning rate finder: fastai's suggestions for a curve, and a learner that is the same afterwards."""
 
 import copy
 import json
@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import fastpets
-from fastpets.errors import FastpetsError
+from fastpets.errors import FastpetsError, InvalidArgumentError
 from fastpets.models.classifier import create_model
 from fastpets.training.learner import Learner
 from fastpets.training.lr_finder import RateCurve
@@ -37,6 +37,29 @@ def test_suggestions_are_fastais_for_the_same_curve(golden: dict[str, Any]) -> N
 def test_a_curve_that_is_too_short_for_a_suggestion_is_an_error(losses: list[float | None]) -> None:
     with pytest.raises(FastpetsError, match="too few to suggest a rate"):
         _ = curve_of(losses).valley
+
+
+def test_the_valley_of_a_curve_that_falls_in_one_step_only_is_not_the_highest_rate() -> None:
+    curve = curve_of([3.0] * 10 + [2.0, 1.0, *range(2, 20)] + [50.0] * 5)
+    assert curve.valley == curve.rates[10]
+
+
+def test_a_curve_without_suggestions_is_plotted_without_them(tmp_path: Path) -> None:
+    curve_of([1.0, None]).plot(tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_steps": 0}, "num_steps: 0, expected a value from 8 to"),
+        ({"lowest": 0}, "lowest: 0, expected a value from 1e-12 to"),
+        ({"lowest": 1e-2, "highest": 1e-3}, "highest: 0.001, expected a value from 0.01 to"),
+    ],
+)
+def test_impossible_sweeps_are_rejected(make_folder: Callable[..., Path], arguments: Any, message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"^{message}"):
+        make_learner(make_folder(16), TrainingOptions()).lr_find(**arguments)
 
 
 def make_learner(folder: Path, options: TrainingOptions, **settings: Any) -> Learner:
@@ -78,7 +101,7 @@ def test_a_sweep_ends_when_the_loss_diverges_or_is_nan(
     learner = make_learner(make_folder(16), TrainingOptions())
     for last, expected in ((400.0, 30), (math.nan, 30)):
         losses = iter([*[2.0 - 0.01 * i for i in range(29)], *[last] * 100])
-        monkeypatch.setattr(learner.train_step, "training_step", lambda *_, losses=losses: torch.tensor(next(losses)))
+        monkeypatch.setattr(learner.train_step, "step", lambda *_, losses=losses: torch.tensor(next(losses)))
         curve = learner.lr_find()
         assert len(curve.losses) == expected
         assert curve.rates[:3] == pytest.approx([1e-7 * 1e8 ** (i / 100) for i in range(3)])

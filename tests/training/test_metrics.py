@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fastpets.errors import FastpetsError
-from fastpets.training.metrics import compute, make_metrics
+from fastpets.training.metrics import make_metrics, metric_values
 from fastpets.training.options import MetricName
 
 CLASSES = [f"class {number}" for number in range(7)]
@@ -21,7 +21,7 @@ def test_metrics_match_their_definitions() -> None:
     for start in range(0, 200, 64):
         part = slice(start, start + 64)
         metrics.update(torch.from_numpy(logits[part]).float(), torch.from_numpy(labels[part]))
-    found = compute(metrics)
+    found = metric_values(metrics)
     predicted = logits.argmax(1)
     hits = np.array([((predicted == c) & (labels == c)).sum() for c in range(7)])
     counts, guesses = np.bincount(labels, minlength=7), np.bincount(predicted, minlength=7)
@@ -36,7 +36,7 @@ def test_metrics_match_their_definitions() -> None:
 def test_the_error_rate_is_always_computed_and_top5_of_few_classes_is_1() -> None:
     metrics = make_metrics(["top5"], CLASSES[:3])
     metrics.update(torch.eye(3), torch.tensor([1, 1, 1]))
-    assert compute(metrics) == pytest.approx({"error_rate": 2 / 3, "top5": 1})
+    assert metric_values(metrics) == pytest.approx({"error_rate": 2 / 3, "top5": 1})
 
 
 def test_an_unknown_metric_is_rejected_with_the_known_ones() -> None:

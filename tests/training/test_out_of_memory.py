@@ -15,33 +15,57 @@ from fastpets.training.options import TrainingOptions
 
 
 @pytest.mark.parametrize(
-    ("fits", "message"),
+    ("batch_size", "fits", "message"),
     [
         (
+            16,
             5,
             "out of memory at a batch size of 16, 32 x 32 px; 4 fits: batch_size=4 with accumulate=4 trains on as many "
-            "images per step; mixed precision (amp), a smaller size or a smaller arch need less, too",
+            "images per step; mixed precision (amp), a smaller size or a smaller arch also need less",
         ),
-        (0, "out of memory at a batch size of 16, 32 x 32 px, and at all smaller ones; mixed precision"),
+        (
+            11,
+            5,
+            "out of memory at a batch size of 11, 32 x 32 px; 5 fits: batch_size=5 with accumulate=3 trains on about",
+        ),
+        (16, 0, "out of memory at a batch size of 16, 32 x 32 px, and at a half of it, a quarter and so on; mixed"),
     ],
 )
 def test_out_of_memory_is_reported_with_a_batch_size_that_was_tried_and_fits(
-    make_folder: Callable[..., Path], fits: int, message: str
+    make_folder: Callable[..., Path], batch_size: int, fits: int, message: str
 ) -> None:
-    train, valid = fastpets.loaders(make_folder(40), size=32, batch_size=16)
+    train, valid = fastpets.loaders(make_folder(40), size=32, batch_size=batch_size)
     model = create_model("resnet18", 2, "none")
+    limit_memory(model, fits)
+    learner = Learner(train, valid, model, TrainingOptions())
+    before, random_state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    for train_somehow in (lambda: learner.fit_one_cycle(1, 1e-3), learner.lr_find):
+        with pytest.raises(FastpetsError) as raised:
+            train_somehow()
+        assert str(raised.value).startswith(message)
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+        assert torch.equal(torch.get_rng_state(), random_state)  # the steps that were tried contain dropout
 
-    def limited_memory(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        if len(inputs[0]) > fits:
+
+def limit_memory(model: torch.nn.Module, num_images: int, *, training: bool = True) -> None:
+    """Lets a model run out of memory on batches of more images, in training or in evaluation mode."""
+
+    def check(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if module.training == training and len(inputs[0]) > num_images:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    model.register_forward_pre_hook(limited_memory)
-    learner = Learner(train, valid, model, TrainingOptions())
-    before = copy.deepcopy(model.state_dict())
-    with pytest.raises(FastpetsError) as raised:
-        learner.fit_one_cycle(1, 1e-3)
-    assert str(raised.value).startswith(message)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    model.register_forward_pre_hook(check)
+
+
+def test_out_of_memory_in_validation_is_reported_as_such(make_folder: Callable[..., Path]) -> None:
+    train, valid = fastpets.loaders(make_folder(40), size=32, batch_size=8)
+    learner = Learner(train, valid, create_model("resnet18", 2, "none"))
+    limit_memory(learner.model, 4, training=False)
+    for function in (lambda: learner.fit_one_cycle(1, 1e-3), learner.validate):
+        with pytest.raises(
+            FastpetsError, match=r"^out of memory in validation, at a batch size of 8, 32 x 32 px; lower"
+        ):
+            function()
 
 
 def test_other_runtime_errors_pass_through(make_folder: Callable[..., Path]) -> None:

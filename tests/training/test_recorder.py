@@ -13,20 +13,22 @@ def test_the_smoothed_loss_is_fastais() -> None:
     recorder, average = Recorder(), 0.0
     for number, loss in enumerate(losses.tolist(), start=1):
         recorder.add(torch.tensor(loss, dtype=torch.float64), 1e-3)
-        recorder.settle()
+        recorder.wait()
         average = 0.98 * average + 0.02 * loss
-        assert recorder.value() == pytest.approx(average / (1 - 0.98**number), rel=1e-12)
+        assert recorder.smoothed_loss() == pytest.approx(average / (1 - 0.98**number), rel=1e-12)
     assert recorder.losses == losses.tolist()
-    assert recorder.smoothed[-1] == recorder.value()
+    assert recorder.smoothed[-1] == recorder.smoothed_loss()
 
 
 def test_a_new_phase_restarts_the_average_and_keeps_the_losses() -> None:
     recorder = Recorder()
     recorder.add(torch.tensor(5.0), 1e-3)
-    assert recorder.end_epoch() == pytest.approx(5)
+    recorder.end_epoch()
+    assert recorder.smoothed_loss() == pytest.approx(5)
     recorder.begin_phase()
     recorder.add(torch.tensor(1.0), 1e-3)
-    assert recorder.end_epoch() == pytest.approx(1)
+    recorder.end_epoch()
+    assert recorder.smoothed_loss() == pytest.approx(1)
     assert recorder.losses == [5, 1]
 
 
@@ -35,8 +37,10 @@ def test_a_loss_that_is_not_finite_is_reported_with_its_batch_rate_and_images(lo
     recorder = Recorder()
     recorder.add(torch.tensor(1.0), 1e-3, np.array([4, 1]))
     recorder.add(torch.tensor(loss), 3e-2, np.array([17, 5]))
-    with pytest.raises(FastpetsError, match=rf"batch 2 is {loss}, at a learning rate of 3.00e-02 on the images 17 5: "):
-        recorder.settle()
+    with pytest.raises(
+        FastpetsError, match=rf"batch 2 is {loss}, at a learning rate of 3.00e-02 on the items 17 5 of train"
+    ):
+        recorder.wait()
 
 
 def test_a_loss_that_is_not_finite_is_reported_two_batches_later_at_the_latest() -> None:

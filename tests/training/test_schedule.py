@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from fastpets.errors import FastpetsError
+from fastpets.errors import FastpetsError, InvalidArgumentError
 from fastpets.training.phases import Phase, fine_tune_phases, parse_rate, parse_schedule
 from fastpets.training.schedule import group_rates, one_cycle, progressive_size
 
@@ -126,7 +126,9 @@ def test_rates_are_parsed_from_numbers_and_ranges(text: str, rate: Any) -> None:
 
 @pytest.mark.parametrize("text", ["", "fast", "1e-3:", "1:2:3", "-1", "0", "nan", "inf", "1e-3:automatic"])
 def test_other_strings_are_rejected_as_rates(text: str) -> None:
-    with pytest.raises(FastpetsError, match=r"^lr: '.*', expected a number, a range as 1e-6:1e-4, or auto"):
+    with pytest.raises(
+        FastpetsError, match=r"^lr: '.*', expected a number from 1e-12 to 1000, a range as 1e-6:1e-4, or auto"
+    ):
         parse_rate(text)
 
 
@@ -145,3 +147,20 @@ def test_other_strings_are_rejected_as_schedules_with_an_example(text: str) -> N
 def test_fine_tuning_with_a_range_trains_the_head_at_its_end_and_then_all_layers_over_it() -> None:
     frozen, unfrozen = fine_tune_phases(3, slice(1e-6, 1e-4), 1)
     assert (frozen.lr, unfrozen.lr) == (slice(1e-4), slice(1e-6, 1e-4))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": -1}, "epochs: -1, expected a value from 0 to 100000"),
+        ({"epochs": 1.5}, "epochs: 1.5, expected an integer"),
+        ({"lr": 0.0}, "lr: 0.0, expected a value from 1e-12 to 1000"),
+        ({"lr": slice(1e-6, -1e-4)}, "lr: -0.0001, expected a value from 1e-12 to 1000"),
+        ({"lr": "fast"}, r"lr: 'fast', expected a number, slice\(FROM, TO\), slice\(TO\) or 'auto'"),
+        ({"pct_start": 25}, "pct_start: 25, expected a value from 0 to 1"),
+        ({"div": 0}, "div: 0, expected a value from 1 to"),
+    ],
+)
+def test_impossible_phases_are_rejected(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"^{message}"):
+        Phase(**{"name": "a", "epochs": 1, "lr": 1e-3, **changes})

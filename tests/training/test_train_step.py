@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from fastpets.errors import InvalidArgumentError
+from fastpets.errors import FastpetsError, InvalidArgumentError
 from fastpets.models.classifier import Classifier
+from fastpets.training import parameter_groups
 from fastpets.training.mixing import make_mix
 from fastpets.training.options import TrainingOptions
 from fastpets.training.train_step import TrainStep, inverse_frequencies, resolve_amp_dtype
@@ -56,11 +57,11 @@ def test_a_step_that_the_scaler_skips_changes_nothing_and_does_not_wait(
     train_step.backward(*batch(), weight=float("inf"))
     with monkeypatch.context() as patch:
         patch.setattr(torch.Tensor, "item", None)  # would raise
-        train_step.step()
+        train_step.optimizer_step()
     assert all(torch.equal(before[name], value) for name, value in train_step.model.state_dict().items())
     assert all(torch.equal(averaged[name], value) for name, value in train_step.evaluated_model.state_dict().items())
     train_step.backward(*batch())
-    train_step.step()
+    train_step.optimizer_step()
     assert not any(torch.equal(before[name], value) for name, value in train_step.model.named_parameters())
 
 
@@ -82,7 +83,7 @@ def test_clipping_bounds_the_total_norm_and_keeps_the_direction() -> None:
     train_step.optimizer.register_step_pre_hook(
         lambda *_: seen.append(torch.cat([gradient.flatten() for gradient in gradients(train_step)]))
     )
-    train_step.step()
+    train_step.optimizer_step()
     assert seen[0].norm().item() == pytest.approx(1e-3, rel=1e-3)  # torch adds 1e-6 to the norm that it divides by
     torch.testing.assert_close(seen[0] / seen[0].norm(), free / free.norm())
 
@@ -91,7 +92,7 @@ def test_the_moving_average_follows_torchs_formula_and_is_the_evaluated_model() 
     train_step = TrainStep(tiny_model(), TrainingOptions(ema=0.9), CPU)
     expected: list[torch.Tensor] | None = None
     for _ in range(4):
-        train_step.training_step(*batch())
+        train_step.step(*batch())
         now = [p.detach().double() for p in train_step.model.parameters()]
         expected = now if expected is None else [0.9 * e + 0.1 * n for e, n in zip(expected, now, strict=True)]
     assert expected is not None
@@ -125,7 +126,7 @@ def test_mixing_works_for_any_batch_size_and_gives_label_shares(mix: str, num_im
     train_step = TrainStep(tiny_model(), TrainingOptions(mix=recorded), CPU)
     images, labels = batch(num_images)
     torch.manual_seed(0)
-    loss = train_step.training_step(images, labels)
+    loss = train_step.step(images, labels)
     ((mixed, shares),) = seen
     assert shares.shape == (num_images, 3)
     torch.testing.assert_close(shares.sum(1), torch.ones(num_images))
@@ -143,7 +144,7 @@ def test_the_default_options_are_a_plain_pytorch_step_to_the_bit() -> None:
         betas=(0.9, 0.99), eps=1e-5, fused=True,
     )  # fmt: skip
     for _ in range(3):
-        loss = train_step.training_step(*batch())
+        loss = train_step.step(*batch())
         images, labels = batch()
         expected = cross_entropy(bare(images), labels)
         optimizer.zero_grad()
@@ -184,6 +185,8 @@ def test_class_weights_give_every_class_the_same_total_and_are_1_on_average() ->
         ({"metrics": ("auc",)}, "metrics: 'auc', expected one of accuracy, top5, macro_f1, recall"),
         ({"ema": 1.5}, "ema: 1.5, expected a value from 0 to 1"),
         ({"accumulate": 0}, "accumulate: 0, expected a value from 1 to 65536"),
+        ({"accumulate": 1.5}, "accumulate: 1.5, expected an integer"),
+        ({"initial_size": 64.5}, "initial_size: 64.5, expected a number of pixels, or height and width"),
         ({"seed": -1}, "seed: -1, expected a value from 0 to"),
         ({"initial_size": 4}, "initial_size: 4, expected a value from 8 to 4096"),
         (
@@ -195,3 +198,43 @@ def test_class_weights_give_every_class_the_same_total_and_are_1_on_average() ->
 def test_impossible_options_are_rejected_by_name(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=f"^{message}"):
         TrainingOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (torch.ones(2), r"class_weights: shape \(2,\), expected \(3,\), one weight per class"),
+        ([1.0, 2.0, 3.0], r"class_weights: \[1.0, 2.0, 3.0\], expected a tensor \(3,\)"),
+    ],
+)
+def test_other_class_weights_are_rejected(weights: Any, message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"^{message}"):
+        TrainStep(tiny_model(), TrainingOptions(class_weights=weights), CPU)
+
+
+def test_images_without_label_do_not_change_the_class_weights() -> None:
+    labels = np.array([0, 0, 1, 2])
+    assert torch.equal(inverse_frequencies(np.append(labels, -1), 3), inverse_frequencies(labels, 3))
+
+
+def test_the_state_of_a_run_without_gradient_scaling_resumes_with_it() -> None:
+    state = TrainStep(tiny_model(), TrainingOptions(), CPU).state_dict()
+    train_step = TrainStep(tiny_model(), TrainingOptions(), CPU)
+    train_step.scaler = torch.amp.GradScaler("cpu", enabled=True)
+    train_step.load_state_dict(state)
+
+
+@pytest.mark.parametrize(("saved", "loaded"), [(None, 0.9), (0.9, None)])
+def test_a_state_with_averaged_weights_needs_the_same_option(saved: float | None, loaded: float | None) -> None:
+    state = TrainStep(tiny_model(), TrainingOptions(ema=saved), CPU).state_dict()
+    with pytest.raises(FastpetsError, match=r"^ema: a state with(out)? averaged weights, but the options are with"):
+        TrainStep(tiny_model(), TrainingOptions(ema=loaded), CPU).load_state_dict(state)
+
+
+def test_running_statistics_of_frozen_instance_norms_are_fixed_with_bn_eval() -> None:
+    model = tiny_model()
+    model.backbone[1] = nn.InstanceNorm2d(4, track_running_stats=True)
+    parameter_groups.train_mode(model, 1, "eval")
+    assert not model.backbone[1].training
+    parameter_groups.train_mode(model, 1, "train")
+    assert model.backbone[1].training

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import fastpets
-from fastpets.errors import FastpetsError
+from fastpets.errors import FastpetsError, InvalidArgumentError
 from fastpets.models.classifier import create_model
 from fastpets.training.learner import Learner
 from fastpets.training.tta import tta
@@ -36,5 +36,10 @@ def test_a_quarter_is_the_plain_prediction_and_the_rest_the_mean_of_augmented_on
 
 
 def test_a_training_loader_without_augmentation_is_rejected(make_folder: Callable[..., Path]) -> None:
-    with pytest.raises(FastpetsError, match="the training loader has no augmentation to use"):
+    with pytest.raises(FastpetsError, match="the training loader has no augmentation; use augment=True"):
         tta(make_learner(make_folder(20), augment=False))
+
+
+def test_no_augmented_version_is_rejected(make_folder: Callable[..., Path]) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"^num_augmented: 0, expected a value from 1 to 1000"):
+        tta(make_learner(make_folder(20)), 0)
