@@ -15,7 +15,7 @@ from fastpets.data.path_table import PathTable
 from fastpets.data.sources import from_csv, from_folder
 from fastpets.data.splits import split, split_by_names, train_valid_datasets
 from fastpets.errors import BadFileError, FastpetsError, InvalidArgumentError
-from fastpets.utils.system import default_num_workers
+from fastpets.utils.system import resolve_num_workers
 
 LABELS = {"cats/img_1.jpg": "cats", "dogs/img_2.jpg": "dogs"}
 
@@ -287,7 +287,7 @@ def test_a_table_of_labels_needs_a_folder_as_source(tmp_path: Path) -> None:
         train_valid_datasets(["a.jpg"], labels=path)
 
 
-@pytest.mark.parametrize(("num_workers", "threads"), [(None, default_num_workers()), (0, 1), (3, 3)])
+@pytest.mark.parametrize(("num_workers", "threads"), [(None, resolve_num_workers(None)), (0, 1), (3, 3)])
 def test_headers_are_scanned_by_the_given_number_of_threads(
     num_workers: int | None, threads: int, make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
