@@ -20,9 +20,9 @@ def cache_dir() -> Path:
 
 
 def resolve_num_workers(num_workers: int | None) -> int:
-    """The number of threads that `num_workers` means: 0 is one; None is this process's share of the processors, 1 to 16.
+    """The threads that `num_workers` means: 0 is one; None is this process's share of the processors, 1 to 16.
 
-    The processors are shared by the processes on this machine, as many as torchrun's LOCAL_WORLD_SIZE says.
+    The processes on this machine share its processors evenly.
     """
     if num_workers is not None:
         return max(1, num_workers)

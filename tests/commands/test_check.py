@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fastpets.__main__ import main
+from fastpets.cli import main
 from tests.images import drawing, encode
 
 COMMAND = [sys.executable, "-m", "fastpets.check"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from fastpets.__main__ import main
+from fastpets.cli import main
 from fastpets.export import from_pixels
 from fastpets.runs.build import build_datasets
 from fastpets.runs.config import read_config

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fastpets.__main__ import COMMANDS, command_line, main, with_flags
 from fastpets.check import CheckConfig
+from fastpets.cli import COMMANDS, command_line, main, with_flags
 from fastpets.export import ExportConfig
 from fastpets.runs.config import TrainConfig
 from fastpets.show import ShowConfig
@@ -15,7 +15,7 @@ from fastpets.show import ShowConfig
 # Prints the names of the heavy libraries that a command line imports.
 PROGRAM = """
 import sys
-from fastpets.__main__ import main
+from fastpets.cli import main
 try:
     main(sys.argv[1:])
 finally:

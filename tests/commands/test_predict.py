@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastpets.__main__ import main
+from fastpets.cli import main
 from fastpets.data.splits import train_valid_datasets
 from fastpets.runs.build import build_datasets, build_loaders
 from fastpets.runs.config import read_config

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fastpets import serve
-from fastpets.__main__ import main
+from fastpets.cli import main
 from fastpets.runs.saved_model import load_run
 from tests.browser import complaints
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import fastpets
-from fastpets.__main__ import main
+from fastpets.cli import main
 from fastpets.loading.display import to_pixels
 
 

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 import fastpets
-from fastpets.__main__ import main
 from fastpets.analysis import data_quality
+from fastpets.cli import main
 from tests.images import drawing
 
 

@@ -15,8 +15,8 @@ import torchvision
 from safetensors.torch import load_file
 
 from fastpets import train
-from fastpets.__main__ import main
 from fastpets.augment.preprocessing import Preprocessing
+from fastpets.cli import main
 from fastpets.errors import InvalidArgumentError
 from fastpets.models.classifier import create_model
 from fastpets.runs.config import TrainConfig, parse_size
