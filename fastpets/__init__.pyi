@@ -2,7 +2,7 @@ from .analysis.interpretation import Interpretation
 from .augment.policy import Augment
 from .augment.preprocessing import Preprocessing
 from .data.dataset import ImageDataset
-from .errors import BadFileError, FastpetsError, InvalidArgumentError
+from .errors import BadFileError, BadFileWarning, FastpetsError, InvalidArgumentError
 from .loading.batch import Batch
 from .loading.loader import Loader, loaders
 from .models.classifier import create_model
@@ -16,6 +16,7 @@ from .training.tta import tta
 __all__ = [
     "Augment",
     "BadFileError",
+    "BadFileWarning",
     "Batch",
     "FastpetsError",
     "ImageDataset",

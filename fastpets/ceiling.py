@@ -1,7 +1,8 @@
-"""`fastpets ceiling`: measures how much of its speed training loses to loading."""
+"""`fastpets ceiling`: compares the speed of training with that of training on batches in memory."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -9,7 +10,8 @@ from dataclasses import dataclass
 from itertools import chain, cycle, islice, repeat
 from typing import TYPE_CHECKING, Any
 
-from fastpets.runs.config import TrainConfig
+from fastpets.errors import FastpetsError
+from fastpets.runs.config import LearnerConfig
 from fastpets.utils.progress import track
 from fastpets.utils.validation import check_range
 
@@ -17,20 +19,19 @@ if TYPE_CHECKING:
     import torch
 
     from fastpets.loading.batch import Batch
-    from fastpets.loading.loader import Loader
 
-WARM_UP_STEPS = 3  # in the first steps, algorithms are chosen and memory is allocated
+WARM_UP_STEPS = 3  # libraries choose algorithms and allocate memory in the first steps
 
 
 @dataclass(frozen=True, kw_only=True)
-class CeilingConfig(TrainConfig):
-    """Measure how fast training would be if loading took no time, and how fast it is.
+class CeilingConfig(LearnerConfig):
+    """Compare the speed of training with its ceiling: the speed of training on batches that are already in memory.
 
-    Takes the flags of `fastpets train`. Writes no files.
+    Takes the flags of `fastpets train` that affect its speed. Writes no files.
     """
 
     num_batches: int = 8
-    """Batches that are kept in memory."""
+    """Batches to keep in memory."""
     seconds: float = 15.0
     """Duration of each of the three measurements."""
 
@@ -40,55 +41,33 @@ class CeilingConfig(TrainConfig):
         check_range("seconds", self.seconds, 0.001, 1e6)
 
 
-class Replay:
-    """The first batches of a loader's next epoch, repeated, in memory; as many batches per epoch as the loader has.
-
-    All other attributes are the loader's.
-    """
-
-    def __init__(self, loader: Loader, num_batches: int) -> None:
-        self.loader = loader
-        self.batches = list(islice(loader, num_batches))
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return islice(cycle(self.batches), len(self.loader))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.loader, name)
-
-
 def ceiling(config: CeilingConfig) -> int:
     """Measures loading alone, training on batches in memory, and training on loaded batches; prints a line for each."""
     from fastpets.runs.build import build_learner, set_up_process
-    from fastpets.training import distributed
 
-    try:
-        learner = build_learner(config, set_up_process(config))
-        loader = learner.train
-        if loader.cache is not None:
-            for _ in track(loader, "filling the cache", len(loader)):
-                pass
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise FastpetsError("ceiling: started by torchrun with several processes, expected one; start it by itself")
+    learner = build_learner(config, set_up_process(config))
+    loader = learner.train
+    if loader.cache is not None:
+        for _ in track(loader, "filling the cache", len(loader)):
+            pass
 
-        def train(batch: Batch) -> None:
-            learner.train_step.step(*batch)
+    def train(batch: Batch) -> None:
+        learner.train_step.step(*batch)
 
-        learner.train_step.train_mode()
-        replay = Replay(loader, config.num_batches)
-        rates = {
-            "loading alone": images_per_sec(forever(loader), lambda batch: None, config.seconds, learner.device),
-            "training, batches in memory": images_per_sec(forever(replay), train, config.seconds, learner.device),
-            "training, batches loaded": images_per_sec(forever(loader), train, config.seconds, learner.device),
-        }
-    finally:
-        distributed.stop()
+    learner.train_step.train_mode()
+    in_memory = cycle(list(islice(loader, config.num_batches)))
+    rates = {
+        "loading alone": images_per_sec(forever(loader), lambda batch: None, config.seconds, learner.device),
+        "training, batches in memory": images_per_sec(in_memory, train, config.seconds, learner.device),
+        "training, batches loaded": images_per_sec(forever(loader), train, config.seconds, learner.device),
+    }
     print(f"{'':30}{'images/s':>9}")
     for name, rate in rates.items():
         print(f"{name:30}{rate:9.1f}")
-    _, in_memory, loaded = rates.values()
-    print(f"training runs at {min(1, loaded / in_memory):.0%} of its speed with batches in memory")
+    _, highest, loaded = rates.values()
+    print(f"training reaches {min(1, loaded / highest):.0%} of its speed with batches in memory")
     return 0
 
 
@@ -100,7 +79,7 @@ def forever(batches: Iterable[Batch]) -> Iterator[Batch]:
 def images_per_sec(
     batches: Iterator[Batch], use: Callable[[Batch], Any], seconds: float, device: torch.device
 ) -> float:
-    """Images per second over at least `seconds`, after a warm-up, when `use` is called with each batch."""
+    """Calls `use` with each batch for at least `seconds`, after a warm-up, and returns images per second."""
     import torch
 
     def synchronize() -> None:
@@ -120,6 +99,6 @@ def images_per_sec(
 
 
 if __name__ == "__main__":
-    from fastpets.__main__ import main
+    from fastpets.cli import main
 
     sys.exit(main(["ceiling", *sys.argv[1:]]))

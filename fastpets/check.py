@@ -11,19 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 from tyro.conf import Positional, arg
 
-from fastpets.augment.preprocessing import MAX_PIXELS
-from fastpets.errors import InvalidArgumentError, one_line
+from fastpets.augment.preprocessing import LIMITS, MAX_PIXELS
+from fastpets.errors import one_line, out_must_be_writable
 from fastpets.utils.progress import track
-from fastpets.utils.validation import check_range
+from fastpets.utils.validation import MAX_WORKERS, check_range
 
 if TYPE_CHECKING:
     from fastpets.data.dataset import ImageDataset
 
 DEFAULT_OUT = Path("bad_files.csv")
-# If a batch does not decode, each of its images is decoded alone, which takes 5 ms per image.
+# If a batch does not decode, each of its images is decoded by itself, which takes 5 ms per image.
 BATCH_SIZE = 32
 
 
@@ -37,16 +36,16 @@ class CheckConfig:
     source: Annotated[Positional[str], arg(metavar="DIR")]
     """Folder of images (s3:// too), tar shards, or a CSV."""
     out: Annotated[Path | None, arg(metavar="FILE.csv")] = None
-    """Where to write the list, with the columns file and problem. Default: bad_files.csv, if there are bad files."""
+    """CSV to write, with the columns file and problem. Default: bad_files.csv, if there are bad files."""
     num_workers: Annotated[int | None, arg(metavar="N")] = None
-    """Threads that read and decode. Default: the processors that this process may use."""
+    """Threads that read and decode. Default: the processors that this process may use, at most 16."""
     max_pixels: Annotated[int, arg(metavar="N")] = MAX_PIXELS
-    """Largest image that is accepted, in pixels."""
+    """Largest image to accept, in pixels."""
 
     def __post_init__(self) -> None:
         if self.num_workers is not None:
-            check_range("num_workers", self.num_workers, 1, 1024)
-        check_range("max_pixels", self.max_pixels, 1, MAX_PIXELS)
+            check_range("num_workers", self.num_workers, 0, MAX_WORKERS)
+        check_range("max_pixels", self.max_pixels, *LIMITS["max_pixels"])
 
 
 def check(config: CheckConfig) -> int:
@@ -69,7 +68,7 @@ def check(config: CheckConfig) -> int:
 
 @contextlib.contextmanager
 def muted_decoders() -> Iterator[None]:
-    """Discards what DALI's decoders write to file descriptor 2, two lines per bad JPEG, but not sys.stderr's output."""
+    """Discards what DALI's decoders write to file descriptor 2: two lines per bad JPEG. sys.stderr still works."""
     with open(os.dup(2), "w") as stderr, open(os.devnull, "w") as devnull, contextlib.redirect_stderr(stderr):
         os.dup2(devnull.fileno(), 2)
         try:
@@ -83,13 +82,11 @@ def decode_all(dataset: ImageDataset, num_workers: int | None, max_pixels: int) 
     from fastpets.loading.loader import Loader
     from fastpets.utils.system import resolve_num_workers
 
-    dataset = dataset.scanned(resolve_num_workers(num_workers))
-    assert dataset.headers is not None
-    headers = dataset.headers.limited(max_pixels)
-    num_good, problems = 0, dict(headers.problems)
-    if headers.usable.any():
+    usable, problems = dataset.scanned(resolve_num_workers(num_workers)).usable(max_pixels)
+    num_good = 0
+    if len(usable):
         loader = Loader(
-            dataset.select(np.flatnonzero(headers.usable)),
+            usable,
             size=8,
             batch_size=BATCH_SIZE,
             device="cpu",
@@ -108,14 +105,12 @@ def save(path: Path, problems: dict[str, str]) -> None:
     from fastpets.runs.folder import write_bad_files
     from fastpets.utils.atomic import write_atomically
 
-    try:
+    with out_must_be_writable(path):
         write_atomically(path, lambda staging: write_bad_files(staging, problems))
-    except OSError as error:
-        raise InvalidArgumentError(f"out: {path}: {error.strerror}, expected a file in an existing folder") from None
     print(f"list of bad files: {path}" if problems else f"empty list, since no file is bad: {path}")
 
 
 if __name__ == "__main__":
-    from fastpets.__main__ import main
+    from fastpets.cli import main
 
     sys.exit(main(["check", *sys.argv[1:]]))

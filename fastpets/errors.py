@@ -1,9 +1,12 @@
 """Errors and warnings for users. Each message is one line: what was found, what was expected, and what to do."""
 
+import contextlib
 import inspect
 import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-MAX_SHOWN = 5  # bad files that a message names
+MAX_SHOWN = 5  # files, or other items, that a message names
 
 
 class FastpetsError(Exception):
@@ -35,11 +38,19 @@ class BadFileError(FastpetsError):
         return type(self), (self.problems,)
 
 
+class BadFileWarning(UserWarning):
+    """Images that cannot be used and are left out or replaced."""
+
+
 def describe_bad_files(problems: dict[str, str]) -> str:
-    """One line with the first MAX_SHOWN files and their problems, and the number of the others."""
-    shown = "; ".join(f"{path}: {problem}" for path, problem in list(problems.items())[:MAX_SHOWN])
-    num_others = len(problems) - MAX_SHOWN
-    return one_line(shown + (f"; and {num_others} more" if num_others > 0 else ""))
+    """One line with the first files and their problems, and the number of the others."""
+    return one_line(first_few([f"{path}: {problem}" for path, problem in problems.items()], "; "))
+
+
+def first_few(items: Sequence[str], separator: str = ", ") -> str:
+    """The first MAX_SHOWN items and the number of the others, such as "a, b, and 3 more"."""
+    rest = [f"and {len(items) - MAX_SHOWN} more"] if len(items) > MAX_SHOWN else []
+    return separator.join([*items[:MAX_SHOWN], *rest])
 
 
 def warn(message: str) -> None:
@@ -53,3 +64,14 @@ def warn(message: str) -> None:
 def one_line(text: str) -> str:
     """Escapes unprintable characters in a text, such as a line break in a file name, as Python's repr does."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+@contextlib.contextmanager
+def out_must_be_writable(out: Path) -> Iterator[None]:
+    """Turns an OSError of the block, which writes `out`, into an InvalidArgumentError about the parameter `out`."""
+    try:
+        yield
+    except OSError as error:
+        raise InvalidArgumentError(
+            f"out: {out}: {error.strerror or error}, expected a place that this process may write to"
+        ) from None

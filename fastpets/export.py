@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from fastpets.errors import FastpetsError
+from fastpets.errors import FastpetsError, out_must_be_writable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,33 +28,34 @@ class ExportConfig:
     format: Literal["onnx", "torch"] = "onnx"
     """`onnx`, or `torch` for a file that torch.export.load reads."""
     out: Annotated[Path | None, arg(metavar="FILE")] = None
-    """Where to write it. Default: model.onnx or model.pt2 in the run folder."""
+    """File to write. Default: model.onnx or model.pt2 in the run folder."""
 
 
 def export(config: ExportConfig) -> int:
-    """Writes the file and prints where it is."""
+    """Writes the exported model and prints its path, its input and its output."""
     import torch
 
     from fastpets.runs.saved_model import load_run
     from fastpets.utils.atomic import write_atomically
 
-    run = load_run(config.run, "cpu")
-    height, width = run.preprocessing.size
+    saved = load_run(config.run, "cpu")
+    height, width = saved.preprocessing.size
     path = config.out or config.run / {"onnx": "model.onnx", "torch": "model.pt2"}[config.format]
-    pixels = torch.zeros(2, 3, height, width, dtype=torch.uint8)  # torch.export takes a B of 1 for a constant
-    module = from_pixels(run.model, run.preprocessing.mean, run.preprocessing.std)
+    pixels = torch.zeros(2, 3, height, width, dtype=torch.uint8)  # torch.export would treat B = 1 as a constant
+    module = from_pixels(saved.model, saved.preprocessing.mean, saved.preprocessing.std)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         exported = torch.export.export(module, (pixels,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False)
         save = save_torch if config.format == "torch" else save_onnx
-        write_atomically(path, lambda staging: save(exported, staging, run.classes))
-    print(f"{path}: pixels (B, 3, {height}, {width}) uint8 to logits (B, {len(run.classes)})")
+        with out_must_be_writable(path):
+            write_atomically(path, lambda staging: save(exported, staging, saved.classes))
+    print(f"{path}: pixels (B, 3, {height}, {width}) uint8 to logits (B, {len(saved.classes)})")
     return 0
 
 
 def from_pixels(model: Any, mean: Sequence[float], std: Sequence[float]) -> Any:
-    """A module that normalises pixels (B, 3, H, W) uint8 and returns the model's logits (B, C)."""
+    """A module that maps pixels (B, 3, H, W) uint8 to logits (B, C): normalisation, then the model."""
     import torch
     from torch import nn
 
@@ -75,7 +76,7 @@ def from_pixels(model: Any, mean: Sequence[float], std: Sequence[float]) -> Any:
 
 
 def save_torch(exported: Any, path: Path, classes: Sequence[str]) -> None:
-    """Writes a torch.export file, with the classes as its extra file `classes.json`."""
+    """Writes a torch.export file that contains the classes as the extra file `classes.json`."""
     import torch
 
     with open(path, "wb") as file:
@@ -83,7 +84,7 @@ def save_torch(exported: Any, path: Path, classes: Sequence[str]) -> None:
 
 
 def save_onnx(exported: Any, path: Path, classes: Sequence[str]) -> None:
-    """Writes an ONNX file, with the classes in its metadata. Raises FastpetsError if a library for it is missing."""
+    """Writes an ONNX file, with the classes in its metadata. Raises FastpetsError if a library is missing."""
     import torch
 
     try:
@@ -98,6 +99,6 @@ def save_onnx(exported: Any, path: Path, classes: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    from fastpets.__main__ import main
+    from fastpets.cli import main
 
     sys.exit(main(["export", *sys.argv[1:]]))

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
 from tyro.conf import Positional, arg
 
 from fastpets.errors import FastpetsError, InvalidArgumentError, one_line
 from fastpets.utils.progress import track
-from fastpets.utils.validation import check_range
+from fastpets.utils.validation import MAX_BATCH_SIZE, MAX_WORKERS, check_range
 
 if TYPE_CHECKING:
     import torch
@@ -29,29 +28,29 @@ if TYPE_CHECKING:
 class PredictConfig:
     """Predict the classes of images with the model of a run.
 
-    The exit status is 1 if an image cannot be used; the other images are predicted nevertheless.
+    If an image cannot be used, the other images are still predicted, and the exit status is 1.
     """
 
     run: Positional[Path]
     """The run folder."""
     sources: Annotated[Positional[tuple[str, ...]], arg(metavar="FILE|DIR|GLOB|-")]
-    """Images, folders of images, glob patterns, or - for a list of images on standard input."""
+    """Images, folders of images, glob patterns, or - to read paths from standard input, one per line."""
     format: Literal["table", "csv", "json"] = "table"
     """Format of the output."""
     top: int = 3
-    """Classes to print for each image, the most probable first."""
+    """Number of classes to print for each image, the most probable first."""
     batch_size: int = 64
     """Images per batch."""
     num_workers: Annotated[int | None, arg(metavar="N")] = None
-    """Threads that read and decode. Default: the processors that this process may use."""
+    """Threads that read and decode. Default: the processors that this process may use, at most 16."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
 
     def __post_init__(self) -> None:
         check_range("top", self.top, 1, 100_000)
-        check_range("batch_size", self.batch_size, 1, 65536)
+        check_range("batch_size", self.batch_size, 1, MAX_BATCH_SIZE)
         if self.num_workers is not None:
-            check_range("num_workers", self.num_workers, 1, 1024)
+            check_range("num_workers", self.num_workers, 0, MAX_WORKERS)
         if not self.sources:
             raise InvalidArgumentError("no images named, expected files, folders, patterns, or - for standard input")
 
@@ -60,19 +59,20 @@ def predict(config: PredictConfig) -> int:
     """Prints the predictions in the order of the images, and on standard error the images that cannot be used."""
     from fastpets.runs.saved_model import load_run
 
-    run = load_run(config.run, config.device)
+    saved = load_run(config.run, config.device)
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, io.TextIOWrapper):  # bytes of file names that are not UTF-8 are kept
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
     paths = list(image_paths(config.sources))
     if not paths:
-        raise FastpetsError(
-            f"{', '.join(config.sources)}: no images, expected files with a suffix such as .jpg or .png"
-        )
-    predicted, problems = probabilities(run, paths, config.batch_size, config.num_workers)
-    top = min(config.top, len(run.classes))
+        raise FastpetsError("standard input: empty, expected the path of an image on each line")
+    predicted, problems = probabilities(saved, paths, config.batch_size, config.num_workers)
+    top = min(config.top, len(saved.classes))
     rows = []
     for path in paths:
         if path in predicted:
             values, labels = predicted[path].topk(top)
-            names = [run.classes[label] for label in labels.tolist()]
+            names = [saved.classes[label] for label in labels.tolist()]
             rows.append((path, list(zip(names, values.tolist(), strict=True))))
     sys.stdout.write(FORMATS[config.format](rows))
     for path, problem in problems.items():
@@ -81,52 +81,58 @@ def predict(config: PredictConfig) -> int:
 
 
 def image_paths(sources: Sequence[str]) -> Iterator[str]:
-    """Expands files, folders, patterns and standard input to paths. Raises FastpetsError for an empty folder."""
+    """Yields the paths of the images in files, folders, glob patterns and standard input.
+
+    Raises FastpetsError for a folder without images.
+    """
     from fastpets.data import storage
-    from fastpets.data.sources import from_folder
 
     for source in sources:
         if source == "-":
             yield from (line for line in sys.stdin.read().splitlines() if line)
-        elif storage.is_remote(source) or Path(source).is_file():
+        elif storage.is_remote(source):
             yield source
-        elif Path(source).is_dir():
-            yield from from_folder(source, label_from="none").paths
-        elif matches := sorted(glob.glob(source, recursive=True)):
-            yield from matches
         else:
-            yield source  # reported as missing when it is read
+            matches = [source] if Path(source).exists() else sorted(glob.glob(source, recursive=True))
+            found = (path for match in matches for path in _files_of(match))
+            yield from dict.fromkeys(found)  # ** matches a folder and also its files
+            if not matches:
+                yield source  # reported as missing when it is read
+
+
+def _files_of(path: str) -> list[str]:
+    """The images in a folder, or the file itself."""
+    from fastpets.data.sources import from_folder
+
+    return list(from_folder(path, label_from="none").paths) if Path(path).is_dir() else [path]
 
 
 def probabilities(
-    run: SavedModel, paths: list[str], batch_size: int, num_workers: int | None
+    saved: SavedModel, paths: list[str], batch_size: int, num_workers: int | None
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Probabilities (C,) by path, and what is wrong with each image that cannot be used, by path."""
     from fastpets.data.sources import as_dataset
     from fastpets.utils.system import resolve_num_workers
 
     dataset = as_dataset(paths, label_from="none").scanned(resolve_num_workers(num_workers))
-    assert dataset.headers is not None
-    headers = dataset.headers.limited(run.preprocessing.max_pixels)
+    usable, problems = dataset.usable(saved.preprocessing.max_pixels)
     predicted: dict[str, torch.Tensor] = {}
-    problems = dict(headers.problems)
-    if headers.usable.any():
-        usable = dataset.select(np.flatnonzero(headers.usable))
-        loader = run.loader(usable, batch_size=batch_size, num_workers=num_workers, on_bad_file="skip")
+    if len(usable):
+        loader = saved.loader(usable, batch_size=batch_size, num_workers=num_workers, on_bad_file="skip")
         for batch in track(loader, "predicting", len(loader)):
             names = [usable.paths[i] for i in batch.ids.tolist()]
-            predicted |= zip(names, run.probabilities(batch.images).cpu(), strict=True)
+            predicted |= zip(names, saved.probabilities(batch.images).cpu(), strict=True)
         problems |= loader.bad_files
     return predicted, problems
 
 
-Rows = list[tuple[str, list[tuple[str, float]]]]  # path, and (class, probability) with the highest first
+Rows = list[tuple[str, list[tuple[str, float]]]]  # paths, each with (class, probability), the highest first
 
 
 def as_table(rows: Rows) -> str:
     width = max((len(one_line(path)) for path, _ in rows), default=0)
     return "".join(
-        f"{one_line(path):<{width}}  {', '.join(f'{name} {value:.3f}' for name, value in classes)}\n"
+        f"{one_line(path):<{width}}  {', '.join(f'{one_line(name)} {value:.3f}' for name, value in classes)}\n"
         for path, classes in rows
     )
 
@@ -149,6 +155,6 @@ FORMATS = {"table": as_table, "csv": as_csv, "json": as_json}
 
 
 if __name__ == "__main__":
-    from fastpets.__main__ import main
+    from fastpets.cli import main
 
     sys.exit(main(["predict", *sys.argv[1:]]))

@@ -6,19 +6,21 @@ import json
 import sys
 import threading
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fsspec
+import numpy as np
 from tyro.conf import Positional
 
-from fastpets.errors import BadFileError, FastpetsError, InvalidArgumentError
+from fastpets.errors import FastpetsError, InvalidArgumentError
 from fastpets.utils.validation import check_range
 
 if TYPE_CHECKING:
+    from fastpets.data.dataset import ImageDataset
     from fastpets.runs.saved_model import SavedModel
 
 HOST = "127.0.0.1"  # not reachable from other machines
@@ -35,7 +37,7 @@ class ServeConfig:
     port: int = 8000
     """TCP port; 0 picks a free one."""
     max_megabytes: float = 20.0
-    """Largest image file that is accepted, in megabytes."""
+    """Largest image file to accept, in megabytes."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
 
@@ -61,9 +63,9 @@ def make_server(config: ServeConfig) -> ThreadingHTTPServer:
     """Loads the model and opens the port. Raises FastpetsError if there is no model, or the port is taken."""
     from fastpets.runs.saved_model import load_run
 
-    run = load_run(config.run, config.device)
+    saved = load_run(config.run, config.device)
     max_bytes = int(config.max_megabytes * 1e6)
-    handler = type("Handler", (Handler,), {"run": run, "max_bytes": max_bytes, "lock": threading.Lock()})
+    handler = type("Handler", (Handler,), {"saved": saved, "max_bytes": max_bytes, "lock": threading.Lock()})
     try:
         return ThreadingHTTPServer((HOST, config.port), handler)
     except OSError as error:
@@ -75,10 +77,10 @@ def make_server(config: ServeConfig) -> ThreadingHTTPServer:
 class Handler(BaseHTTPRequestHandler):
     """Answers GET / with the page, and POST /predict, whose body is an image file, with its classes as JSON."""
 
-    run: SavedModel
+    saved: SavedModel
     max_bytes: int
     lock: threading.Lock
-    timeout = 30  # seconds until an incomplete request is dropped
+    timeout = 30  # seconds to wait for the rest of a request
 
     def do_GET(self) -> None:
         if self.path != "/":
@@ -100,33 +102,32 @@ class Handler(BaseHTTPRequestHandler):
         else:
             try:
                 self.answer(HTTPStatus.OK, {"classes": self.predict(self.rfile.read(int(length)))})
-            except (BadFileError, FastpetsError) as error:
+            except FastpetsError as error:
                 problems = getattr(error, "problems", {"": str(error)})
                 self.answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, {"error": next(iter(problems.values()))})
 
     def is_same_origin(self) -> bool:
-        """Whether the request comes from this page or from no browser, and not from a page of another site."""
+        """Whether the request was not sent by a page of another site: browsers name the sender's origin."""
         host, origin = self.headers.get("Host", ""), self.headers.get("Origin")
-        return host.rpartition(":")[0] in (HOST, "localhost") and origin in (None, f"http://{host}")
+        return host.partition(":")[0] in (HOST, "localhost") and origin in (None, f"http://{host}")
 
     def predict(self, content: bytes) -> list[dict[str, Any]]:
-        """The most probable classes of an encoded image, which a Loader reads from memory as any other file."""
+        """The most probable classes of an encoded image. A Loader reads it as a file in fsspec's memory."""
         name = f"memory://fastpets/{uuid.uuid4()}.jpg"
         fsspec.filesystem("memory").pipe(name, content)
         try:
             with self.lock:
-                (batch,) = self.run.loader([name], batch_size=1, num_workers=1)
-                values, labels = self.run.probabilities(batch.images)[0].topk(
-                    min(NUM_CLASSES_SHOWN, len(self.run.classes))
+                (batch,) = self.saved.loader(dataset_of(name), batch_size=1, num_workers=1)
+                values, labels = self.saved.probabilities(batch.images)[0].topk(
+                    min(NUM_CLASSES_SHOWN, len(self.saved.classes))
                 )
         finally:
             fsspec.filesystem("memory").rm(name)
-        names = [self.run.classes[label] for label in labels.tolist()]
+        names = [self.saved.classes[label] for label in labels.tolist()]
         return [{"class": name, "probability": value} for name, value in zip(names, values.tolist(), strict=True)]
 
     def answer(self, status: HTTPStatus, content: dict[str, Any]) -> None:
         self.send(status, "application/json", json.dumps(content).encode())
-        self.close_connection = status != HTTPStatus.OK  # the request's body may be unread
 
     def send(self, status: HTTPStatus, kind: str, content: bytes) -> None:
         self.send_response(status)
@@ -138,10 +139,22 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Logs no requests."""
+        """Overrides the base class, which logs each request on standard error."""
+
+
+def dataset_of(path: str) -> ImageDataset:
+    """A data set of one image, with its header. A Loader would cache the header on disk, for each request."""
+    from fastpets.data.headers import BAD, ImageHeaders, read_header
+    from fastpets.data.sources import as_dataset
+
+    dataset, header = as_dataset([path]), read_header(path)
+    problems = {path: header.problem} if header.decoder == BAD else {}
+    decoders = np.array([header.decoder], np.uint8)
+    heights, widths = np.array([[header.height], [header.width]], np.int32)
+    return replace(dataset, headers=ImageHeaders(dataset.paths, decoders, heights, widths, problems))
 
 
 if __name__ == "__main__":
-    from fastpets.__main__ import main
+    from fastpets.cli import main
 
     sys.exit(main(["serve", *sys.argv[1:]]))

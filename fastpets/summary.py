@@ -13,80 +13,92 @@ import numpy as np
 from tyro.conf import Positional, arg
 
 from fastpets.errors import FastpetsError, one_line
-from fastpets.runs.config import TrainConfig
+from fastpets.runs.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
     from fastpets.data.dataset import ImageDataset
-    from fastpets.loading.loader import Loader
 
 MAX_LISTED = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class SummaryConfig(TrainConfig):
-    """Describe a data set, trace one image through the loader, and warn of data-quality problems.
-
-    Takes the flags of `fastpets train`.
-    """
+class SummaryConfig(DataConfig):
+    """Describe a data set, trace one image through the loader, and warn of data-quality problems."""
 
     data: Annotated[Positional[str | None], arg(metavar="DIR")] = None
-    """Folder of images (s3:// too), tar shards, a CSV, or `sample`, a small drawn set. Default: Oxford-IIIT Pet."""
+    """Folder of images (s3:// too), tar shards, a CSV, or `sample`, a small synthetic set. Default: Oxford-IIIT Pet."""
     image: str | None = None
-    """Part of the path of the training image to trace. Default: the first one."""
+    """Part of the path of the training image to trace. Default: the first image."""
     out: Annotated[Path | None, arg(metavar="FILE.png")] = None
-    """Also draw the traced image and the sample that is cut out of it."""
+    """Also draw the traced image and the model's input that is cut out of it."""
 
 
 def summary(config: SummaryConfig) -> int:
     """Prints the summary. Raises FastpetsError, with the name of the stage, if a stage fails."""
-    from fastpets.__main__ import with_flags
     from fastpets.analysis import data_quality
     from fastpets.analysis.trace import stage, trace
-    from fastpets.runs import build
+    from fastpets.augment.policy import as_policy
+    from fastpets.cli import with_flags
+    from fastpets.runs.build import build_datasets
 
     with stage("files to data sets"):
-        datasets = build.build_datasets(config)
+        train, valid = build_datasets(config)
     with stage("image headers"):
-        train, valid = build.build_loaders(config, *datasets, config.preprocessing(), "cpu")
-    for line in describe(train, valid):
+        (usable_train, problems), (usable_valid, valid_problems) = (
+            dataset.usable(config.max_pixels) for dataset in (train, valid)
+        )
+        if len(usable_train) == 0:
+            raise FastpetsError(f"no training image is left: all {len(train)} files are bad")
+    for line in describe(usable_train, usable_valid, problems | valid_problems):
         print(line)
-    item = find_item(config.image, train.dataset, train.headers.usable)
+    item = find_item(config.image, train, problems)
     print("\nTrace of one training image:", end=" ")
-    for line in trace(train, item, label_origin(config, train.dataset, item), config.out):
+    origin, augment = label_origin(config, train, item), as_policy(config.augment)
+    for line in trace(train, item, config.preprocessing(), augment, config.seed, origin, config.out):
         print(line)
-    warnings = [with_flags(line, SummaryConfig) for line in data_quality.find_warnings(train, valid)]
+    # The warnings suggest flags of `fastpets train`.
+    found = data_quality.find_warnings(usable_train, usable_valid, config.num_workers)
+    warnings = [with_flags(line, TrainConfig) for line in found]
     print("\nData-quality warnings" if warnings else "\nNo data-quality warnings")
     for line in warnings:
         print(f"  {one_line(line)}")
     return 0
 
 
-def describe(train: Loader, valid: Loader) -> Iterator[str]:
-    """Yields lines about images, formats, sizes, files that are not used, and classes."""
+def describe(train: ImageDataset, valid: ImageDataset, problems: dict[str, str]) -> Iterator[str]:
+    """Yields lines about images, formats, sizes, files that are not used, and classes.
+
+    The data sets have the usable images. `problems` says what is wrong with each of the others, by its path.
+    """
     from fastpets.data.headers import PILLOW
 
-    both = (train, valid)
-    num_train, num_valid = (int(loader.headers.usable.sum()) for loader in both)
-    yield f"Data set in {one_line(train.dataset.root)}"
-    yield f"  {num_train + num_valid} images: {num_train} for training, {num_valid} for validation"
-    suffixes = Counter(Path(path).suffix.lower() for loader in both for path in loader.dataset.paths)
+    assert train.headers is not None
+    assert valid.headers is not None
+    headers = (train.headers, valid.headers)
+    yield f"Data set in {one_line(train.root)}"
+    yield f"  {len(train) + len(valid)} images: {len(train)} for training, {len(valid)} for validation"
+    suffixes = Counter(Path(path).suffix.lower() for paths in (train.paths, valid.paths, problems) for path in paths)
     yield f"  suffixes: {', '.join(f'{count} {suffix}' for suffix, count in suffixes.most_common())}"
-    if num_pillow := sum(int((loader.headers.decoders == PILLOW).sum()) for loader in both):
+    if num_pillow := sum(int((part.decoders == PILLOW).sum()) for part in headers):
         yield f"  {num_pillow} are decoded by Pillow, the others by DALI"
     for name in ("heights", "widths"):
-        values = np.concatenate([getattr(loader.headers, name)[loader.headers.usable] for loader in both])
+        values = np.concatenate([getattr(part, name) for part in headers])
         yield f"  {name}: {values.min()} to {values.max()} px, median {np.median(values):.0f}"
-    if ignored := train.dataset.ignored_files:
+    if ignored := train.ignored_files:
         yield f"  ignored files without an image's suffix: {len(ignored)}, such as {one_line(ignored[0])}"
-    for path, problem in list((train.bad_files | valid.bad_files).items())[:MAX_LISTED]:
+    for path, problem in list(problems.items())[:MAX_LISTED]:
         yield f"  bad file: {one_line(path)}: {problem}"
+    if len(problems) > MAX_LISTED:
+        yield f"  bad files: {len(problems) - MAX_LISTED} more; `fastpets check` lists all"
     yield f"  {len(train.classes)} classes, with their numbers of training and validation images:"
-    yield from class_counts(train.classes, *(loader.dataset.labels[loader.headers.usable] for loader in both))
+    yield from class_counts(train.classes, train.labels, valid.labels)
 
 
 def class_counts(classes: tuple[str, ...], train_labels: np.ndarray, valid_labels: np.ndarray) -> Iterator[str]:
     """Yields a line for each of the largest and the smallest classes."""
-    num_train, num_valid = (np.bincount(labels, minlength=len(classes)) for labels in (train_labels, valid_labels))
+    num_train, num_valid = (
+        np.bincount(labels[labels >= 0], minlength=len(classes)) for labels in (train_labels, valid_labels)
+    )
     order = np.argsort(-num_train, kind="stable").tolist()
     width = max(len(one_line(name)) for name in classes)
     for place, label in enumerate(order):
@@ -96,17 +108,16 @@ def class_counts(classes: tuple[str, ...], train_labels: np.ndarray, valid_label
             yield f"    ... {len(order) - 2 * MAX_LISTED} more"
 
 
-def find_item(image: str | None, dataset: ImageDataset, usable: np.ndarray) -> int:
-    """The id of the first usable item (N,) whose path contains `image`, or of the first one for None."""
-    ids = np.flatnonzero(usable).tolist()
-    for i in ids:
-        if image is None or image in dataset.paths[i]:
+def find_item(image: str | None, dataset: ImageDataset, problems: dict[str, str]) -> int:
+    """The id of the first usable image whose path contains `image`, or of the first usable one for None."""
+    for i, path in enumerate(dataset.paths):
+        if path not in problems and (image is None or image in path):
             return i
-    raise FastpetsError(f"image: {image!r} is in no path of the {len(ids)} training images")
+    raise FastpetsError(f"image: {image!r} is in no path of the {len(dataset) - len(problems)} training images")
 
 
-def label_origin(config: TrainConfig, dataset: ImageDataset, i: int) -> str:
-    """Where the label of item `i` comes from."""
+def label_origin(config: DataConfig, dataset: ImageDataset, i: int) -> str:
+    """The place that the label of item `i` was read from, in words."""
     from fastpets.data.storage import name_of
 
     path = dataset.paths[i]
@@ -120,6 +131,6 @@ def label_origin(config: TrainConfig, dataset: ImageDataset, i: int) -> str:
 
 
 if __name__ == "__main__":
-    from fastpets.__main__ import main
+    from fastpets.cli import main
 
     sys.exit(main(["summary", *sys.argv[1:]]))

@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import shlex
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastpets.errors import InvalidArgumentError
+from fastpets.errors import InvalidArgumentError, first_few, out_must_be_writable
 from fastpets.runs.config import TrainConfig, read_config
 
 if TYPE_CHECKING:
-    from fastpets.loading.loader import Loader
+    from fastpets.data.dataset import ImageDataset
     from fastpets.runs.folder import RunFolder
     from fastpets.training.history import EpochResult
     from fastpets.training.learner import Learner
@@ -37,38 +39,54 @@ def train(config: TrainConfig) -> int:
 
 
 def _train(config: TrainConfig) -> int:
-    from fastpets.runs.build import build_learner, find_lr, set_up_process
+    from fastpets.runs.build import build_learner, set_up_process
+    from fastpets.runs.folder import read_resolved
     from fastpets.training import checkpoints, distributed
 
-    checkpoint = None if config.resume is None else checkpoints.find(config.resume)
-    state = None
-    if checkpoint is not None:
+    state, found_lr = None, None
+    if config.resume is not None:
+        checkpoint = checkpoints.find(config.resume)
         config, state = resumed_config(config, checkpoint.parent), checkpoints.load(checkpoint)
+        found_lr = read_resolved(checkpoint.parent).get("lr")
+    elif config.out is None:
+        name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{config.arch.replace('/', '-')}"
+        config = dataclasses.replace(config, out=Path("runs", name))
+    if _is_first_process():
+        _check_outputs(config)
     learner = build_learner(config, set_up_process(config))
-    _print_data_set(learner.train, learner.valid)
+    _print_data_set(learner.train.dataset, *(loader.headers.usable.sum() for loader in (learner.train, learner.valid)))
     if state is not None:
         learner.load_state_dict(state)
         learner.random.diverge(distributed.rank())
     elif config.lr == "auto" and config.schedule is None:
-        lr = find_lr(learner)
-        print(f"the learning rate finder suggests {lr:.2e}")
-        config = dataclasses.replace(config, lr=repr(lr))
-    run = open_run(config, learner, resume=state is not None)
+        found_lr = find_lr(learner)
+        print(f"the learning rate finder suggests {found_lr:.2e}")
+    with_lr = config if found_lr is None else dataclasses.replace(config, lr=repr(found_lr))
+    run = open_run(config, learner, found_lr) if distributed.rank() == 0 else None
     learner.on_epoch_end = _epoch_callback(config, learner, run) if run is not None else lambda result: None
-    status = _fit(learner, config.phases(learner.model.pretrained), run, resume=state is not None)
+    status = _fit(learner, with_lr.phases(learner.model.pretrained), run, resume=state is not None)
+    bad_files = _bad_files_of_all_processes(learner)
+    num_bad = run.save_bad_files(bad_files) if run is not None else 0
     if status == 0 and learner.history:
-        _print_conclusions(learner, config)
+        _print_summary(learner, config)
         if run is not None:
             _write_report(learner, config, run)
-    if run is not None:
-        _print_results(learner, run)
+    if run is not None and num_bad:
+        print(f"{num_bad} images could not be used; they are listed in {run.path / 'bad_files.csv'}")
+    if run is not None and learner.history:
+        print(f"model and metrics: {run.path}")
     return status
+
+
+def _is_first_process() -> bool:
+    """Whether this is torchrun's first process, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @contextlib.contextmanager
 def _only_first_process_prints() -> Iterator[None]:
-    """Under torchrun, discards what all processes but the first print, and their warnings."""
-    if os.environ.get("RANK", "0") == "0":
+    """Under torchrun, discards the warnings and the standard output of all processes but the first."""
+    if _is_first_process():
         yield
         return
     with open(os.devnull, "w") as devnull, contextlib.redirect_stdout(devnull), warnings.catch_warnings():
@@ -76,12 +94,12 @@ def _only_first_process_prints() -> Iterator[None]:
         yield
 
 
-def resumed_config(config: TrainConfig, run: Path) -> TrainConfig:
+def resumed_config(config: TrainConfig, run_folder: Path) -> TrainConfig:
     """The settings of the run in a folder, with the device and the number of threads of `config` if it has any.
 
     Raises InvalidArgumentError if another setting of `config` differs from both its default and the run's.
     """
-    stored, defaults = read_config(run, out=run, resume=config.resume), TrainConfig()
+    stored, defaults = read_config(run_folder, out=run_folder, resume=config.resume), TrainConfig()
     for field in dataclasses.fields(TrainConfig):
         given, default = getattr(config, field.name), getattr(defaults, field.name)
         if field.name not in CAN_CHANGE and given not in (default, getattr(stored, field.name)):
@@ -89,20 +107,44 @@ def resumed_config(config: TrainConfig, run: Path) -> TrainConfig:
                 f"{field.name}: {given}, but the run that is resumed has {getattr(stored, field.name)}; leave it out"
             )
     device = stored.device if config.device == defaults.device else config.device
-    # The same number of threads as before gives the same sums on a CPU.
-    return dataclasses.replace(stored, device=device, num_workers=config.num_workers or stored.num_workers)
+    # On a CPU another number of threads may change the order of summation, and so the last digits.
+    num_workers = stored.num_workers if config.num_workers is None else config.num_workers
+    return dataclasses.replace(stored, device=device, num_workers=num_workers)
 
 
-def open_run(config: TrainConfig, learner: Learner, *, resume: bool) -> RunFolder | None:
-    """The run folder, with its config.json; None in all processes but the first."""
-    from fastpets.runs.folder import RunFolder
+def _check_outputs(config: TrainConfig) -> None:
+    """Raises FastpetsError if the run folder or TensorBoard cannot be used, before anything that takes long."""
+    from fastpets.runs.folder import check_new
+    from fastpets.runs.trackers import check_tensorboard
+
+    if config.resume is None and config.out is not None:
+        check_new(config.out)
+    if config.tensorboard:
+        check_tensorboard()
+
+
+def find_lr(learner: Learner) -> float:
+    """Runs the learning rate finder on the head, which is trained first, and returns its suggestion.
+
+    All layers are trainable afterwards.
+    """
+    learner.freeze()
+    lr = learner.lr_find().valley
+    learner.unfreeze()
+    return lr
+
+
+def open_run(config: TrainConfig, learner: Learner, found_lr: float | None) -> RunFolder:
+    """The run folder, with its config.json. A resumed run keeps its start time and the learning rate found for it."""
+    from fastpets.runs.folder import RunFolder, read_resolved
     from fastpets.training import distributed
 
-    if distributed.rank() > 0:
-        return None
-    name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{config.arch.replace('/', '-')}"
-    run = RunFolder(config.out or Path("runs", name), resume=resume)
+    assert config.out is not None
+    run = RunFolder(config.out, resume=config.resume is not None)
     resolved: dict[str, Any] = {
+        "started": datetime.now(timezone.utc).isoformat(timespec="microseconds"),
+        **({} if found_lr is None else {"lr": found_lr}),
+        **read_resolved(run.path),
         "device": learner.device,
         "num_workers": learner.train.num_workers,
         "amp_dtype": learner.train_step.amp_dtype,
@@ -114,7 +156,7 @@ def open_run(config: TrainConfig, learner: Learner, *, resume: bool) -> RunFolde
 
 def _epoch_callback(config: TrainConfig, learner: Learner, run: RunFolder) -> Callable[[EpochResult], None]:
     """A function that prints an epoch's results, then saves them, the model and a checkpoint in the run folder."""
-    from fastpets.__main__ import with_flags
+    from fastpets.cli import with_flags
     from fastpets.runs import hints
     from fastpets.runs.saved_model import save_model
     from fastpets.runs.trackers import TensorBoard
@@ -125,29 +167,32 @@ def _epoch_callback(config: TrainConfig, learner: Learner, run: RunFolder) -> Ca
     # The saved model predicts without autocast.
     preprocessing = dataclasses.replace(learner.valid.preprocessing, dtype="float32")
     print_epoch, hinted = EpochPrinter(), False
+    saved_curve: object = None
 
     def on_epoch_end(result: EpochResult) -> None:
-        nonlocal hinted
+        nonlocal hinted, saved_curve
         print_epoch(result)
         hint = hints.input_bound(result.input_share, len(learner.history), learner.train.cache is not None)
         if hint and not hinted:
             print(f"       {with_flags(hint, TrainConfig)}")
             hinted = True
-        if tensorboard is not None:
-            tensorboard(result, learner.recorder)
-        run.save_history(learner.history)
-        run.save_steps(learner.recorder)
-        if learner.rate_curve is not None:
-            run.save_rate_curve(learner.rate_curve)
-        model, classes = learner.train_step.evaluated_model, learner.train.classes
-        save_model(run.path, model, arch=config.arch, classes=classes, preprocessing=preprocessing)
-        _save_checkpoint(learner, run)
+        with out_must_be_writable(run.path):
+            if tensorboard is not None:
+                tensorboard.log_epoch(result, learner.recorder)
+            run.save_history(learner.history)
+            run.save_steps(learner.recorder)
+            if learner.rate_curve is not None and learner.rate_curve is not saved_curve:
+                run.save_rate_curve(learner.rate_curve)
+                saved_curve = learner.rate_curve
+            model, classes = learner.train_step.evaluated_model, learner.train.classes
+            save_model(run.path, model, arch=config.arch, classes=classes, preprocessing=preprocessing)
+            _save_checkpoint(learner, run)
 
     return on_epoch_end
 
 
 def _fit(learner: Learner, phases: list[Phase], run: RunFolder | None, *, resume: bool) -> int:
-    """Trains, with a checkpoint if a signal interrupts it. Returns the exit status."""
+    """Trains, and saves a checkpoint if a signal interrupts training. Returns the exit status."""
     from fastpets.training.interruption import Interrupted, Interruption
 
     if not learner.model.pretrained:
@@ -158,8 +203,10 @@ def _fit(learner: Learner, phases: list[Phase], run: RunFolder | None, *, resume
             learner.fit(phases, resume=resume)
     except Interrupted as interrupted:
         if run is not None:
-            _save_checkpoint(learner, run)
-            print(f"\nstopped after {len(learner.history)} complete epochs; resume with --resume {run.path}")
+            with out_must_be_writable(run.path):
+                _save_checkpoint(learner, run)
+            path = shlex.quote(str(run.path))
+            print(f"\nstopped after {len(learner.history)} complete epochs; resume with --resume {path}")
         return 128 + interrupted.number
     finally:
         learner.on_step_end = lambda: None
@@ -172,19 +219,31 @@ def _save_checkpoint(learner: Learner, run: RunFolder) -> None:
     checkpoints.save(run.path, len(learner.recorder.losses), learner.state_dict())
 
 
-def _print_data_set(train_loader: Loader, valid_loader: Loader) -> None:
-    """Prints the number of images and classes, and the files that are no images."""
-    dataset = train_loader.dataset
-    num_train, num_valid = (int(loader.headers.usable.sum()) for loader in (train_loader, valid_loader))
+def _bad_files_of_all_processes(learner: Learner) -> dict[str, str]:
+    """What is wrong with each bad file that a loader of any process has met, by its path."""
+    import torch.distributed
+
+    from fastpets.training import distributed
+
+    own = learner.train.bad_files | learner.valid.bad_files
+    if distributed.world_size() == 1:
+        return own
+    found: list[Any] = [None] * distributed.world_size()
+    torch.distributed.all_gather_object(found, own)
+    return {path: problem for problems in found for path, problem in problems.items()}
+
+
+def _print_data_set(dataset: ImageDataset, num_train: int, num_valid: int) -> None:
+    """Prints the numbers of images and classes, and the files in the folder that are not images."""
     print(f"{num_train} training images, {num_valid} validation images, {len(dataset.classes)} classes")
     if dataset.ignored_files:
-        names = [Path(path).name for path in dataset.ignored_files[:5]] + ["..."] * (len(dataset.ignored_files) > 5)
-        print(f"ignored {len(dataset.ignored_files)} files without an image's suffix: {', '.join(names)}")
+        names = first_few([Path(path).name for path in dataset.ignored_files])
+        print(f"ignored {len(dataset.ignored_files)} files without an image's suffix: {names}")
 
 
-def _print_conclusions(learner: Learner, config: TrainConfig) -> None:
-    """Prints the lowest recalls, the error rate with test-time augmentation, and a hint."""
-    from fastpets.__main__ import with_flags
+def _print_summary(learner: Learner, config: TrainConfig) -> None:
+    """Prints the lowest recalls, the error rate with test-time augmentation, and a hint for the next run."""
+    from fastpets.cli import with_flags
     from fastpets.runs import hints
     from fastpets.training.tta import tta
 
@@ -200,24 +259,17 @@ def _print_conclusions(learner: Learner, config: TrainConfig) -> None:
 
 
 def _write_report(learner: Learner, config: TrainConfig, run: RunFolder) -> None:
-    from fastpets.__main__ import command_line
     from fastpets.analysis.interpretation import Interpretation
     from fastpets.analysis.report import write_report
+    from fastpets.cli import command_line
 
     command = command_line("train", config, leave_out=("out", "resume"))
-    print(f"report: {write_report(run.path, Interpretation.from_learner(learner), command)}")
-
-
-def _print_results(learner: Learner, run: RunFolder) -> None:
-    """Saves the list of bad files, if there are any, and prints where everything is."""
-    if bad_files := learner.train.bad_files | learner.valid.bad_files:
-        run.save_bad_files(bad_files)
-        print(f"{len(bad_files)} images could not be used; they are listed in {run.path / 'bad_files.csv'}")
-    if learner.history:
-        print(f"model and metrics: {run.path}")
+    interpretation = Interpretation.from_learner(learner)
+    with out_must_be_writable(run.path):
+        print(f"report: {write_report(run.path, interpretation, command)}")
 
 
 if __name__ == "__main__":
-    from fastpets.__main__ import main
+    from fastpets.cli import main
 
     sys.exit(main(["train", *sys.argv[1:]]))

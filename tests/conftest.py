@@ -57,7 +57,7 @@ def drawn_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def trained_run(drawn_classes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a small model trained on `drawn_classes` by the train command."""
-    from fastpets.__main__ import main
+    from fastpets.cli import main
 
     run = tmp_path_factory.mktemp("runs") / "trained"
     flags = ["--arch", "resnet18", "--weights", "none", "--size", "32", "--batch-size", "8", "--device", "cpu"]

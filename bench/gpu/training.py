@@ -1,13 +1,14 @@
 """Times ResNets in mixed precision: on batches in memory, and on batches from a cached and an uncached loader."""
 
 import time
+from itertools import islice
 from pathlib import Path
 
 import torch
 
 from bench.gpu.part import Part, linked_images
 from fastpets import Learner, Loader
-from fastpets.ceiling import Replay, forever, images_per_sec
+from fastpets.ceiling import forever, images_per_sec
 from fastpets.data.sources import from_folder
 from fastpets.loading.batch import Batch
 from fastpets.models.classifier import create_model
@@ -57,8 +58,8 @@ def rates(arch: str, compiled: bool, loaders: dict[str, Loader], seconds: float)
     learner = Learner(cached, cached, model, TrainingOptions(amp=True, amp_dtype="bfloat16", compile=compiled))
     learner.train_step.train_mode()
     started = time.perf_counter()
-    kept = Replay(cached, KEPT)
-    learner.train_step.step(*kept.batches[0])
+    kept = list(islice(cached, KEPT))
+    learner.train_step.step(*kept[0])
     found = {"first_step_s": time.perf_counter() - started}
 
     def train(batch: Batch) -> None:

@@ -1,8 +1,8 @@
-"""Interpretation of a trained model: confusion matrix, highest losses, recall per class, calibration."""
+"""Interpretation of a trained model: confusion matrix, highest losses, precision and recall, calibration."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fastpets.loading.loader import Loader
     from fastpets.training.learner import Learner
 
-NUM_BINS = 10  # of confidence, for calibration
+NUM_BINS = 10  # of calibration: intervals of confidence of equal width
 
 
 class Prediction(NamedTuple):
@@ -40,11 +40,11 @@ class Interpretation:
     """A model's predictions on the images of a validation loader.
 
     Attributes:
-        loader: the images, their paths and their classes.
+        loader: loader of the images; it has their paths and the names of the classes.
         ids: item ids (N,) int64 of the predicted images.
-        labels: their actual classes (N,) int64.
-        probabilities: of all classes (N, C) float64.
-        losses: cross entropy (N,) float64.
+        labels: actual class of each image (N,) int64.
+        probabilities: predicted probabilities (N, C) float64.
+        losses: cross entropy of each image (N,) float64.
     """
 
     loader: Loader
@@ -55,7 +55,7 @@ class Interpretation:
 
     @classmethod
     def from_learner(cls, learner: Learner) -> Interpretation:
-        """Predicts all validation images of a learner with the weights that it validates, in each process."""
+        """Predicts all validation images of a learner, in each process, with the weights that `validate` uses."""
         valid = learner.valid
         if distributed.world_size() > 1:
             valid = valid.like(valid.dataset, rank=0, world_size=1)
@@ -65,9 +65,9 @@ class Interpretation:
 
     @classmethod
     def from_run(cls, run: str | Path, device: str = "auto") -> Interpretation:
-        """Predicts the validation images of a run with its saved model.
+        """Predicts the validation images of a run with its saved model. `run` is the run folder.
 
-        Raises FastpetsError if the folder has no model, or if the classes of its data set have changed.
+        Raises FastpetsError if the folder has no model, or if the classes of the data set have changed since training.
         """
         from fastpets.runs.build import build_datasets
         from fastpets.runs.config import read_config
@@ -81,13 +81,19 @@ class Interpretation:
                 f"{folder}: the data set has {len(valid.classes)} classes, expected the {len(saved.classes)} that the "
                 "model was trained on; restore them"
             )
-        return cls.of(saved.loader(valid, on_bad_file="skip"), lambda images: saved.model(images).float())
+        loader = saved.loader(valid, on_bad_file="skip", rank=0, world_size=1)
+        return cls.of(loader, lambda images: saved.model(images).float())
 
     @classmethod
     @torch.inference_mode()
     def of(cls, loader: Loader, model: Callable[[torch.Tensor], torch.Tensor]) -> Interpretation:
-        """Predicts one epoch of a loader. `model` maps a batch of images to logits (B, C)."""
+        """Predicts the images of a loader's next epoch. `model` maps a batch of images to logits (B, C).
+
+        Raises FastpetsError if the epoch has no images.
+        """
         batches = [(batch.ids, batch.labels, model(batch.images)) for batch in loader]
+        if not batches:
+            raise FastpetsError(f"no image to predict: none of {len(loader.dataset)} files can be used")
         ids = np.concatenate([ids for ids, _, _ in batches])
         labels = torch.cat([labels for _, labels, _ in batches]).cpu()
         log_probabilities = torch.cat([logits for _, _, logits in batches]).cpu().double().log_softmax(1)
@@ -127,7 +133,7 @@ class Interpretation:
         return self._predictions(self._mistaken())
 
     def mistaken_ids(self) -> np.ndarray:
-        """Item ids (M,) of the misclassified images, in the same order."""
+        """Item ids (M,) int64 of the misclassified images, the highest loss first."""
         return self.ids[self._mistaken()]
 
     def _by_loss(self) -> np.ndarray:
@@ -165,9 +171,9 @@ class Interpretation:
         ]
 
     def calibration(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Mean confidence, accuracy and number of images, (10,) each, in ten equal bins of confidence.
+        """Mean confidence, accuracy and number of images, (NUM_BINS,) each, in equal bins of confidence.
 
-        The confidence is the probability of the predicted class. Means are NaN in an empty bin.
+        The confidence is the probability of the predicted class. Confidence and accuracy are NaN in an empty bin.
         """
         confidence, correct = self.probabilities.max(1), self.predicted == self.labels
         bins = np.minimum((confidence * NUM_BINS).astype(int), NUM_BINS - 1)
@@ -178,15 +184,15 @@ class Interpretation:
         return means, accuracies, counts
 
     def calibration_error(self) -> float:
-        """Expected calibration error (C. Guo et al., ICML 2017): |accuracy - confidence|, averaged over the images.
+        """Expected calibration error (C. Guo et al., ICML 2017): mean |accuracy - confidence| over the images.
 
-        torchmetrics computes it in float32, which differs in the seventh digit and may shift images between bins.
+        torchmetrics computes it in float32: the seventh digit may differ, and images may fall into other bins.
         """
         means, accuracies, counts = self.calibration()
         return float(np.nansum(np.abs(accuracies - means) * counts) / counts.sum())
 
     def plot_confusion_matrix(self, file: str | Path | None = None) -> None:
-        """Plots the confusion matrix, with class names up to 60 classes."""
+        """Plots the confusion matrix. Class names are shown for up to `plots.MAX_NAMED_CLASSES` classes."""
         plots.plot_confusion_matrix(self.confusion_matrix(), self.classes, file)
 
     def plot_calibration(self, file: str | Path | None = None) -> None:
@@ -194,11 +200,22 @@ class Interpretation:
         plots.plot_calibration(*self.calibration(), self.calibration_error(), file)
 
     def plot_top_losses(self, k: int = 9, file: str | Path | None = None) -> Image.Image:
-        """A grid of the images with the highest losses and their predictions, which a notebook displays."""
-        predictions, order = self.top_losses(k), self._by_loss()[:k]
-        loader = self.loader.like(self.loader.dataset.select(self.ids[order]), batch_size=len(order), shuffle=False)
+        """A grid of the `k` images with the highest losses, with their predictions. A notebook displays it."""
+        predictions, pixels = self.top_losses(k), list(self.pixels(self.ids[self._by_loss()[:k]]))
         titles = [f"{p.predicted} {p.probability:.2f}\nactual: {p.actual}\nloss {p.loss:.2f}" for p in predictions]
-        image = image_grid(to_pixels(next(iter(loader)).images, loader.preprocessing), titles)
+        image = image_grid(pixels, titles)
         if file is not None:
             image.save(file)
         return image
+
+    def pixels(self, ids: np.ndarray) -> Iterator[np.ndarray]:
+        """Yields the images `ids` (M,) as the model sees them in validation, each (H, W, 3) uint8.
+
+        A file that has become unusable since is replaced by another image.
+        """
+        if len(ids) == 0:
+            return
+        chosen = self.loader.dataset.select(ids)
+        loader = self.loader.like(chosen, augment=False, on_bad_file="replace", rank=0, world_size=1)
+        for batch in loader:
+            yield from to_pixels(batch.images, loader.preprocessing)

@@ -71,6 +71,15 @@ class ImageDataset:
             return self
         return replace(self, headers=scan_headers(self.paths, self.root, num_workers))
 
+    def usable(self, max_pixels: int) -> tuple["ImageDataset", dict[str, str]]:
+        """The images whose headers are good and that have at most `max_pixels`; the others' problems by path.
+
+        The headers must have been read.
+        """
+        assert self.headers is not None
+        headers = self.headers.limited(max_pixels)
+        return self.select(np.flatnonzero(headers.usable)), dict(headers.problems)
+
     @cached_property
     def fingerprint(self) -> str:
         """A 128-bit hash, in hexadecimal, of the labels and of the paths relative to the folder that holds them.

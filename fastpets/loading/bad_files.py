@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fastpets.data.headers import BAD, PILLOW, ImageHeaders
-from fastpets.errors import BadFileError, FastpetsError, describe_bad_files
+from fastpets.errors import BadFileError, BadFileWarning, FastpetsError, describe_bad_files
 from fastpets.utils.validation import OnBadFile
 
 
@@ -62,4 +62,4 @@ class BadFiles:
             raise BadFileError(by_path)
         self._bad.update(problems)
         action = "replaced" if self.replaces else "left out"
-        warnings.warn(f"{action}: {describe_bad_files(by_path)}", stacklevel=2)
+        warnings.warn(f"{action}: {describe_bad_files(by_path)}", BadFileWarning, stacklevel=2)

@@ -1,9 +1,8 @@
-"""Builds what a TrainConfig describes: data sets, loaders, and a learner with its model. Also sets up the process."""
+"""Builds data sets, loaders and a learner from the settings of a run, and sets up the process."""
 
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 import torch
@@ -15,44 +14,46 @@ from fastpets.errors import FastpetsError
 from fastpets.loading.device import resolve_device
 from fastpets.loading.loader import Loader
 from fastpets.models.classifier import create_model
-from fastpets.runs.config import TrainConfig
+from fastpets.runs.config import DataConfig, LearnerConfig
 from fastpets.training import distributed
 from fastpets.training.learner import Learner
 from fastpets.training.train_step import resolve_amp_dtype
-from fastpets.utils.system import keep_freed_memory, num_processors
+from fastpets.utils.system import keep_freed_memory, num_local_processes, num_processors, resolve_num_workers
 
 
-def set_up_process(config: TrainConfig) -> torch.device:
+def set_up_process(config: LearnerConfig) -> torch.device:
     """Prepares this process for training and returns its device.
 
-    Joins the process group under torchrun, and sets torch's number of threads, glibc's allocator and the log level of
-    the Hugging Face hub, all of which are global: for commands, not for a library's user.
+    Joins the process group under torchrun. Sets torch's number of threads, the options of glibc's allocator and the log
+    level of huggingface_hub. These are global, so only commands call this function.
     """
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # create_model reports failed downloads itself
     local_device = distributed.local_device(config.device)
     distributed.start(local_device)
-    num_local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(config.num_workers or max(1, num_processors() // num_local_processes))
+    if config.num_workers is None:
+        torch.set_num_threads(max(1, num_processors() // num_local_processes()))  # without resolve_num_workers' maximum
+    else:
+        torch.set_num_threads(resolve_num_workers(config.num_workers))
     device = resolve_device(local_device)
     if device.type == "cpu":
         keep_freed_memory()
     return device
 
 
-def build_learner(config: TrainConfig, device: torch.device) -> Learner:
-    """Builds the data sets, their loaders, the model and the learner. Downloads data and weights if need be."""
+def build_learner(config: LearnerConfig, device: torch.device) -> Learner:
+    """Builds the data sets, their loaders, the model and the learner. Downloads missing data and weights."""
     amp_dtype = resolve_amp_dtype(device, config.amp_dtype) if config.amp else None
-    with distributed.local_first():  # a download is for all processes of the machine
+    with distributed.local_first():  # the first process of each machine downloads for all of them
         train_dataset, valid_dataset = build_datasets(config)
         model = create_model(config.arch, len(train_dataset.classes), config.weights, seed=config.seed)
-    # Autocast would convert float32 images to its own type anyway, and these are half as large.
+    # Images in autocast's own type: half as large, and autocast need not convert them.
     preprocessing = config.preprocessing(mean=model.mean, std=model.std, dtype=amp_dtype or torch.float32)
     train, valid = build_loaders(config, train_dataset, valid_dataset, preprocessing, device)
     return Learner(train, valid, model, config.options())
 
 
-def build_datasets(config: TrainConfig) -> tuple[ImageDataset, ImageDataset]:
-    """The training and the validation data set. Raises FastpetsError for fewer than two classes."""
+def build_datasets(config: DataConfig) -> tuple[ImageDataset, ImageDataset]:
+    """The training and the validation data set, with headers. Raises FastpetsError for fewer than two classes."""
     train_dataset, valid_dataset = train_valid_datasets(
         _source(config),
         label_from=config.label_from,
@@ -72,7 +73,7 @@ def build_datasets(config: TrainConfig) -> tuple[ImageDataset, ImageDataset]:
 
 
 def build_loaders(
-    config: TrainConfig,
+    config: LearnerConfig,
     train_dataset: ImageDataset,
     valid_dataset: ImageDataset,
     preprocessing: Preprocessing,
@@ -89,19 +90,13 @@ def build_loaders(
         "device": device,
     }
     train = Loader(train_dataset, augment=config.augment, shuffle=True, sampler=config.sampler, drop_last=True, **both)
+    # With augment="none" a Loader plans its epochs as for validation, with batches that may differ between ranks.
+    train.sampler.even = True
     return train, Loader(valid_dataset, **both)
 
 
-def find_lr(learner: Learner) -> float:
-    """The learning rate finder's suggestion for the head, which is trained first. All layers are trainable after it."""
-    learner.freeze()
-    lr = learner.lr_find().valley
-    learner.unfreeze()
-    return lr
-
-
-def _source(config: TrainConfig) -> str | Path | None:
-    """The images: a path, or None for those that the table of labels names."""
+def _source(config: DataConfig) -> str | Path | None:
+    """The path of the images, or None if only the CSV of labels names them."""
     if config.data == "sample":
         from fastpets.data.sample import sample_folder
 

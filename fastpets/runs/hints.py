@@ -1,4 +1,4 @@
-"""Hints for the next run, from the results of this one. They name parameters; the command line maps them to flags."""
+"""Hints for the next run, from the results of this one. They name parameters; the commands translate these to flags."""
 
 import math
 from collections.abc import Sequence
@@ -9,12 +9,13 @@ MAX_INPUT_SHARE = 0.1  # of the training time; above it, training is called inpu
 
 
 def best_epoch(history: Sequence[EpochResult], num_valid: int) -> str | None:
-    """A hint if an earlier epoch of the last phase had a lower error rate than its last one, else None.
+    """A hint if an earlier epoch of the last phase had a lower error rate than the last epoch, else None.
 
-    With a one-cycle schedule the weights of an earlier epoch are no alternative, since its learning rate was still
-    high. The hint is therefore to train again for as many epochs. `num_valid` is the number of validation images.
+    In a one-cycle schedule the learning rate is still high in an earlier epoch, so its weights are not the alternative.
+    The hint is to train the phase again with fewer epochs. `num_valid` is the number of validation images.
     """
-    phase = [result for result in history if result.phase == history[-1].phase] if history else []
+    starts = [place for place, result in enumerate(history) if result.epoch == 0]  # several phases may have one name
+    phase = history[starts[-1] :] if starts else history
     if len(phase) < 2:
         return None
     last, best = phase[-1], min(phase, key=lambda result: (result.error_rate, result.epoch))
@@ -28,13 +29,17 @@ def best_epoch(history: Sequence[EpochResult], num_valid: int) -> str | None:
     )
     if num_images <= deviation:
         return f"{finding}, which may be chance with {num_valid} images"
-    return f"{finding}: training again with epochs={best.epoch + 1} in that phase may give better weights"
+    num_epochs = best.epoch + 1
+    return (
+        f"{finding}; for possibly better weights, train the {best.phase} phase for {num_epochs} "
+        f"{'epoch' if num_epochs == 1 else 'epochs'}"
+    )
 
 
 def input_bound(input_share: float, num_epochs: int, cached: bool) -> str | None:
-    """A hint if training is input-bound after `num_epochs` epochs, with a cache or without, else None.
+    """A hint if training is input-bound after `num_epochs` epochs, else None.
 
-    There is none after the first epoch with a cache, which that epoch fills.
+    With a cache there is no hint after the first epoch, which fills the cache.
     """
     if input_share <= MAX_INPUT_SHARE or (cached and num_epochs == 1):
         return None

@@ -23,9 +23,10 @@ class SavedModel:
     """A trained model, ready to predict.
 
     Attributes:
-        model: in evaluation mode on `device`, float32.
+        model: the model, float32, in evaluation mode.
         classes: names of the C classes.
-        preprocessing: what the model saw in validation.
+        preprocessing: preprocessing of the validation images, which all images for this model need.
+        device: device of the model.
     """
 
     model: Classifier
@@ -34,9 +35,10 @@ class SavedModel:
     device: torch.device
 
     def loader(self, source: Any, **arguments: Any) -> Loader:
-        """A Loader of `source` with this model's preprocessing and device, without labels unless `source` has them.
+        """A Loader of `source` with this model's preprocessing and device.
 
-        `arguments` are further arguments of the Loader.
+        It does not label the images of a folder. `arguments` are further arguments of the Loader, or other values of
+        these.
         """
         return Loader(
             source, **{"label_from": "none", "device": self.device, **self.preprocessing.to_dict(), **arguments}
@@ -55,7 +57,7 @@ def save_model(
     save_weights(model, folder / "model.safetensors")
     description = {"arch": arch, "classes": list(classes), "preprocessing": preprocessing.to_dict()}
     text = json.dumps(description, indent=2) + "\n"
-    write_atomically(folder / "model.json", lambda staging: staging.write_text(text))
+    write_atomically(folder / "model.json", lambda staging: staging.write_text(text, encoding="utf-8"))
 
 
 def load_run(folder: str | Path, device: str | torch.device = "auto") -> SavedModel:
@@ -63,7 +65,7 @@ def load_run(folder: str | Path, device: str | torch.device = "auto") -> SavedMo
     file = Path(folder) / "model.json"
     resolved_device = resolve_device(device)
     try:
-        description = json.loads(file.read_text())
+        description = json.loads(file.read_text(encoding="utf-8"))
         arch, classes = description["arch"], tuple(description["classes"])
         preprocessing = Preprocessing.from_dict(description["preprocessing"])
     except (OSError, ValueError, TypeError, KeyError, FastpetsError) as error:

@@ -1,5 +1,6 @@
 """Experiment trackers: TensorBoard."""
 
+import importlib.util
 from pathlib import Path
 
 from fastpets.errors import FastpetsError
@@ -7,22 +8,26 @@ from fastpets.training.history import EpochResult
 from fastpets.training.recorder import Recorder
 
 
-class TensorBoard:
-    """Logs a run for TensorBoard, in the subfolder `tensorboard` of its folder.
+def check_tensorboard() -> None:
+    """Raises FastpetsError if TensorBoard is not installed."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise FastpetsError("tensorboard: not installed; pip install tensorboard")
 
-    `num_batches` are logged already, by the run that is resumed. Raises FastpetsError if TensorBoard is not installed.
+
+class TensorBoard:
+    """Logs a run for TensorBoard, in the subfolder `tensorboard` of the run folder.
+
+    A resumed run has logged its first `num_batches` batches before.
     """
 
-    def __init__(self, run: Path, num_batches: int = 0) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise FastpetsError("tensorboard: not installed; pip install tensorboard") from None
-        self.writer = SummaryWriter(run / "tensorboard")
+    def __init__(self, run_folder: Path, num_batches: int = 0) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(run_folder / "tensorboard")
         self.num_batches = num_batches
 
-    def __call__(self, result: EpochResult, recorder: Recorder) -> None:
-        """Logs the loss and the learning rate of the epoch's batches, and the epoch's results."""
+    def log_epoch(self, result: EpochResult, recorder: Recorder) -> None:
+        """Logs the loss and the learning rate of each of the epoch's batches, and the results of the epoch."""
         for batch in range(self.num_batches, result.batches):
             self.writer.add_scalar("train/loss", recorder.losses[batch], batch + 1)
             self.writer.add_scalar("train/lr", recorder.rates[batch], batch + 1)

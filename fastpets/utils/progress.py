@@ -1,5 +1,6 @@
 """Progress bars for terminals."""
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -10,9 +11,9 @@ Item = TypeVar("Item")
 def track(iterable: Iterable[Item], description: str, total: int | None) -> Iterator[Item]:
     """Yields the items, with a progress bar on standard error if that is a terminal.
 
-    If `total` is None, the bar shows activity instead of progress.
+    Without a `total` the bar shows activity, not a share. Under torchrun only the process of rank 0 shows it.
     """
-    if total == 0 or not sys.stderr.isatty():
+    if total == 0 or not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0":
         yield from iterable
         return
     from rich.console import Console

@@ -18,6 +18,7 @@ Mix = Literal["none", "mixup", "cutmix", "both"]
 
 MAX_BATCH_SIZE = 65_535  # CUDA's limit of the third dimension of a grid, which is the batch in the Triton kernel
 MAX_WORKERS = 1024
+MAX_SEED = 2**63 - 1
 
 
 def check_number(name: str, value: Any) -> None:

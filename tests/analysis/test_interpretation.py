@@ -119,3 +119,12 @@ def test_calibration_and_top_losses_are_plotted(interpretation: Interpretation, 
     image = interpretation.plot_top_losses(5, tmp_path / "top.png")
     assert (tmp_path / "top.png").exists()
     assert image.size[0] > 300
+
+
+def test_no_losses_are_plotted_and_files_that_are_gone_are_replaced(
+    interpretation: Interpretation, tmp_path: Path
+) -> None:
+    assert interpretation.plot_top_losses(0).size[0] > 0
+    Path(interpretation.top_losses(1)[0].path).unlink()
+    with pytest.warns(fastpets.BadFileWarning):
+        interpretation.plot_top_losses(5)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -31,15 +32,53 @@ def test_the_page_loads_nothing_and_has_the_numbers_of_the_run(trained_run: Path
     assert "fastpets train --data" in page
 
 
-def test_the_previous_run_is_the_latest_that_started_earlier(trained_run: Path, tmp_path: Path) -> None:
-    first, second = tmp_path / "a", tmp_path / "b"
-    shutil.copytree(trained_run, first)
-    shutil.copytree(trained_run, second)
-    (second / "config.json").touch()
-    assert report.previous_run(first) is None
-    found = report.previous_run(second)
+def test_the_previous_run_is_the_latest_that_started_earlier_on_the_same_images(
+    trained_run: Path, tmp_path: Path
+) -> None:
+    def copy(name: str, day: int, **settings: object) -> Path:
+        config = json.loads((trained_run / "config.json").read_text())
+        config["resolved"]["started"] = f"2026-01-{day:02}T00:00:00.000000+00:00"
+        config["settings"] |= settings
+        shutil.copytree(trained_run, tmp_path / name)
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+        return tmp_path / name
+
+    last = copy("d", 20)  # written first: the order is that of the start times
+    copy("b", 2)
+    copy("c", 1)
+    copy("other split", 10, split_seed=7)
+    copy("other data", 11, data="elsewhere")
+    (tmp_path / "no run").mkdir()
+    (tmp_path / "no run" / "metrics.csv").write_text("epoch\n1\n")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{}")
+    found = report.previous_run(last)
     assert found is not None
-    assert found["name"] == "a"
+    assert found["name"] == "b"
+    assert report.previous_run(tmp_path / "c") is None
+
+
+def test_strings_that_are_not_utf8_are_written(trained_run: Path, tmp_path: Path) -> None:
+    run, bad = tmp_path / os.fsdecode(b"run \xff"), os.fsdecode(b"/data/\xff.jpg")
+    shutil.copytree(trained_run, run)
+    (run / "bad_files.csv").write_bytes(b"file,problem\n/data/\xff.jpg,0 bytes\n")
+    found = Interpretation.from_run(trained_run, device="cpu")
+    page = report.write_report(run, found, f"fastpets train --data {bad}").read_text(encoding="utf-8")
+    assert "<li>/data/?.jpg: 0 bytes</li>" in page
+
+
+def test_every_mistake_has_its_own_image_in_each_process(
+    trained_run: Path, drawn_classes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Interpretation.from_run(trained_run, device="cpu")
+    expected = list(found.pixels(found.ids))
+    assert len(expected) == len(found.ids)
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_rank", lambda: 0)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    shown = list(found.pixels(found.ids))
+    assert len(shown) == len(expected)
+    assert all(np.array_equal(a, b) for a, b in zip(shown, expected, strict=True))
 
 
 @pytest.fixture

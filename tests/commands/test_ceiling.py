@@ -1,41 +1,16 @@
-"""`fastpets ceiling`, and Replay, which keeps batches in memory."""
+"""`fastpets ceiling`."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
-from fastpets import Learner, Loader, create_model
-from fastpets.ceiling import Replay
-from fastpets.data.sources import from_folder
+from fastpets.cli import main
 
 pytestmark = pytest.mark.slow
-
-
-def test_a_replay_repeats_the_first_batches_of_the_next_epoch(make_folder: Callable[..., Path]) -> None:
-    loader = Loader(from_folder(make_folder(20)), size=8, batch_size=3, augment=True)
-    epoch = list(loader)
-    loader.set_epoch(0)
-    replay = Replay(loader, 2)
-    assert len(replay) == len(loader) == 6
-    for _ in range(2):
-        found = list(replay)
-        assert len(found) == 6
-        for number, batch in enumerate(found):
-            assert torch.equal(batch.images, epoch[number % 2].images)
-            assert torch.equal(batch.labels, epoch[number % 2].labels)
-    assert replay.classes == loader.classes
-
-
-def test_a_learner_trains_on_a_replay(make_folder: Callable[..., Path]) -> None:
-    train, valid = (Loader(from_folder(make_folder(20, name=name)), size=32, batch_size=4, augment=name == "train",
-                           device="cpu") for name in ("train", "valid"))  # fmt: skip
-    learner = Learner(Replay(train, 2), valid, create_model("resnet18", 2, "none"))
-    learner.fit_one_cycle(1, 1e-3)
-    assert len(learner.history) == 1
 
 
 def ceiling(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -54,7 +29,7 @@ def test_ceiling_prints_three_rates_and_writes_no_files(make_folder: Callable[..
     rates = [float(line.split()[-1]) for line in child.stdout.splitlines()[1:4]]
     assert min(rates) > 0
     share = min(1, rates[2] / rates[1])
-    assert abs(float(child.stdout.split("training runs at ")[1].split("%")[0]) / 100 - share) < 0.02
+    assert abs(float(child.stdout.split("training reaches ")[1].split("%")[0]) / 100 - share) < 0.02
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -64,3 +39,11 @@ def test_an_error_is_one_line() -> None:
         assert (child.returncode, child.stdout) == (1, "")
         assert child.stderr.startswith(f"error: {flag}: {shown}, expected a value from ")
         assert child.stderr.count("\n") == 1
+
+
+def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(os.environ, "WORLD_SIZE", "2")  # each would stop after its own number of steps
+    assert main(["ceiling", "--data", "sample"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ceiling: started by torchrun with several processes, expected one")
+    assert error.count("\n") == 1

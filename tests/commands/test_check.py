@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fastpets.__main__ import main
+from fastpets.cli import main
 from tests.images import drawing, encode
 
 COMMAND = [sys.executable, "-m", "fastpets.check"]
@@ -129,7 +129,7 @@ def test_an_error_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     for arguments, found in (
         ([f"{tmp_path}/nowhere"], "nothing there, expected a folder of images"),
         ([f"{tmp_path}"], "0 files but no image in it"),
-        ([f"{tmp_path}", "--num-workers", "0"], "--num-workers: 0, expected a value from 1 to 1024"),
+        ([f"{tmp_path}", "--num-workers", "-1"], "--num-workers: -1, expected a value from 0 to 1024"),
         ([f"{tmp_path}", "--max-pixels", "0"], "--max-pixels: 0, expected a value from 1 to"),
     ):
         assert main(["check", *arguments]) == 1

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from fastpets.__main__ import main
+from fastpets.cli import main
 from fastpets.export import from_pixels
 from fastpets.runs.build import build_datasets
 from fastpets.runs.config import read_config
@@ -70,3 +70,13 @@ def test_images_prepared_by_pillow_as_in_the_readme_are_close(trained_run: Path,
         ]
     assert (seen[0] - logits).abs().max() < 1e-4
     assert (seen[0].softmax(1) - seen[1].softmax(1)).abs().max() < 0.1
+
+
+def test_an_out_that_cannot_be_written_is_one_line(
+    trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "nowhere" / "model.pt2"
+    assert main(["export", str(trained_run), "--format", "torch", "--out", str(out)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: --out: {out}: No such file or directory, expected a place")
+    assert error.count("\n") == 1

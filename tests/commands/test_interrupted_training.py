@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fastpets.__main__ import main
+from fastpets.cli import main
 from fastpets.training.checkpoints import list_checkpoints
 
 pytestmark = pytest.mark.slow

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fastpets.__main__ import COMMANDS, command_line, main, with_flags
 from fastpets.check import CheckConfig
+from fastpets.cli import COMMANDS, command_line, main, with_flags
 from fastpets.export import ExportConfig
 from fastpets.runs.config import TrainConfig
 from fastpets.show import ShowConfig
@@ -15,7 +15,7 @@ from fastpets.show import ShowConfig
 # Prints the names of the heavy libraries that a command line imports.
 PROGRAM = """
 import sys
-from fastpets.__main__ import main
+from fastpets.cli import main
 try:
     main(sys.argv[1:])
 finally:
@@ -104,3 +104,19 @@ def test_the_command_line_of_a_configuration_has_the_flags_that_differ_from_thei
     expected = "fastpets train --data 'my photos' --arch resnet50 --amp --metrics top5 recall"
     assert command_line("train", config, leave_out=("out",)) == expected
     assert command_line("train", config) == f"{expected} --out runs/x"
+
+
+@pytest.mark.parametrize(
+    ("name", "without"),
+    [
+        ("show", "arch lr tta resume tensorboard cache batch_size device"),
+        ("summary", "arch lr tta resume tensorboard cache batch_size sampler device"),
+        ("ceiling", "lr tta resume tensorboard epochs schedule out metrics"),
+    ],
+)
+def test_help_lists_no_flags_without_an_effect(name: str, without: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    shown = capsys.readouterr().out
+    assert "--presize-method" in shown
+    assert [flag for flag in without.split() if f"--{flag.replace('_', '-')} " in shown] == []

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from fastpets import serve
-from fastpets.__main__ import main
 from fastpets.analysis.interpretation import Interpretation
+from fastpets.cli import main
 
 pytestmark = pytest.mark.slow
 

@@ -3,13 +3,18 @@
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from fastpets.__main__ import main
+from fastpets.cli import main
 from fastpets.data.splits import train_valid_datasets
+from fastpets.predict import image_paths
 from fastpets.runs.build import build_datasets, build_loaders
 from fastpets.runs.config import read_config
 from fastpets.runs.saved_model import load_run
@@ -95,3 +100,32 @@ def test_a_folder_without_a_model_is_an_error(tmp_path: Path, capsys: pytest.Cap
     assert (
         "model.json: No such file or directory, expected the description of a trained model" in capsys.readouterr().err
     )
+
+
+def test_a_pattern_that_matches_folders_gives_each_of_their_images_once(make_folder: Callable[..., Path]) -> None:
+    folder = make_folder(4)
+    expected = sorted(str(path) for path in folder.iterdir())
+    assert sorted(image_paths([f"{folder.parent}/ima*"])) == expected
+    assert sorted(image_paths([f"{folder}/**"])) == expected
+
+
+def test_empty_standard_input_is_an_error(
+    trained_run: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert main(["predict", str(trained_run), "-", "--device", "cpu", "--num-workers", "0"]) == 1
+    assert capsys.readouterr().err == "error: standard input: empty, expected the path of an image on each line\n"
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "json"])
+def test_a_file_name_that_is_not_utf8_is_printed(
+    trained_run: Path, drawn_classes: Path, tmp_path: Path, form: str
+) -> None:
+    path = os.fsencode(tmp_path) + b"/\xff.jpg"
+    Path(os.fsdecode(path)).write_bytes((drawn_classes / "beagle_0.jpg").read_bytes())
+    command = [sys.executable, "-m", "fastpets", "predict", str(trained_run), "-", "--format", form, "--device", "cpu"]
+    child = subprocess.run(
+        command, input=path, capture_output=True, check=False, env=os.environ | {"LC_ALL": "C.UTF-8"}
+    )
+    assert (child.returncode, child.stderr) == (0, b"")
+    assert (path if form == "csv" else rb"\udcff.jpg") in child.stdout

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fastpets import serve
-from fastpets.__main__ import main
+from fastpets.cli import main
 from fastpets.runs.saved_model import load_run
 from tests.browser import complaints
 
@@ -107,3 +107,22 @@ def test_the_page_shows_the_classes_of_an_image(
     (tmp_path / "no.jpg").write_text("no image")
     chooser.send_keys(str(tmp_path / "no.jpg"))
     WebDriverWait(browser, 30).until(lambda driver: "expected an image" in status.text)
+
+
+def test_a_request_writes_nothing_to_the_cache_of_headers(
+    server: ThreadingHTTPServer, drawn_classes: Path, cache: Path
+) -> None:
+    before = {path: path.read_bytes() for path in cache.rglob("*") if path.is_file()}
+    assert ask(server, "POST", "/predict", (drawn_classes / "beagle_0.jpg").read_bytes())[0] == 200
+    assert {path: path.read_bytes() for path in cache.rglob("*") if path.is_file()} == before
+
+
+def test_the_server_closes_a_connection_after_its_answer(server: ThreadingHTTPServer, drawn_classes: Path) -> None:
+    content = (drawn_classes / "beagle_0.jpg").read_bytes()
+    head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n"  # no port: 80
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as connection:
+        connection.sendall(head.encode() + content)
+        answer = b""
+        while part := connection.recv(2**16):  # times out if a thread waits for another request
+            answer += part
+    assert answer.startswith(b"HTTP/1.0 200 OK\r\n")

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 import fastpets
-from fastpets.__main__ import main
+from fastpets.cli import main
+from fastpets.loading import display
 from fastpets.loading.display import to_pixels
 
 
@@ -43,3 +44,14 @@ def test_show_draws_a_batch_and_nine_augmentations_of_one_image(
     assert "60 images" not in capsys.readouterr().out
     assert main(["show", str(drawn_classes), "--out", str(tmp_path / "nowhere")]) == 1
     assert "no such folder, expected an existing one" in capsys.readouterr().err
+
+
+def test_show_draws_as_many_images_as_asked_for(
+    make_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    monkeypatch.setattr(
+        display, "image_grid", lambda images, titles: drawn.append(len(images)) or Image.new("L", (1, 1))
+    )
+    assert main(["show", str(make_folder(100)), "--size", "16", "--num-images", "70", "--out", str(tmp_path)]) == 0
+    assert drawn == [70]

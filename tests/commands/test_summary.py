@@ -3,12 +3,18 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-import fastpets
-from fastpets.__main__ import main
 from fastpets.analysis import data_quality
+from fastpets.analysis.trace import trace
+from fastpets.augment.preprocessing import Preprocessing
+from fastpets.cli import main
+from fastpets.data.dataset import ImageDataset, labels_from_names
+from fastpets.data.splits import train_valid_datasets
+from fastpets.errors import FastpetsError
+from fastpets.summary import class_counts
 from tests.images import drawing
 
 
@@ -49,19 +55,17 @@ def test_an_error_names_the_stage_and_the_file(tmp_path: Path, capsys: pytest.Ca
     assert "--image: 'unicorn' is in no path of the 8 training images" in capsys.readouterr().err
 
 
-def loaders(paths: list[tuple[str, str]], valid: list[tuple[str, str]]) -> tuple[fastpets.Loader, fastpets.Loader]:
-    """Two loaders from pairs of path and label, with the classes of both."""
-    from fastpets.data.dataset import ImageDataset, labels_from_names
-
+def data_sets(paths: list[tuple[str, str]], valid: list[tuple[str, str]]) -> tuple[ImageDataset, ImageDataset]:
+    """Two data sets from pairs of path and label, with the classes of both."""
     both = [*paths, *valid]
     dataset = ImageDataset([path for path, _ in both], *labels_from_names(label for _, label in both))
     split = range(len(paths)), range(len(paths), len(both))
-    train, validation = (dataset.select(list(part)) for part in split)  # type: ignore[arg-type]
-    return fastpets.Loader(train, size=16, augment=True, batch_size=2), fastpets.Loader(validation, size=16)
+    train, validation = (dataset.select(np.array(part)) for part in split)
+    return train, validation
 
 
 def test_there_are_no_warnings_for_a_good_data_set(make_folder: Callable[..., Path]) -> None:
-    train, valid = fastpets.loaders(make_folder(40), size=16, batch_size=8)
+    train, valid = train_valid_datasets(make_folder(40))
     assert list(data_quality.find_warnings(train, valid)) == []
 
 
@@ -75,11 +79,12 @@ def test_smaller_and_recompressed_copies_in_validation_are_found(tmp_path: Path)
         image.save(tmp_path / "worse.jpg", quality=50)
         image.resize((60, 46)).save(tmp_path / "smaller.png")
     drawing(80, 80, seed=99).save(tmp_path / "other.jpg")
-    train, valid = loaders(
+    train, valid = data_sets(
         [(name, "ab"[n % 2]) for n, name in enumerate(names)],
         [(str(tmp_path / name), "a") for name in ("worse.jpg", "smaller.png", "other.jpg")],
     )
-    assert data_quality.duplicates(train, valid) == [(3, 0), (3, 1)]
+    hashes = (data_quality.difference_hashes(dataset) for dataset in (train, valid))
+    assert data_quality.duplicates(*hashes) == [(3, 0), (3, 1)]
     (line,) = (line for line in data_quality.find_warnings(train, valid) if "look identical" in line)
     assert f"{names[3]} and {tmp_path / 'worse.jpg'}" in line
 
@@ -91,9 +96,76 @@ def test_small_and_imbalanced_classes_and_similar_labels_are_found(tmp_path: Pat
         path = tmp_path / f"{number}.jpg"
         drawing(40, 50, seed=number).save(path)
         pairs.append((str(path), label))
-    train, valid = loaders(pairs, pairs[:1])
+    train, valid = data_sets(pairs, pairs[:1])
     found = "\n".join(data_quality.find_warnings(train, valid))
     assert "classes with only one image (1): cat; add images" in found
-    assert "classes without validation images (2): Pug, beagle; take another split_seed" in found
+    assert "classes without validation images (2): Pug, beagle; choose another split_seed" in found
     assert "labels that differ only in case or spaces: 'Pug' and 'pug'" in found
     assert "imbalanced classes: pug 30 training images, cat 1" in found
+
+
+def test_a_class_without_training_images_does_not_hide_the_imbalance_of_the_others() -> None:
+    train, valid = np.array([0] * 30 + [1, 1]), np.array([0, 1, 2, 2])
+    found = list(data_quality.class_warnings(("pug", "beagle", "cat"), train, valid))
+    assert [line for line in found if line.startswith("imbalanced classes: pug 30 training images, beagle 2")]
+
+
+def test_images_without_a_label_are_not_counted() -> None:
+    lines = list(class_counts(("a", "b"), np.array([0, 1, -1]), np.array([-1, 1])))
+    assert [line.split() for line in lines] == [["a", "1", "0"], ["b", "1", "1"]]
+
+
+def test_images_that_do_not_decode_are_reported(
+    make_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_folder(30)
+    cut = folder / "kind1_7.jpg"
+    cut.write_bytes(cut.read_bytes()[:-400])  # the header is complete
+    assert main(["summary", str(folder), "--size", "16", "--image", "kind0_"]) == 0
+    printed = capsys.readouterr()
+    assert f"images that do not decode (1): {cut}: not decoded" in printed.out
+    assert printed.err == ""
+
+
+def test_bad_headers_are_listed_up_to_ten_and_another_image_is_traced(
+    make_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_folder(40)
+    for number in range(12):
+        (folder / f"kind{number % 2}_{number}.jpg").write_bytes(b"")
+    assert main(["summary", str(folder), "--size", "16", "--on-bad-file", "skip"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.count("bad file: ") == 10
+    assert "bad files: 2 more" in printed.out
+    assert "28 images: " in printed.out
+    assert "Trace of one training image" in printed.out
+    assert printed.err == ""
+
+
+def test_a_command_that_lists_bad_files_still_shows_other_warnings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(12):  # class names in the folders and, others, in the file names
+        folder = tmp_path / ("cats" if number % 2 else "dogs")
+        folder.mkdir(exist_ok=True)
+        drawing(40, 50, seed=number).save(folder / f"breed{number % 3}_{number}.jpg")
+    assert main(["summary", str(tmp_path), "--size", "16"]) == 0
+    assert "warning: " in capsys.readouterr().err
+
+
+def test_a_file_that_was_deleted_is_one_line(make_folder: Callable[..., Path]) -> None:
+    train, _ = train_valid_datasets(make_folder(20))
+    Path(train.paths[0]).unlink()
+    lines = trace(train, 0, Preprocessing(size=(16, 16)), None, 0, "the test")
+    with pytest.raises(FastpetsError, match=r"^stage 'reading .*': No such file or directory"):
+        list(lines)
+    nhwc = trace(train, 1, Preprocessing(size=(16, 16), layout="NHWC"), None, 0, "the test")
+    assert "images (1, 16, 16, 3) float32, NHWC" in "\n".join(nhwc)
+
+
+def test_an_out_that_cannot_be_written_is_one_line(
+    make_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "nowhere" / "x.png"
+    assert main(["summary", str(make_folder(20)), "--size", "16", "--out", str(out)]) == 1
+    assert capsys.readouterr().err.startswith(f"error: --out: {out}: No such file or directory, expected a place")

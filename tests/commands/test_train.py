@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import json
 import re
 import subprocess
@@ -15,22 +16,24 @@ import torchvision
 from safetensors.torch import load_file
 
 from fastpets import train
-from fastpets.__main__ import main
 from fastpets.augment.preprocessing import Preprocessing
+from fastpets.cli import main
 from fastpets.errors import InvalidArgumentError
+from fastpets.loading.sampler import batch_slices
 from fastpets.models.classifier import create_model
+from fastpets.runs.build import build_datasets, build_loaders
 from fastpets.runs.config import TrainConfig, parse_size
 from fastpets.runs.saved_model import load_run
+from fastpets.utils.progress import track
 
 pytestmark = pytest.mark.slow
 
 TINY = ["--arch", "resnet18", "--weights", "none", "--size", "32", "--batch-size", "8", "--device", "cpu"]
 FLAGS = (
-    "data label_from label_pattern labels split_seed on_bad_file max_pixels sampler arch weights size initial_size "
-    "augment presize presize_method "
-    "borders supersample cache epochs freeze_epochs lr schedule batch_size accumulate amp amp_dtype "
-    "compile seed weight_decay bn label_smoothing class_weights mix ema clip_norm metrics tta tensorboard num_workers "
-    "device out resume"
+    "data label_from label_pattern labels split_seed on_bad_file max_pixels size augment presize presize_method "
+    "borders supersample seed num_workers sampler cache batch_size device arch weights amp amp_dtype compile mix ema "
+    "clip_norm epochs freeze_epochs lr schedule initial_size accumulate weight_decay bn label_smoothing class_weights "
+    "metrics tta tensorboard out resume"
 )
 FILES = "checkpoint-{}.pt checkpoint-{}.pt config.json metrics.csv model.json model.safetensors report.html steps.csv"
 
@@ -132,6 +135,8 @@ def test_pretrained_weights_train_in_two_phases(pets: Path, weights: Path, tmp_p
         ),
         (["--labels", "gone.csv"], "gone.csv: No such file"),
         (["--data", "sample", "--label-pattern", "(_)"], "classes: _; expected at least two"),
+        (["--tta", "2", "--augment", "none"], "--tta: 2, but --augment none gives no augmented versions"),
+        (["--seed", "-1"], "--seed: -1, expected a value from 0 to 9223372036854775807"),
     ],
 )
 def test_an_error_is_one_line_and_status_1(
@@ -164,15 +169,15 @@ def test_a_bad_image_stops_the_run_before_training_and_can_be_skipped(
     assert child.stderr.startswith("warning: left out")
     (row,) = csv.DictReader((out / "bad_files.csv").read_text().splitlines())
     assert row == {"file": str(folder / "kind0_0.jpg"), "problem": "0 bytes, expected an image"}
+    assert "kind0_0.jpg: 0 bytes, expected an image" in (out / "report.html").read_text()
 
 
-def test_an_existing_run_is_never_overwritten(
-    make_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_an_existing_run_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "run"
     out.mkdir()
     (out / "model.json").write_text("{}")
-    assert main(["train", "--data", str(make_folder(10)), *TINY, "--out", str(out)]) == 1
+    # The data set does not exist: the run folder is checked before it is read.
+    assert main(["train", "--data", str(tmp_path / "nowhere"), *TINY, "--out", str(out)]) == 1
     assert f"--out: {out} exists and is not empty, expected a new or an empty folder" in capsys.readouterr().err
     assert (out / "model.json").read_text() == "{}"
 
@@ -224,11 +229,19 @@ def test_the_rate_found_for_the_head_sets_both_phases(
     arguments = ["--data", str(make_folder(40)), *TINY, "--weights", str(weights), "--lr", "auto"]
     out = tmp_path / "run"
     assert main(["train", *arguments, "--epochs", "1", "--freeze-epochs", "1", "--out", str(out)]) == 0
-    lr = float(json.loads((out / "config.json").read_text())["settings"]["lr"])
+    config = json.loads((out / "config.json").read_text())
+    assert config["settings"]["lr"] == "auto"
+    lr = config["resolved"]["lr"]
     assert f"the learning rate finder suggests {lr:.2e}" in capsys.readouterr().out
     highest = max(float(row["lr"]) for row in csv.DictReader((out / "steps.csv").read_text().splitlines()))
     assert highest <= lr
     assert (out / "lr_finder.png").exists()
+    # Nothing is left to do, but the original command may be repeated, and the rate that was found is kept.
+    rest = ["--epochs", "1", "--freeze-epochs", "1", "--out", str(out), "--resume", str(out)]
+    assert main(["train", *arguments, *rest]) == 0
+    again = json.loads((out / "config.json").read_text())
+    assert again["settings"]["lr"] == "auto"
+    assert again["resolved"] == config["resolved"]
 
 
 def test_a_resumed_run_has_its_own_settings_except_a_given_device_and_number_of_threads(tmp_path: Path) -> None:
@@ -241,3 +254,45 @@ def test_a_resumed_run_has_its_own_settings_except_a_given_device_and_number_of_
     assert (changed.device, changed.num_workers) == ("cuda:0", 4)
     with pytest.raises(InvalidArgumentError, match="batch_size: 8, but the run that is resumed has 64"):
         train.resumed_config(TrainConfig(resume=tmp_path, batch_size=8), tmp_path)
+
+
+def test_a_missing_tensorboard_is_found_before_the_data_set_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    assert main(["train", "--data", str(tmp_path / "nowhere"), "--tensorboard"]) == 1
+    assert capsys.readouterr().err == "error: --tensorboard: not installed; pip install tensorboard\n"
+
+
+def test_all_ranks_train_on_equal_batches_without_augmentation(make_folder: Callable[..., Path]) -> None:
+    config = TrainConfig(data=str(make_folder(40)), augment="none", batch_size=64, size="16")
+    train_loader, _ = build_loaders(config, *build_datasets(config), config.preprocessing(), "cpu")
+    sampler, num_items = train_loader.sampler, len(train_loader.dataset)
+    ranks = [
+        batch_slices(num_items, 64, drop_last=sampler.drop_last, even=sampler.even, rank=rank, world_size=3)
+        for rank in range(3)
+    ]
+    sizes = [[len(range(num_items)[batch]) for batch in batches] for batches in ranks]
+    assert sizes == [[num_items // 3]] * 3
+
+
+def test_a_run_in_the_current_folder_has_its_name_in_the_report(
+    make_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, here = make_folder(20), tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    assert main(["train", "--data", str(folder), *TINY, "--epochs", "1", "--num-workers", "0", "--out", "."]) == 0
+    assert "<title>here: training report</title>" in (here / "report.html").read_text()
+
+
+def test_the_lines_of_other_ranks_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("RANK", "1")
+    assert list(track([1, 2], "counting", 2)) == [1, 2]
+    assert terminal.getvalue() == ""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fastpets.__main__ import main
+from fastpets.cli import main
 from fastpets.data.pets import URL, pets_folder
 from fastpets.errors import FastpetsError
 from tests.images import drawing, encode

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from fastpets import BadFileError, FastpetsError, Loader, loaders
-from fastpets.__main__ import main
+from fastpets.cli import main
 from fastpets.data import storage
 from fastpets.data.sources import as_dataset, from_folder
 from tests.epochs import pixels_by_id, same

@@ -1,11 +1,13 @@
 """The run folder."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from fastpets.errors import InvalidArgumentError
-from fastpets.runs.folder import RunFolder
+from fastpets.runs.folder import RunFolder, read_bad_files
+from fastpets.training.history import EpochResult
 
 
 def test_a_folder_with_files_is_used_only_to_resume(tmp_path: Path) -> None:
@@ -15,3 +17,32 @@ def test_a_folder_with_files_is_used_only_to_resume(tmp_path: Path) -> None:
         RunFolder(run.path)
     RunFolder(run.path, resume=True)
     assert '"epochs": 1' in (run.path / "config.json").read_text()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InvalidArgumentError, match=r"^out: .*file/run: .*file is no folder that this process may"):
+        RunFolder(tmp_path / "file" / "run")
+    with pytest.raises(InvalidArgumentError, match=r"^out: .*: Not a directory, expected a place that"):
+        RunFolder(tmp_path / "file" / "run", resume=True)
+
+
+def test_bad_files_of_a_resumed_run_are_added_to_the_earlier_ones(tmp_path: Path) -> None:
+    run, not_utf8 = RunFolder(tmp_path / "run"), os.fsdecode(b"\xff.jpg")
+    assert run.save_bad_files({}) == 0
+    assert not (run.path / "bad_files.csv").exists()
+    assert run.save_bad_files({not_utf8: "0 bytes", "b.jpg": "0 bytes"}) == 2
+    assert run.save_bad_files({"b.jpg": "truncated", "c.jpg": "0 bytes"}) == 3
+    found = read_bad_files(run.path / "bad_files.csv")
+    assert found == {not_utf8: "0 bytes", "b.jpg": "truncated", "c.jpg": "0 bytes"}
+
+
+def test_class_names_that_are_not_utf8_are_kept(tmp_path: Path) -> None:
+    metrics = {os.fsdecode(b"recall/\xff"): 0.5}
+    result = EpochResult(
+        phase="one cycle", epoch=0, batches=1, train_loss=1, valid_loss=1, error_rate=1, metrics=metrics, seconds=1,
+        images_per_sec=1, input_share=0,
+    )  # fmt: skip
+    run = RunFolder(tmp_path / "run")
+    run.save_history([result])
+    assert b"recall/\xff" in (run.path / "metrics.csv").read_bytes()

@@ -17,8 +17,8 @@ def history_of(*error_rates: float, phase: str = "unfrozen") -> list[EpochResult
 def test_training_again_for_as_many_epochs_is_suggested_if_an_earlier_epoch_was_clearly_better() -> None:
     line = hints.best_epoch(history_of(0.3, 0.1, 0.2, 0.25), num_valid=1000)
     assert line == (
-        "epoch 1 of the unfrozen phase had the lowest error rate, 0.1000; the last has 0.2500, 150 images more: "
-        "training again with epochs=2 in that phase may give better weights"
+        "epoch 1 of the unfrozen phase had the lowest error rate, 0.1000; the last has 0.2500, 150 images more; "
+        "for possibly better weights, train the unfrozen phase for 2 epochs"
     )
 
 
@@ -37,6 +37,8 @@ def test_there_is_no_hint_if_the_last_epoch_is_the_best(rates: tuple[float, ...]
 def test_other_phases_are_not_compared() -> None:
     history = [*history_of(0.01, phase="frozen"), *history_of(0.5, 0.4)]
     assert hints.best_epoch(history, num_valid=100) is None
+    same_name = [*history_of(0.01), *history_of(0.5, 0.4)]  # as a schedule "unfrozen 1 ..., unfrozen 2 ..." makes it
+    assert hints.best_epoch(same_name, num_valid=100) is None
 
 
 @pytest.mark.parametrize(("share", "hinted"), [(0.0, False), (0.1, False), (0.11, True)])

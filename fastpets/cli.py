@@ -1,0 +1,168 @@
+"""The command line. `fastpets NAME`, `python -m fastpets NAME` and `python -m fastpets.NAME` run the same command."""
+
+import dataclasses
+import difflib
+import re
+import shlex
+import sys
+import typing
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from fastpets.errors import BadFileWarning, FastpetsError
+
+
+class Command(NamedTuple):
+    """A command: the function NAME in fastpets/NAME.py, which takes a configuration and returns the exit status.
+
+    Attributes:
+        config: name of the dataclass in that module whose fields are the command's flags.
+        summary: one line for `fastpets --help`.
+        interrupted: printed after Ctrl-C.
+        lists_bad_files: whether the command lists bad files itself. Warnings about them are then not shown.
+    """
+
+    config: str
+    summary: str
+    interrupted: str = "stopped"
+    lists_bad_files: bool = False
+
+
+COMMANDS = {
+    "train": Command("TrainConfig", "train an image classifier and write a run folder"),
+    "check": Command(
+        "CheckConfig",
+        "decode all images and list those that cannot be used",
+        "stopped before all files were checked",
+        lists_bad_files=True,
+    ),
+    "show": Command("ShowConfig", "draw training images as the model sees them"),
+    "summary": Command(
+        "SummaryConfig",
+        "describe a data set, trace one image through the loader, warn of problems",
+        lists_bad_files=True,
+    ),
+    "predict": Command("PredictConfig", "predict the classes of images", lists_bad_files=True),
+    "export": Command("ExportConfig", "convert a trained model to ONNX or torch.export"),
+    "serve": Command("ServeConfig", "serve a page that classifies images dropped on it"),
+    "ceiling": Command("CeilingConfig", "measure how much of its speed training loses to loading"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line, by default that of this process, and returns the exit status.
+
+    The status is the command's own, 1 after an error, 2 for an unknown command, or 130 after Ctrl-C. An error is
+    printed as one line. For unknown flags and --help, tyro raises SystemExit.
+    """
+    name, *flags = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name in ("-h", "--help"):
+        print(overview())
+        return 0
+    if name not in COMMANDS:
+        similar = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"; did you mean {similar[0]}?" if similar else ""
+        print(f"error: unknown command {name!r}, expected one of {', '.join(COMMANDS)}{hint}", file=sys.stderr)
+        return 2
+    return run(name, flags)
+
+
+def overview() -> str:
+    """The help of `fastpets` itself."""
+    lines = [f"  {name:<9} {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        ["usage: fastpets COMMAND [FLAGS]", "", "commands:", *lines, "", "fastpets COMMAND --help lists the flags."]
+    )
+
+
+def run(name: str, arguments: Sequence[str]) -> int:
+    """Parses the flags of the command `name`, runs it, and returns the exit status."""
+    command, config_class = COMMANDS[name], None
+    try:
+        module = import_module(f"fastpets.{name}")
+        config_class = getattr(module, command.config)
+        with warnings.catch_warnings():
+            _show_warnings_as_lines(config_class)
+            if command.lists_bad_files:
+                warnings.simplefilter("ignore", BadFileWarning)
+            return getattr(module, name)(_parsed(config_class, arguments, f"fastpets {name}"))
+    except FastpetsError as error:
+        print(f"error: {with_flags(str(error), config_class)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\n{command.interrupted}", file=sys.stderr)
+        return 130
+
+
+def _parsed(config_class: type, arguments: Sequence[str], prog: str) -> Any:
+    """Parses flags into a configuration. Raises InvalidArgumentError; tyro raises SystemExit for unknown flags."""
+    import tyro
+
+    # tyro prints a ValueError of the class as a box of several lines, so it parses into a subclass that does not
+    # validate. The class itself then validates.
+    members = {"__doc__": config_class.__doc__, "__post_init__": lambda self: None}
+    parsed: Any = tyro.cli(type(config_class.__name__, (config_class,), members), args=arguments, prog=prog)
+    return config_class(**{field.name: getattr(parsed, field.name) for field in dataclasses.fields(parsed)})
+
+
+def with_flags(message: str, config_class: type | None) -> str:
+    """Replaces the names of parameters in a message of the library by flags.
+
+    `name: ` at the start of the message becomes `--name: `. `name=value` becomes `--name value`, or `--name` or
+    `--no-name` for True or False. A name with an underscore, such as `max_pixels`, becomes `--max-pixels` wherever it
+    is a word of its own. Only the flags of `config_class` are replaced, not its positional arguments.
+    """
+    names = _flag_names(config_class) if config_class is not None else []
+    if not names:
+        return message
+    any_name = "|".join(sorted(names, key=len, reverse=True))
+    message = re.sub(rf"^({any_name}): ", lambda match: f"{_flag(match[1])}: ", message)
+    value = r"'[^']*'|[^\s'\",;:()]*[^\s'\",;:().]"  # a quoted string, or the rest of the word
+    message = re.sub(rf"(?<![\w.-])({any_name})=({value})", lambda match: _setting(match[1], match[2]), message)
+    for long_name in (name for name in names if "_" in name):
+        message = re.sub(rf"(?<![\w./='-]){long_name}(?![\w./='-])", _flag(long_name), message)
+    return message
+
+
+def command_line(name: str, config: Any, *, leave_out: Sequence[str] = ()) -> str:
+    """The command line that gives a configuration: the command `name`, and each flag that differs from its default."""
+    arguments = ["fastpets", name]
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name in leave_out or value == field.default:
+            continue
+        if isinstance(value, bool):
+            arguments.append(_flag(field.name, value))
+        else:
+            arguments += [_flag(field.name), *map(str, value if isinstance(value, tuple) else [value])]
+    return shlex.join(arguments)
+
+
+def _show_warnings_as_lines(config_class: type) -> None:
+    """Prints each warning as one line on standard error, without file name and line number."""
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        print(f"warning: {with_flags(str(message), config_class)}", file=sys.stderr)
+
+    warnings.showwarning = show
+
+
+def _flag_names(config_class: type) -> list[str]:
+    """The names of the fields that are flags, not positional arguments."""
+    from tyro.conf import Positional
+
+    hints = typing.get_type_hints(config_class, include_extras=True)
+    return [name for name, hint in hints.items() if Positional not in getattr(hint, "__metadata__", ())]
+
+
+def _flag(name: str, value: bool = True) -> str:
+    return f"--{'' if value else 'no-'}{name.replace('_', '-')}"
+
+
+def _setting(name: str, value: str) -> str:
+    """The flag, with its value, for `name=value`."""
+    if value in ("True", "False"):
+        return _flag(name, value == "True")
+    return f"{_flag(name)} {shlex.quote(value.strip(chr(39)))}"
