@@ -1,8 +1,8 @@
 """A loader in plain OpenCV, with the whole augmentation of fastai's chapter on pet breeds (README.md).
 
 Each image is decoded, warped to its output by one composed matrix, and looked up in one table of brightness, contrast
-and normalisation. Points are columns (x, y, 1). The canvas is the square region that is kept of an image, [-1, 1] on both
-axes. Pixel i of an image or of the output has its centre at i, as in OpenCV.
+and normalisation. Points are columns (x, y, 1). The canvas is the square region that is kept of an image, [-1, 1] on
+both axes. Pixel i of an image or of the output has its centre at i, as in OpenCV.
 """
 
 from collections import deque

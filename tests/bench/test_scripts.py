@@ -13,9 +13,10 @@ from bench import chapter, items, rate
 
 def run(main: Any, *arguments: object) -> int:
     """Runs a script's main function with arguments, and returns the exit status with which argparse rejects them."""
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as exited:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["script", *map(str, arguments)])
-        main()
+        with pytest.raises(SystemExit) as exited:
+            main()
     return exited.value.code
 
 

@@ -152,7 +152,7 @@ def test_linked_files_and_folders_are_found(tmp_path: Path) -> None:
         (("train/1.jpg", "a/2.jpg"), {"label_from": "folder"}, r"train/1.jpg: in no folder of its class \(1 of 2"),
     ],
 )
-def test_a_folder_without_images_or_labels_is_refused_in_one_line(
+def test_a_folder_without_images_or_labels_is_rejected_in_one_line(
     names: tuple[str, ...], settings: dict, message: str, tmp_path: Path
 ) -> None:
     touch(tmp_path, *names)
@@ -204,7 +204,7 @@ def test_a_table_without_a_split_is_split_at_random(tmp_path: Path) -> None:
         ("file,label,split\na.jpg,cat,train\n", "found train, expected train and one of valid"),
     ],
 )
-def test_a_faulty_table_is_refused_in_one_line(text: str, message: str, tmp_path: Path) -> None:
+def test_a_faulty_table_is_rejected_in_one_line(text: str, message: str, tmp_path: Path) -> None:
     path = table(tmp_path, text)
     with pytest.raises(FastpetsError, match=message):
         train_valid_datasets(None, labels=path, on_bad_file="skip")
@@ -245,7 +245,7 @@ def test_of_valid_and_test_folders_only_valid_validates(tmp_path: Path) -> None:
     assert set(labelled(train)) | set(labelled(valid)) == {"1.jpg", "2.jpg"}
 
 
-def test_too_few_images_to_split_are_refused(make_folder: Callable[..., Path]) -> None:
+def test_too_few_images_to_split_are_rejected(make_folder: Callable[..., Path]) -> None:
     with pytest.raises(FastpetsError, match="4 images, expected at least 5"):
         train_valid_datasets(make_folder(4))
 

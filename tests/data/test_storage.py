@@ -116,7 +116,7 @@ def test_a_remote_file_that_is_gone_is_a_bad_file(in_memory: tuple[Path, str]) -
         ),
     ],
 )
-def test_a_source_that_does_not_exist_is_refused(source: str, message: str) -> None:
+def test_a_source_that_does_not_exist_is_rejected(source: str, message: str) -> None:
     with pytest.raises(FastpetsError, match=message):
         Loader(source)
 
@@ -159,7 +159,7 @@ def test_remote_tar_shards_are_read_by_byte_ranges(make_folder: Callable[..., Pa
     memory.rm("/shards", recursive=True)
 
 
-def test_a_compressed_shard_is_refused(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_compressed_shard_is_rejected(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "pets.tar", "w:gz") as tar:
         tar.add(make_folder(2), "images")
     with pytest.raises(FastpetsError, match=r"pets.tar: .*expected an uncompressed tar file"):

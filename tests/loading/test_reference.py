@@ -48,7 +48,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images of many sizes and formats, two of them damaged behind a good header, one empty, one no image."""
+    """Images of many sizes and formats."""
     folder = tmp_path_factory.mktemp("images")
     for number in range(NUM_IMAGES):
         image = drawing(1 + 9 * number % 97, 3 + 31 * number % 110, seed=number)
@@ -60,7 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def with_bad_files(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same images: one is cut short, which shows only when it is decoded, one is empty, one no image."""
+    """The same images, except for a truncated JPEG with a good header, an empty file and a text."""
     copies = tmp_path_factory.mktemp("bad") / "images"
     copies.mkdir()
     paths = sorted(folder.iterdir())
@@ -85,8 +85,8 @@ def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Tensor, torch
 def check_equal(loader: Loader, reference: ReferenceLoader, looked_up: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
     """Compares two epochs of both, batch by batch.
 
-    A value may be that of the next lower or higher of the 256 entries of its table, where float32 and float64 round
-    differently; few are.
+    Where float32 and float64 round differently, a value may be the next lower or higher of the 256 entries of its
+    lookup table. Less than 2% are.
     """
     for _ in range(2):
         looked_up.clear()
@@ -106,7 +106,9 @@ def check_equal(loader: Loader, reference: ReferenceLoader, looked_up: list[tupl
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
-def test_the_engine_delivers_what_the_reference_does(folder: Path, options: dict[str, Any], looked_up: Any) -> None:
+def test_the_engine_delivers_the_batches_of_the_reference_loader(
+    folder: Path, options: dict[str, Any], looked_up: Any
+) -> None:
     settings = {"size": 32, "batch_size": 5, **options}
     check_equal(Loader(folder, device="cpu", num_workers=2, **settings), ReferenceLoader(folder, **settings), looked_up)
 
@@ -138,7 +140,7 @@ def test_the_reference_stays_short() -> None:
     assert len(Path(inspect.getfile(ReferenceLoader)).read_text().splitlines()) <= 60
 
 
-def test_ids_and_classes_are_of_the_same_data_set(folder: Path) -> None:
+def test_classes_and_labels_are_equal(folder: Path) -> None:
     loader, reference = Loader(folder, device="cpu"), ReferenceLoader(folder)
     assert loader.classes == reference.dataset.classes
     assert np.array_equal(loader.dataset.labels, reference.dataset.labels)
