@@ -1,4 +1,4 @@
-"""The engine delivers what the reference loader does, for every option: same order, labels and random parameters, and
+"""The engine delivers what the reference loader does, for all OPTIONS: the same order, labels and random parameters, and
 pixels within one step of 255 before the lookup table."""
 
 import inspect
@@ -11,12 +11,23 @@ import pytest
 import torch
 from torch.utils.data import DistributedSampler, SubsetRandomSampler
 
-from fastpets import Loader
+from fastpets import Augment, Loader
 from fastpets.kernels import reference as kernels
 from fastpets.loading.reference import ReferenceLoader
 from tests.images import drawing, encode
 
 NUM_IMAGES = 24
+UNCHANGED: dict[str, Any] = {
+    "p_flip": 0, "max_rotate": 0, "max_zoom": 1, "max_warp": 0, "max_brightness": 0, "max_contrast": 0, "min_scale": 1
+}  # fmt: skip
+# Each field of Augment on its own; those that change only other fields, with one.
+SINGLE_FIELDS: list[dict[str, Any]] = [
+    {"p_flip": 0.5}, {"max_rotate": 30}, {"max_zoom": 1.5}, {"max_warp": 0.3}, {"max_shear": 20},
+    {"max_translate": 0.3}, {"min_scale": 0.3}, {"max_brightness": 0.5}, {"max_contrast": 0.5}, {"max_gamma": 1},
+    {"max_solarize": 1}, {"max_posterize": 4}, {"p_invert": 0.5}, {"max_lighting": 0.3}, {"mult": 2, "max_rotate": 10},
+    {"p_affine": 0.2, "max_rotate": 30}, {"p_lighting": 0.2, "max_gamma": 1},
+    {"one_of": True, "max_rotate": 30, "max_gamma": 1},
+]  # fmt: skip
 OPTIONS: dict[str, dict[str, Any]] = {
     "validation": {},
     "fastai": {"augment": True},
@@ -43,6 +54,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "repeating sampler": {"augment": True, "sampler": [3, 3, 5, 3, 0, 5], "drop_last": False},
     "rank 1 of 3": {"augment": True, "rank": 1, "world_size": 3, "batch_size": 3},
     "validation on rank 2 of 3": {"rank": 2, "world_size": 3, "batch_size": 3},
+    "max_pixels": {"max_pixels": 4_000, "on_bad_file": "skip"},
+    **{f"Augment, {', '.join(fields)}": {"augment": Augment(**UNCHANGED | fields)} for fields in SINGLE_FIELDS},
 }
 
 
@@ -106,6 +119,7 @@ def check_equal(loader: Loader, reference: ReferenceLoader, looked_up: list[tupl
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
+@pytest.mark.filterwarnings("ignore:left out")
 def test_the_engine_delivers_the_batches_of_the_reference_loader(
     folder: Path, options: dict[str, Any], looked_up: Any
 ) -> None:
