@@ -10,11 +10,13 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) -
 
 .PHONY: demo test test-all soak bench lint dist clean
 
-# Draws a small data set and trains ResNet-18 on it from random weights: about a minute on two cores, no network.
+# Draws a small dataset and trains ResNet-18 on it from random weights: about a minute on two cores. Only the
+# installation before it needs a network.
 demo: .venv/with-$(DALI)
 	$(BIN)/python -m fastpets.train --data sample --arch resnet18 --weights none \
 		--size 64 --batch-size 32 --epochs 20 --lr 6e-3
 
+# Runs all tests but those marked slow.
 test: .venv/with-$(DALI),test
 	$(PYTEST) -m 'not slow'
 

@@ -2,12 +2,12 @@
 
     FASTPETS_PETS=... python -m bench.bench_fidelity
 
-Each image is warped by one homography of the chapter's augmentation (crop, flip, rotation, zoom, perspective): by this
-engine in one interpolation, by fastai's options in three (Pillow to 460 px, the warp there, crop and resize), by
-torchvision's in three (crop and resize, perspective, rotation). All methods are given the same geometry. Beyond the
-canvas or the crop, fastai reflects and torchvision is black, where the original image continues. So the ratio is taken
-over all pixels, and again over those that every method has image data for, which compares interpolation alone.
---out FILE saves the numbers.
+Each image is warped by one homography, with random parameters of the augmentation of fastai's chapter on pet breeds
+(crop, flip, rotation, zoom, perspective). fastpets interpolates once. fastai interpolates three times: Pillow's resize
+to 460 px, the warp at this size, crop and resize. torchvision, too: crop and resize, perspective, rotation. All methods
+are given the same geometry. Outside the 460 px canvas fastai reflects, and outside the crop torchvision is black,
+although the original image continues there. So the ratio is taken over all pixels, and again over the pixels for which
+every method has image data, which compares interpolation alone. --out FILE saves the numbers.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from fastpets.augment.policy import Augment
 from fastpets.augment.random_parameters import draw_parameters
 
 SIZES = (64, 128, 224)
-CANVAS = 460  # fastai's presize: crops begin and end on its pixels, as fastai's do
+CANVAS = 460  # fastai's presize; crops begin and end at whole pixels of it, as fastai's do
 
 
 class Scene(NamedTuple):
@@ -70,12 +70,12 @@ def scenes(paths: Sequence[str]) -> list[Scene]:
 
 
 def fastpets(scene: Scene, size: int, supersample: int) -> torch.Tensor:
-    """This engine: one warp, after shrinking images of more than four times the output's size."""
+    """fastpets: one warp, after shrinking images of more than four times the output's size."""
     return rendered(scene.image, scene.matrix(size), size, supersample)
 
 
 def fastai(scene: Scene, size: int) -> torch.Tensor:
-    """fastai's options by its own functions: Pillow's resize, `affine_coord` at 460 px, crop, `affine_coord` again."""
+    """fastai, with its own functions: Pillow's resize, `affine_coord` at 460 px, crop, `affine_coord` again."""
     from fastai.vision.augment import TensorImage
 
     presized = _resized_region(scene.image, scene.image_from_canvas, CANVAS)
@@ -95,10 +95,10 @@ def fastai(scene: Scene, size: int) -> torch.Tensor:
     return torch.Tensor(cropped)[0].permute(1, 2, 0) * 255
 
 
-def _resized_region(image: torch.Tensor, region: np.ndarray, size: int) -> Image.Image:
-    """Resizes the region that `region` (3, 3) maps [-1, 1] x [-1, 1] to, by Pillow's antialiased bilinear filter."""
+def _resized_region(image: torch.Tensor, image_from_region: np.ndarray, size: int) -> Image.Image:
+    """Resizes a region of an image with Pillow's antialiased bilinear filter; (3, 3) maps [-1, 1] x [-1, 1] to it."""
     height, width = image.shape[:2]
-    corners = region[:2, 2] + np.outer([-1, 1], region[:2, :2].diagonal())
+    corners = image_from_region[:2, 2] + np.outer([-1, 1], image_from_region[:2, :2].diagonal())
     box = corners.clip(0, [width, height]).ravel().tolist()  # rounding may have moved it beyond the image
     return Image.fromarray(image.numpy()).resize((size, size), Image.Resampling.BILINEAR, tuple(box))
 
@@ -142,7 +142,7 @@ def within_crop(scene: Scene, size: int) -> torch.Tensor:
 
 
 def fidelity(paths: Sequence[str], size: int) -> dict[str, list[tuple[float, float]]]:
-    """Ratios in dB by method, of every image at `size` px: over all pixels, and over those within the crop."""
+    """Ratios in dB by method, of each image at `size` px: over all pixels, and over those within the crop."""
     ratios: dict[str, list[tuple[float, float]]] = {name: [] for name in METHODS}
     for scene in scenes(paths):
         reference, mask = supersampled_bicubic(scene.image, scene.matrix(size), size), within_crop(scene, size)
@@ -153,7 +153,7 @@ def fidelity(paths: Sequence[str], size: int) -> dict[str, list[tuple[float, flo
 
 
 def far_larger(paths: Sequence[str], size: int) -> dict[str, list[tuple[float]]]:
-    """Ratios in dB of mosaics of 4000 x 3000 px at `size` px, by the engine and by Pillow's antialiased filters."""
+    """Ratios in dB by method, of mosaics of 4000 x 3000 px resized to `size` px: Pillow's filters and fastpets."""
     ratios: dict[str, list[tuple[float]]] = {}
     for start in range(0, len(paths) - 63, 64):
         image = mosaic(paths[start : start + 64], 4000, 3000)
@@ -169,11 +169,11 @@ def far_larger(paths: Sequence[str], size: int) -> dict[str, list[tuple[float]]]
 
 @pytest.mark.parametrize("size", SIZES)
 def bench_fidelity(images: list[str], size: int) -> None:
-    """On a few images, the engine reaches the ratios in the README and exceeds fastai's."""
+    """On a few images, fastpets reaches about the ratios in README.md, and exceeds those of fastai."""
     pytest.importorskip("fastai", reason="fastai is in the extra `bench`")
     means = {name: np.mean(ratios, axis=0) for name, ratios in fidelity(images[::40], size).items()}
     plain, finer, fastai_s = means["fastpets"], means["fastpets, supersample=2"], means["fastai"]
-    # The smaller the output, the closer fastai comes: at 64 px by 2.0 and 3.9 dB on these images.
+    # The smaller the output, the smaller the lead: at 64 px it is 2.0 and 3.9 dB on these images.
     assert plain[0] > max(42, fastai_s[0] + 1.5)
     assert finer[0] > max(45, fastai_s[0] + 3)
     assert plain[1] > fastai_s[1] + 1

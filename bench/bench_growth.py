@@ -1,4 +1,4 @@
-"""Scaling of loading on the CPU: images per second by output size, batch size, number of threads and source size.
+"""Loading on the CPU: images per second by output size, batch size, number of threads and source size.
 
     make bench
 

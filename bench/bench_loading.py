@@ -32,7 +32,7 @@ NUM_BATCHES = {
 @pytest.mark.benchmark(group="loading at 224 px on the CPU")
 @pytest.mark.parametrize("row", PEERS)
 def bench_loading(benchmark: BenchmarkFixture, images: list[str], row: str) -> None:
-    """Measures one row; each epoch must return all images."""
+    """Measures one row; every epoch must deliver all images."""
     if row in LIBRARIES:
         pytest.importorskip(LIBRARIES[row], reason=f"{LIBRARIES[row]} is in the extra `bench`")
     num_threads = num_processors()

@@ -1,12 +1,13 @@
-"""The runs of fastai's chapter on pet breeds: error rates and times of the chapter, and of fastpets and fastai here.
+"""The training runs of fastai's chapter on pet breeds, with fastpets and fastai, beside the chapter's own figures.
 
     python -m bench.chapter                                   # as in the chapter: all images, ResNets, a GPU
     FASTPETS_PETS=... FASTPETS_WEIGHTS=... python -m bench.chapter --few --fastai --seeds 0 1 2
 
-`--few` trains each row on the images of FASTPETS_PETS, from the EfficientNet-Lite0 weights of FASTPETS_WEIGHTS, at
-batch size 32. `--fastai` also trains each row with fastai: same weights, head, layer groups, schedule and split. Each
-run is a process of its own, fastpets and fastai in turn. `--rows` selects rows. Prints a table in Markdown. `--out
-FILE` saves all numbers as JSON, and skips the runs that the file already has.
+The chapter is "Image Classification" of fastai's book; a row is one of its runs. `--few` trains each row on the images
+of FASTPETS_PETS, from the EfficientNet-Lite0 weights of FASTPETS_WEIGHTS, at batch size 32. `--fastai` also trains each
+row with fastai: same weights, head, layer groups, schedule and split. Each run is a process of its own, fastpets and
+fastai in turn. `--rows` selects rows. Prints a table in Markdown. `--out FILE` saves all numbers as JSON, and skips the
+runs that the file already has; a file holds runs with `--few` or without, not both.
 """
 
 import argparse
@@ -27,7 +28,7 @@ FEW_ARCH, FEW_BATCH_SIZE = "tf_efficientnet_lite0", 32
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A run of the chapter: its settings, its final error rate, and its seconds per epoch."""
+    """A run of the chapter: its settings, and its final error rate and seconds per epoch in the chapter."""
 
     name: str
     arch: str = "resnet34"
@@ -156,7 +157,7 @@ def train_with_fastai(row: Row, seed: int, few: bool) -> dict[str, float]:
     return {"error_rate": float(learner.recorder.values[-1][-1]), "epoch_s": epoch_s}
 
 
-def table(found: dict[str, dict[str, Any]], few: bool) -> str:
+def table(found: dict[str, Any], few: bool) -> str:
     """Returns a Markdown table of the means over seeds."""
     arch = ", EfficientNet-Lite0" if few else ""
     lines = [
@@ -195,9 +196,11 @@ def main() -> None:
         row, seed, out = arguments.train_fastai
         Path(out).write_text(json.dumps(train_with_fastai(ROWS[int(row)], int(seed), few)))
         return
-    found: dict[str, dict[str, Any]] = {"fastpets": {}, "fastai": {}}
+    found: dict[str, Any] = {"few": few, "fastpets": {}, "fastai": {}}
     if arguments.out and arguments.out.exists():
         found = json.loads(arguments.out.read_text())
+        if found.get("few") is not few:
+            parser.error(f"{arguments.out}: not of runs {'with' if few else 'without'} --few; name another file")
     runners = {"fastpets": run_fastpets} | ({"fastai": run_fastai} if arguments.fastai else {})
     with tempfile.TemporaryDirectory() as folder:
         for row in (ROWS[number] for number in arguments.rows):

@@ -3,7 +3,7 @@
     python -m bench.checksums > before.json          # in one checkout
     python -m bench.checksums --expect before.json   # in another, on the same machine
 
-A refactoring must not change them. Needs FASTPETS_PETS and FASTPETS_WEIGHTS; takes about a minute on two cores.
+A refactoring must not change them. Needs FASTPETS_PETS and FASTPETS_WEIGHTS. Takes about a minute on two cores.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Shared by the benchmarks: real images, a description of the machine, and tables of results after the run."""
+"""Fixtures of the benchmarks, a description of the machine, and tables of results after the run."""
 
 import os
 from collections.abc import Iterator
@@ -23,8 +23,11 @@ def images() -> list[str]:
     """Paths of real images, from the folder FASTPETS_PETS."""
     folder = os.environ.get("FASTPETS_PETS")
     if not folder:
-        pytest.skip("FASTPETS_PETS names no folder of real images")
-    return sorted(str(path) for path in Path(folder).glob("*.jpg"))
+        pytest.skip("needs FASTPETS_PETS, a folder of real images")
+    paths = sorted(str(path) for path in Path(folder).glob("*.jpg"))
+    if not paths:
+        pytest.skip(f"FASTPETS_PETS: {folder}, no .jpg file there, expected a folder of real images")
+    return paths
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,7 +1,7 @@
 """Draws the figures of the documentation.
 
-python -m bench.figures                          # the committed ones, from the built-in sample
-FASTPETS_PETS=... python -m bench.figures pets/  # the same of pets, into the folder pets/
+python -m bench.figures                          # the committed ones, from the built-in sample dataset
+FASTPETS_PETS=... python -m bench.figures pets/  # the same from photographs, into the folder pets/
 """
 
 import os
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import fastpets
-from fastpets import kernels
+from bench.rendering import rendered
 from fastpets.augment import geometry
 from fastpets.data.sample import sample_folder
 from fastpets.utils.figures import image_grid
@@ -33,12 +33,7 @@ def interpolation(image: Image.Image) -> Image.Image:
     canvas_from_output = geometry.crop_from_output((SIDE, SIDE))
 
     def warped(source: torch.Tensor, matrix: np.ndarray) -> torch.Tensor:
-        out = torch.empty(1, SIDE, SIDE, 3, dtype=torch.uint8)
-        samples, spread = geometry.sampling(matrix, (SIDE, SIDE), 1, np.ones((1, 2), int))
-        luts = torch.arange(256, dtype=torch.uint8).expand(1, 3, 256).contiguous()
-        matrices = torch.from_numpy(matrix.astype(np.float32))
-        kernels.warp([source], matrices, torch.from_numpy(samples), torch.from_numpy(spread), luts, out, "reflect")
-        return out[0]
+        return rendered(source, matrix[0], SIDE, supersample=1)
 
     at_once = warped(pixels, image_from_canvas @ warp @ rotation @ zoom @ canvas_from_output)
     step_by_step = warped(pixels, image_from_canvas @ canvas_from_output)

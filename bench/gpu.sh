@@ -3,7 +3,7 @@
 #
 #     FASTPETS_PETS=... bash bench/gpu.sh [FOLDER] [--device cpu]
 #
-# Writes a JSON file and a log of each part to FOLDER, by default gpu-report. With `--device cpu` it is a rehearsal at a
+# Writes a JSON file and a log of each part to FOLDER, by default gpu-report. With `--device cpu` it is a dry run at a
 # small scale: it shows that the scripts run, and its figures mean nothing. PYTHON names another interpreter, PARTS a
 # selection of parts. Exits with status 0 if all parts completed and all tests passed.
 set -uo pipefail
@@ -13,9 +13,9 @@ mkdir -p "$folder" && folder=$(cd "$folder" && pwd) || exit 1
 cd "$(dirname "$0")/.."
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 
-declare -A limits=([right]=150 [kernel]=30 [loading]=100 [chapter]=70 [training]=125) # seconds
+declare -A limits=([correctness]=150 [kernel]=30 [loading]=100 [chapter]=70 [training]=125) # seconds
 status=0
-for part in ${PARTS:-right kernel loading chapter training}; do
+for part in ${PARTS:-correctness kernel loading chapter training}; do
   echo "$part: at most ${limits[$part]} s"
   rm -f "$folder/$part.json"
   timeout --kill-after=5 "${limits[$part]}" "$python" -u -m "bench.gpu.$part" --out "$folder" \

@@ -27,7 +27,7 @@ def draw(report: dict[str, Any]) -> Figure:
         notes = [row["extra_info"] for row in rows if row["group"] == group]
         lines |= _panel(panel, group.removeprefix(PREFIX), notes)
     figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=len(lines), frameon=False)
-    figure.supylabel("ms an image: time elapsed x threads", fontsize=10)
+    figure.supylabel("ms per image: elapsed time x threads", fontsize=10)
     machine = report["machine_info"]
     processor = machine["cpu"].get("brand_raw", machine["machine"])
     figure.suptitle(f"Cost of loading as work grows, {machine['processors_usable']} processors ({processor})")

@@ -1,9 +1,9 @@
-"""Time and memory for data sets of millions of images: reading a table, cached headers, the order of an epoch.
+"""Time and memory for datasets of millions of images: reading a table, cached headers, the order of an epoch.
 
     python -m bench.items --count 10000000
 
-The files need not exist: their headers are written to a temporary header cache. COUNT must exceed
-headers.MAX_STAMPED, since smaller data sets compare the files' modification times.
+The files do not exist: their headers are written to a temporary header cache. COUNT must exceed headers.MAX_STAMPED,
+since in smaller datasets the modification times of the files are compared.
 """
 
 import argparse
@@ -18,8 +18,14 @@ import numpy as np
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=10_000_000)
+    parser.add_argument("--count", type=int, default=10_000_000, help="number of images, more than a million")
     count = parser.parse_args().count
+    from fastpets.data.headers import MAX_STAMPED
+
+    if count <= MAX_STAMPED:
+        parser.error(
+            f"--count: {count:,}, expected more than {MAX_STAMPED:,}, as fewer files are looked up on the disk"
+        )
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder
         measure(Path(folder), count)
@@ -34,7 +40,7 @@ def measure(folder: Path, count: int) -> None:
     with open(table, "w") as file:
         file.write("file,label\n")
         file.writelines(
-            f"folder_{i % 1000:04}/some_name_of_a_image_{i:09}.jpg,class_{i % 1000}\n" for i in range(count)
+            f"folder_{i % 1000:04}/the_name_of_an_image_{i:09}.jpg,class_{i % 1000}\n" for i in range(count)
         )
     base_mb, started = resident_mb(), time.perf_counter()
 

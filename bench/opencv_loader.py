@@ -1,8 +1,8 @@
-"""A loader in plain OpenCV with the chapter's whole augmentation, as an experienced user writes it in an hour.
+"""A loader in plain OpenCV, with the whole augmentation of fastai's chapter on pet breeds (README.md).
 
-Each image is decoded, warped to its output by one composed matrix, and looked up in one table of lighting and
-normalisation. Points are columns (x, y, 1). The canvas is the square region that is kept of an image, [-1, 1] on both
-axes. Pixel i of an image or of the output has its centre at i, as in OpenCV.
+Each image is decoded, warped to its output by one composed matrix, and looked up in one table of brightness, contrast
+and normalisation. Points are columns (x, y, 1). The canvas is the square region that is kept of an image, [-1, 1] on
+both axes. Pixel i of an image or of the output has its centre at i, as in OpenCV.
 """
 
 from collections import deque
@@ -21,8 +21,8 @@ BATCHES_AHEAD = 3
 class OpenCVLoader:
     """Loads batches in a thread pool, some batches ahead; each thread makes a part of every batch.
 
-    Large images are not shrunk first, so that those of more than twice the output's size alias: less work than the
-    package's loader does.
+    Large images are not shrunk first, so those of more than twice the output's size are aliased. This is less work
+    than fastpets does.
     """
 
     def __init__(

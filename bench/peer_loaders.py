@@ -1,7 +1,8 @@
-"""Other libraries' loaders, each set up as its own documentation has it when speed is wanted.
+"""Other libraries' loaders, each set up for speed as its own documentation recommends.
 
-All decode JPEG files to normalised float32 batches, on as many threads or worker processes as they are told. Where a
-library has the chapter's transforms, these are what it applies; a docstring says what differs.
+All decode JPEG files to normalised float32 batches, with `num_workers` threads or worker processes. Each applies the
+augmentation of fastai's chapter on pet breeds (README.md), as far as the library has it; its docstring says what
+differs.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +19,7 @@ SIZE, BATCH_SIZE = 224, 64
 
 
 class _Images(torch.utils.data.Dataset):
-    """Files opened by `read`, then transformed: what torch's DataLoader, and timm's around it, take."""
+    """A dataset of files, opened by `read` and then transformed, for torch's DataLoader and timm's."""
 
     def __init__(
         self, paths: Sequence[str], labels: Sequence[int], read: Callable[[str], Any], transform: Callable | None = None
@@ -54,10 +55,10 @@ def torchvision(
     pillow: bool = False,
     device: str | torch.device = "cpu",
 ) -> Iterable[Any]:
-    """torch's DataLoader and torchvision's v2 transforms for the same augmentation, bilinear as here.
+    """torch's DataLoader, and torchvision's v2 transforms for the same augmentation, bilinear.
 
-    With torchvision's own decoder, on 8-bit tensors, as its documentation recommends for speed; or on Pillow's
-    images, as ImageFolder opens them. There is no zoom, and borders are black.
+    Decodes with torchvision and transforms 8-bit tensors, as its documentation recommends for speed; with `pillow`,
+    opens and transforms Pillow's images, as with ImageFolder. There is no zoom, and borders are black.
     """
     from torchvision.transforms import v2
 
@@ -89,22 +90,19 @@ def timm(
     paths: Sequence[str],
     labels: Sequence[int],
     num_workers: int,
-    *,
-    size: int = SIZE,
-    batch_size: int = BATCH_SIZE,
 ) -> Iterable[Any]:
-    """timm's loader for training with all of its defaults, but for the device: its prefetcher, and its augmentation.
+    """timm's loader for training on the CPU, otherwise with its defaults, including prefetcher and augmentation.
 
-    That is a random resized crop of 0.08 to 1 of the image, a flip, and brightness, contrast and saturation by up
-    to 0.4: no rotation, no perspective. Its smaller crops make it less work than the others. Drops the last batch if
-    it is not full.
+    The augmentation is a random resized crop of 0.08 to 1 of the image's area, a flip, and brightness, contrast and
+    saturation by up to 0.4, without rotation and perspective. It does less work than the others, as its crops are
+    smaller. Drops an incomplete last batch.
     """
     from timm.data import create_loader
 
     return create_loader(
         _Images(paths, labels, _read_with_pillow),
-        size,
-        batch_size,
+        SIZE,
+        BATCH_SIZE,
         is_training=True,
         num_workers=num_workers,
         device=torch.device("cpu"),
@@ -116,11 +114,9 @@ def fastai(
     labels: Sequence[int],
     num_workers: int,
     *,
-    size: int = SIZE,
-    batch_size: int = BATCH_SIZE,
     device: str | torch.device = "cpu",
 ) -> Iterable[Any]:
-    """The chapter's options: presizing to 460 px, batch transforms, normalisation. Drops the last batch if not full."""
+    """The chapter's options: presizing to 460 px, batch transforms, normalisation. Drops an incomplete last batch."""
     from fastai.vision.all import (
         CategoryBlock,
         DataBlock,
@@ -139,12 +135,12 @@ def fastai(
         splitter=IndexSplitter([0]),
         item_tfms=Resize(460),
         batch_tfms=[
-            *aug_transforms(size=size, min_scale=0.75),
+            *aug_transforms(size=SIZE, min_scale=0.75),
             Normalize.from_stats(IMAGENET_MEAN, IMAGENET_STD),
         ],
     )
     return block.dataloaders(
-        None, bs=batch_size, num_workers=num_workers, persistent_workers=True, device=torch.device(device)
+        None, bs=BATCH_SIZE, num_workers=num_workers, persistent_workers=True, device=torch.device(device)
     ).train
 
 
@@ -152,36 +148,30 @@ def opencv(
     paths: Sequence[str],
     labels: Sequence[int],
     num_workers: int,
-    *,
-    size: int = SIZE,
-    batch_size: int = BATCH_SIZE,
 ) -> Iterable[Any]:
     """Threads around OpenCV, with the chapter's whole augmentation: see `OpenCVLoader`."""
-    return OpenCVLoader(paths, labels, num_workers, size=size, batch_size=batch_size)
+    return OpenCVLoader(paths, labels, num_workers, size=SIZE, batch_size=BATCH_SIZE)
 
 
 def dali_native(
     paths: Sequence[str],
     labels: Sequence[int],
     num_workers: int,
-    *,
-    size: int = SIZE,
-    batch_size: int = BATCH_SIZE,
 ) -> Iterable[Any]:
     """DALI's file reader, cropping decoder, affine warp and classification iterator, at their defaults.
 
-    The warp turns and resizes the crop in one step: a quarter faster than DALI's filtered resize and a warp after it,
-    a sixth faster than an unfiltered one (two threads of a Xeon). There is neither zoom nor perspective: `warp_affine`
-    has none, and repeats the outermost pixels beyond the borders. Chroma upsampling is the decoder's default, which
-    is coarser than in `decode-only`.
+    The warp rotates and resizes the crop in one step. This is a quarter faster than DALI's filtered resize followed by
+    a warp, and a sixth faster than an unfiltered resize (two threads of a Xeon). There is no zoom, and no perspective,
+    since `warp_affine` has none; beyond the borders it repeats the outermost pixels. Chroma upsampling is the
+    decoder's default, which is coarser than in `decode-only`.
     """
     from nvidia.dali import pipeline_def
     from nvidia.dali.plugin.pytorch import DALIClassificationIterator, LastBatchPolicy
 
-    graph = pipeline_def(_dali_graph, batch_size=batch_size, num_threads=num_workers, device_id=None)
+    graph = pipeline_def(_dali_graph, batch_size=BATCH_SIZE, num_threads=num_workers, device_id=None)
     return _Pairs(
         DALIClassificationIterator(
-            [graph(list(paths), list(labels), size)],
+            [graph(list(paths), list(labels))],
             reader_name="files",
             auto_reset=True,
             last_batch_policy=LastBatchPolicy.PARTIAL,
@@ -189,8 +179,8 @@ def dali_native(
     )
 
 
-def _dali_graph(paths: list[str], labels: list[int], size: int) -> tuple[Any, Any]:
-    """DALI's nodes from files to images (3, S, S) float32 and labels."""
+def _dali_graph(paths: list[str], labels: list[int]) -> tuple[Any, Any]:
+    """DALI's nodes from files to images (3, SIZE, SIZE) float32 and labels."""
     from nvidia.dali import fn, types
 
     augment = Augment()
@@ -198,9 +188,9 @@ def _dali_graph(paths: list[str], labels: list[int], size: int) -> tuple[Any, An
     crops = fn.decoders.image_random_crop(encoded, random_area=[augment.min_scale, 1], random_aspect_ratio=[1, 1])
     height_width = crops.shape(dtype=types.FLOAT)[:2]
     angle_deg = fn.random.uniform(range=[-augment.max_rotate, augment.max_rotate])
-    turn = fn.transforms.rotation(angle=angle_deg, center=[size / 2, size / 2])
-    resize = fn.transforms.scale(scale=fn.stack(height_width[1], height_width[0]) / size)
-    images = fn.warp_affine(crops, matrix=fn.transforms.combine(turn, resize), size=[size, size])
+    turn = fn.transforms.rotation(angle=angle_deg, center=[SIZE / 2, SIZE / 2])
+    resize = fn.transforms.scale(scale=fn.stack(height_width[1], height_width[0]) / SIZE)
+    images = fn.warp_affine(crops, matrix=fn.transforms.combine(turn, resize), size=[SIZE, SIZE])
     images = fn.brightness_contrast(
         images,
         brightness=fn.random.uniform(range=[1 - augment.max_brightness, 1 + augment.max_brightness]),
@@ -218,7 +208,7 @@ def _dali_graph(paths: list[str], labels: list[int], size: int) -> tuple[Any, An
 
 
 class _Pairs:
-    """Of DALI's iterator, which yields a list of dictionaries, the images and labels."""
+    """Yields images and labels from DALI's iterator, which yields lists of one dictionary."""
 
     def __init__(self, iterator: Iterable[Any]) -> None:
         self.iterator = iterator

@@ -1,8 +1,8 @@
 """The rows of the loading benchmarks: this project's loader, other libraries' loaders, and decoding alone.
 
-Each row is a function of the paths, their labels, the number of threads or worker processes and, by keyword, the output
-size and the batch size. It returns an iterable; each pass over it is an epoch of batches of float images and labels.
-Optional libraries are imported where they are used.
+Each row is a function of the paths, their labels and the number of threads or worker processes. Those that
+`bench_growth.py` varies also take the output size or the batch size. A row returns an iterable; each pass over it is an
+epoch of batches of float images and labels. Optional libraries are imported where they are used.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,7 +29,7 @@ def fastpets(
     batch_size: int = BATCH_SIZE,
     **settings: Any,
 ) -> Iterable[Any]:
-    """This project's loader with its default augmentation, which is the chapter's; `settings` go to Loader."""
+    """This project's loader with its default augmentation, that of fastai's chapter; `settings` go to Loader."""
     dataset = ImageDataset(tuple(paths), np.array(labels), tuple(map(str, range(max(labels) + 1))))
     return Loader(
         dataset,
@@ -44,20 +44,17 @@ def fastpets(
 
 
 def decode_only(
-    paths: Sequence[str],
-    labels: Sequence[int],
-    num_workers: int,
-    *,
-    size: int = SIZE,
-    batch_size: int = BATCH_SIZE,
+    paths: Sequence[str], labels: Sequence[int], num_workers: int, *, batch_size: int = BATCH_SIZE
 ) -> Iterable[Any]:
-    """DALI's decoder alone, on bytes in memory. `size` is ignored."""
+    """DALI's decoder alone, on bytes in memory. A batch's labels are its files, and its images None."""
     encoded = [np.fromfile(path, np.uint8) for path in paths]
     batches = [encoded[start : start + batch_size] for start in range(0, len(encoded), batch_size)]
     return _DecodeOnly(batches, batch_size, num_workers)
 
 
 class _DecodeOnly:
+    """Decodes all batches in each pass, two batches ahead, and yields None and the encoded batch."""
+
     def __init__(self, batches: list[list[np.ndarray]], batch_size: int, num_threads: int) -> None:
         self.batches = batches
         self.settings = {"batch_size": batch_size, "num_threads": num_threads}

@@ -13,16 +13,17 @@ def measure(
 ) -> None:
     """Times epochs of `count` images, repeated from `images`, and records the row's median images per second.
 
-    There is one epoch of warm-up and three timed ones, or one in all if benchmarks are disabled. Asserts that each
-    epoch returns all images.
+    There is one epoch of warm-up and three timed ones, or one in all if benchmarks are disabled. Asserts in every
+    epoch that all images came.
     """
     paths = (list(images) * (count // len(images) + 1))[:count]
     loader = PEERS[row](paths, [number % 37 for number in range(count)], num_threads, **settings)
 
-    def epoch() -> int:
-        return sum(len(labels) for _, labels in loader)
+    def epoch() -> None:
+        num_images = sum(len(labels) for _, labels in loader)
+        assert num_images == count, f"{row}: {num_images} images in an epoch, expected {count}"
 
-    assert benchmark.pedantic(epoch, rounds=3, warmup_rounds=1) == count
+    benchmark.pedantic(epoch, rounds=3, warmup_rounds=1)
     if benchmark.enabled:
         rate = count / benchmark.stats.stats.median
         benchmark.extra_info.update(row=row, num_threads=num_threads, images_per_sec=rate)

@@ -1,4 +1,4 @@
-"""Renders images as the loader does, and by supersampling, the reference of the fidelity benchmark."""
+"""Renders images as the loader does, and by supersampling, which is the reference of the fidelity benchmark."""
 
 from collections.abc import Sequence
 

@@ -6,21 +6,19 @@ import json
 import sys
 import threading
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fsspec
-import numpy as np
 from tyro.conf import Positional
 
 from fastpets.errors import FastpetsError, InvalidArgumentError
 from fastpets.utils.validation import check_range
 
 if TYPE_CHECKING:
-    from fastpets.data.dataset import ImageDataset
     from fastpets.runs.saved_model import SavedModel
 
 HOST = "127.0.0.1"  # not reachable from other machines
@@ -117,7 +115,7 @@ class Handler(BaseHTTPRequestHandler):
         fsspec.filesystem("memory").pipe(name, content)
         try:
             with self.lock:
-                (batch,) = self.saved.loader(dataset_of(name), batch_size=1, num_workers=1)
+                (batch,) = self.saved.loader([name], batch_size=1, num_workers=1)
                 values, labels = self.saved.probabilities(batch.images)[0].topk(
                     min(NUM_CLASSES_SHOWN, len(self.saved.classes))
                 )
@@ -140,18 +138,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Overrides the base class, which logs each request on standard error."""
-
-
-def dataset_of(path: str) -> ImageDataset:
-    """A data set of one image, with its header. A Loader would cache the header on disk, for each request."""
-    from fastpets.data.headers import BAD, ImageHeaders, read_header
-    from fastpets.data.sources import as_dataset
-
-    dataset, header = as_dataset([path]), read_header(path)
-    problems = {path: header.problem} if header.decoder == BAD else {}
-    decoders = np.array([header.decoder], np.uint8)
-    heights, widths = np.array([[header.height], [header.width]], np.int32)
-    return replace(dataset, headers=ImageHeaders(dataset.paths, decoders, heights, widths, problems))
 
 
 if __name__ == "__main__":

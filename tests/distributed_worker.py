@@ -1,4 +1,4 @@
-"""One of the processes of test_distributed: loads epochs, and writes down what it got."""
+"""One of the processes of tests/loading/test_distributed.py: loads epochs and writes ids and digests as JSON."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ EPOCHS = 2
 
 
 def digests(loader: Loader, *, together: bool = False) -> list[list[tuple[int, str]]]:
-    """One epoch's ids and digests of the pixels, a list a batch, each with a step of all processes if `together`."""
+    """Runs an epoch: a list of (id, digest of the pixels) per batch. `together` adds an all-reduce to each step."""
     found = []
     for batch in loader:
         if together:
@@ -35,7 +35,7 @@ def main(folder: str, out: str, settings: dict[str, Any]) -> None:
         }
     else:
         loaders = {"train": Loader(folder, augment=True, **common), "valid": Loader(folder, **common)}
-    torch.distributed.init_process_group("gloo")  # after the loaders were made: they ask when an epoch begins
+    torch.distributed.init_process_group("gloo")  # after the loaders are made: they read the rank when an epoch starts
     if with_samplers:
         sampler = DistributedSampler(range(10))
         loaders["distributed"] = Loader(folder, augment=True, sampler=sampler, drop_last=False, **common)

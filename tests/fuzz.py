@@ -1,8 +1,8 @@
-"""Damaged files by the thousand, through the check and through a loader: `python -m tests.fuzz --files 100000`.
+"""Fuzzes the check and a Loader with thousands of damaged files: `python -m tests.fuzz --files 100000`.
 
-Each JPEG, PNG, GIF, WebP or BMP is damaged in one to three ways: bits flipped, cut short, spliced with another file, a
-length lied about, bytes put in. Whatever comes of it, every file must be loaded or listed, in a process that lives on.
-What a process died of, or did not end with, stays in --keep.
+Each JPEG, PNG, GIF, WebP or BMP is damaged in one to three ways: bits are flipped, bytes removed, inserted or replaced,
+two files spliced. Every file must be loaded or listed as bad, and no process may crash or hang. The files of a process
+that did are kept in the folder --keep.
 """
 
 import argparse
@@ -46,7 +46,7 @@ print(len(dataset) - len(good), len(loader.bad_files))
 
 
 def originals() -> list[bytes]:
-    """Small files of all decoders: grey, palette, alpha, progressive, lossless, with EXIF."""
+    """Small files of all formats and kinds: grey, palette, alpha, progressive, lossless, with EXIF."""
     image, exif = drawing(45, 60), Image.Exif()
     exif[0x0112] = 6
     return [
@@ -74,15 +74,15 @@ def damaged(random: np.random.Generator, files: list[bytes]) -> bytes:
                 for at in random.integers(0, random.choice([64, max(len(content), 1)]), random.integers(1, 9)):
                     if at < len(content):
                         content[at] ^= 1 << random.integers(8)
-            case 1:  # cut short
+            case 1:  # truncated
                 del content[place:]
             case 2:  # spliced
                 other = files[random.integers(len(files))]
                 content[place:] = other[int(random.integers(len(other))) :]
-            case 3:  # a length, or another number of two or four bytes, lied about
-                lie = random.choice([0, 1, 0x7F, 0xFF]).astype(np.uint8).tobytes() * int(random.choice([2, 4]))
-                content[place : place + len(lie)] = lie
-            case 4:  # bytes put in
+            case 3:  # two or four bytes replaced, such as a length
+                wrong = random.choice([0, 1, 0x7F, 0xFF]).astype(np.uint8).tobytes() * int(random.choice([2, 4]))
+                content[place : place + len(wrong)] = wrong
+            case 4:  # bytes inserted
                 content[place:place] = random.bytes(int(random.integers(1, 200)))
     return bytes(content)
 
@@ -92,7 +92,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 def through_check(folder: Path) -> int:
-    """How many files of a folder `fastpets.check` lists; all must be counted. Raises AssertionError."""
+    """Checks a folder and returns the number of bad files. Raises AssertionError unless all files are counted."""
     out = folder.parent / "bad_files.csv"
     out.unlink(missing_ok=True)
     child = run(sys.executable, "-m", "fastpets.check", str(folder), "--out", str(out))
@@ -106,7 +106,7 @@ def through_check(folder: Path) -> int:
 
 
 def through_loader(folder: Path, batch_size: int) -> int:
-    """How many files of a folder a loader that skips lists as bad; all good ones must arrive. Raises AssertionError."""
+    """Loads a folder and returns the number of bad files. Raises AssertionError unless all good images arrive."""
     child = run(sys.executable, "-c", LOAD, str(folder), str(batch_size))
     assert child.returncode == 0, f"status {child.returncode}: {child.stderr[-2000:]}"
     return int(child.stdout.split()[1])
@@ -117,7 +117,7 @@ def chunks(total: int, size: int) -> Iterator[int]:
 
 
 def fuzz_check(work: Path, num_files: int, seed: int) -> int:
-    """Damaged files through the check, a chunk at a time; how many were bad."""
+    """Checks damaged files, CHUNK at a time, and returns how many were bad."""
     random, files, bad = np.random.default_rng(seed), originals(), 0
     for number, count in enumerate(chunks(num_files, CHUNK)):
         folder = work / f"check-{number}"
@@ -131,7 +131,7 @@ def fuzz_check(work: Path, num_files: int, seed: int) -> int:
 
 
 def fuzz_loader(work: Path, num_files: int, seed: int) -> int:
-    """Damaged files through a loader, three among the good ones of each batch; how many were bad."""
+    """Loads batches with three damaged files each, and returns how many of these were bad."""
     random, files, bad = np.random.default_rng(seed), originals(), 0
     for number, count in enumerate(chunks(num_files, CHUNK // 2)):
         folder = work / f"loader-{number}"
@@ -147,7 +147,7 @@ def fuzz_loader(work: Path, num_files: int, seed: int) -> int:
 
 
 def fuzz_strays(work: Path, times: int) -> None:
-    """A GIF, a text and an empty file in batches of 64 and 256, many times each."""
+    """Loads `times` batches of 64 and of 256 images, each with a GIF, a text and an empty file."""
     files = originals()
     for batch_size in (64, 256):
         folder = work / f"strays-{batch_size}"
@@ -185,7 +185,7 @@ def main() -> int:
     finally:
         shutil.rmtree(work)
     counts = f"{arguments.files} files through the check, {bad[0]} bad; {arguments.loader_files} in batches, {bad[1]}"
-    print(f"{counts} bad; {time.monotonic() - started:.0f} s; all loaded or listed, no process died or hung")
+    print(f"{counts} bad; {time.monotonic() - started:.0f} s; all loaded or listed, no process crashed or hung")
     return 0
 
 

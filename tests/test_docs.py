@@ -1,4 +1,4 @@
-"""The documents: their examples run, their links resolve, and the flags they mention exist."""
+"""The documents: the examples of one page run, links resolve, and the flags that four pages mention exist."""
 
 import doctest
 import re

@@ -1,4 +1,4 @@
-"""Times a kernel launch, relative to the bytes it must move and to a plain copy of as many bytes."""
+"""Times a kernel launch, and compares its bytes per second with those of a plain copy."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -24,8 +24,8 @@ CASES = {  # the images' height and width, the output's side, its type, and `sup
 
 def main() -> None:
     part = Part(__doc__)
-    batch_size, count = (2, 3) if part.rehearsal else (256, 50)
-    copied = 2**20 if part.rehearsal else 2**30
+    batch_size, count = (2, 3) if part.dry_run else (256, 50)
+    copied = 2**20 if part.dry_run else 2**30
     source = torch.randint(0, 255, (copied,), dtype=torch.uint8, device=part.device)
     target = torch.empty_like(source)
     copy_ms = part.median_ms(lambda: target.copy_(source), count)
@@ -70,7 +70,7 @@ def launcher(
 
 
 def make_transforms(batch_size: int, source_size: tuple[int, int], side: int, supersample: int) -> Transforms:
-    """Transforms of a batch under the chapter's augmentation."""
+    """Transforms of a batch with the default augmentation, fastai's."""
     heights, widths = np.repeat(np.array([source_size]), batch_size, axis=0).T
     preprocessing = Preprocessing(size=(side, side), supersample=supersample)
     return transforms(np.arange(batch_size), heights, widths, preprocessing, augment=Augment())

@@ -1,4 +1,4 @@
-"""Times the loader alone: uncached over a sweep of settings, cached with the host's share, and other loaders."""
+"""Times loading alone: fastpets uncached, over a sweep of settings, fastpets cached, and other libraries."""
 
 import importlib.util
 import time
@@ -13,7 +13,7 @@ from bench.gpu.part import Part, linked_images
 from bench.peers import PEERS
 from fastpets import Loader
 from fastpets.data.sources import from_folder
-from fastpets.loading import decoding as decode_stage
+from fastpets.loading import decoding
 from fastpets.utils.system import num_processors
 
 # Settings are swept in this order, each with the best values of those before it.
@@ -21,13 +21,13 @@ SWEEP: dict[str, list[Any]] = {
     "num_workers": [4, 8, 16, 32],
     "batch_size": [64, 128, 256, 512],
     "hw_decoder_load": [0.0, 0.35, 0.65, 1.0],
-    "decoding": [2, 3, 4],  # batches in decoding
+    "decode_ahead": [2, 3, 4],  # chunks in DALI's queue
 }
 DEFAULTS = {
     "num_workers": num_processors(),
     "batch_size": 256,
     "hw_decoder_load": 0.0,
-    "decoding": decode_stage.DECODE_AHEAD,
+    "decode_ahead": decoding.DECODE_AHEAD,
 }
 PEERS_SECONDS = 6
 
@@ -35,7 +35,7 @@ PEERS_SECONDS = 6
 def main() -> None:
     part = Part(__doc__)
     count, seconds, sweep = 7390, 1.2, SWEEP
-    if part.rehearsal:
+    if part.dry_run:
         count, seconds, sweep = 64, 0.2, {name: values[:1] for name, values in SWEEP.items()}
     with linked_images(count) as folder:
         best, found = dict(DEFAULTS), []
@@ -52,9 +52,9 @@ def main() -> None:
         peers(part, folder)
 
 
-def rate_of(part: Part, folder: Path, seconds: float, *, decoding: int, **settings: Any) -> dict[str, float]:
-    """Returns `measured` of this project's loader, after an epoch that fills its cache, if any."""
-    decode_stage.DECODE_AHEAD = decoding
+def rate_of(part: Part, folder: Path, seconds: float, *, decode_ahead: int, **settings: Any) -> dict[str, float]:
+    """Returns `measured` of a fastpets Loader, after an epoch that fills its cache, if it has one."""
+    decoding.DECODE_AHEAD = decode_ahead
     loader = Loader(from_folder(folder), augment=True, dtype=torch.float16, device=part.device, **settings)
     if loader.cache is not None:
         for _ in loader:
@@ -96,12 +96,12 @@ def peers(part: Part, folder: Path) -> None:
         images.to(part.device, non_blocking=True), labels.to(part.device, non_blocking=True)
 
     for name in ("torchvision", "fastai"):
-        if name == "fastai" and (part.rehearsal or importlib.util.find_spec("fastai") is None):
-            part.add(fastai="not rehearsed" if part.rehearsal else "not installed")
+        if name == "fastai" and (part.dry_run or importlib.util.find_spec("fastai") is None):
+            part.add(fastai="not in a dry run" if part.dry_run else "not installed")
             continue
         made = PEERS[name](paths, labels, num_processors(), device=part.device)
         batches = chain.from_iterable(repeat(made))
-        part.add(**{name: measured(part, batches, 0.2 if part.rehearsal else PEERS_SECONDS, move)})
+        part.add(**{name: measured(part, batches, 0.2 if part.dry_run else PEERS_SECONDS, move)})
 
 
 if __name__ == "__main__":

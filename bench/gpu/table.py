@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     folder = parser.parse_args().out
     found = {}
-    for name in ("right", "kernel", "loading", "chapter", "training"):
+    for name in ("correctness", "kernel", "loading", "chapter", "training"):
         file = folder / f"{name}.json"
         found[name] = json.loads(file.read_text()) if file.exists() else None
     machine = {
@@ -30,11 +30,11 @@ def main() -> None:
     }
     (folder / "all.json").write_text(json.dumps({"machine": machine, **found}, indent=1))
     print(*(f"{name} {value}" for name, value in machine.items()), sep=", ")
-    if any(part and part["rehearsal"] for part in found.values()):
-        print("A rehearsal on a CPU, at a small scale: it ran, and its figures mean nothing.")
-    print(f"{'':50}{'found':>24}  aim")
-    for what, figure, aim in rows(found):
-        print(f"{what:50}{figure:>24}  {aim}")
+    if any(part and part["dry_run"] for part in found.values()):
+        print("A dry run on a CPU, at a small scale: it completed, and its figures mean nothing.")
+    print(f"{'':50}{'found':>24}  target")
+    for name, figure, target in rows(found):
+        print(f"{name:50}{figure:>24}  {target}")
 
 
 def rows(found: dict[str, Any]) -> Iterator[Row]:
@@ -42,12 +42,10 @@ def rows(found: dict[str, Any]) -> Iterator[Row]:
         if part is None:
             yield name, "nothing: see its log", ""
         else:
-            yield from {"right": right, "kernel": kernel, "loading": loading, "chapter": chapter, "training": training}[
-                name
-            ](part)
+            yield from ROWS[name](part)
 
 
-def right(part: dict[str, Any]) -> Iterator[Row]:
+def correctness(part: dict[str, Any]) -> Iterator[Row]:
     outcomes = part["outcomes"]
     yield (
         "tests passed / failed / skipped",
@@ -68,7 +66,7 @@ def kernel(part: dict[str, Any]) -> Iterator[Row]:
 
 
 def loading(part: dict[str, Any]) -> Iterator[Row]:
-    for what, name, aim in (
+    for row, name, target in (
         ("loader, uncached", "uncached", "8,000"),
         ("loader, cached on the device", "cached_device", "100,000"),
         ("loader, cached on the host", "cached_host", ""),
@@ -76,11 +74,15 @@ def loading(part: dict[str, Any]) -> Iterator[Row]:
         ("fastai", "fastai", ""),
     ):
         if (found := part.get(name)) is None or isinstance(found, str):
-            yield what, found or "no time left", ""
+            yield row, found or "no time left", ""
             continue
-        yield what, f"{found['images_per_sec']:,.0f} images/s", aim
+        yield row, f"{found['images_per_sec']:,.0f} images/s", target
         if name.startswith("cached"):
-            yield f"  the host's work for {found['batch']:.0f}", f"{found['host_ms']:.2f} ms", aim and "1.2 ms for 256"
+            yield (
+                f"  the host's work for {found['batch']:.0f} images",
+                f"{found['host_ms']:.2f} ms",
+                target and "1.2 ms for 256",
+            )
         if name == "uncached":
             yield "  processors busy", f"{found['processors_busy']:.1f}", ""
     if best := part.get("best"):
@@ -90,12 +92,12 @@ def loading(part: dict[str, Any]) -> Iterator[Row]:
         )
 
 
-SETTINGS = ("num_workers", "batch_size", "hw_decoder_load", "decoding")
+SETTINGS = ("num_workers", "batch_size", "hw_decoder_load", "decode_ahead")
 
 
 def chapter(part: dict[str, Any]) -> Iterator[Row]:
-    yield "the chapter, whole process", f"{part['seconds']:.1f} s", "30 s"
-    yield "  start and end", f"{part['seconds_beside_epochs']:.1f} s", "8 s"
+    yield "fastai's chapter, whole process", f"{part['seconds']:.1f} s", "30 s"
+    yield "  startup and shutdown", f"{part['seconds_beside_epochs']:.1f} s", "8 s"
     yield "  the last epoch", f"{part['seconds_per_epoch'][-1]:.2f} s", ""
 
 
@@ -105,8 +107,11 @@ def training(part: dict[str, Any]) -> Iterator[Row]:
             yield name, rates, ""
         if isinstance(rates, dict):
             yield f"{name}, batches in memory", f"{rates['in memory']:,.0f} images/s", ""
-            for source, aim in (("cached", "97%"), ("uncached", "90%")):
-                yield f"  {source}", f"{rates[source] / rates['in memory']:.0%}", aim
+            for source, target in (("cached", "97%"), ("uncached", "90%")):
+                yield f"  {source}", f"{rates[source] / rates['in memory']:.0%}", target
+
+
+ROWS = {"correctness": correctness, "kernel": kernel, "loading": loading, "chapter": chapter, "training": training}
 
 
 if __name__ == "__main__":

@@ -24,12 +24,12 @@ KEPT = 4  # batches in memory
 
 def main() -> None:
     part = Part(__doc__)
-    count, batch_size, size, seconds = (64, 8, 64, 0.2) if part.rehearsal else (7390, 128, 224, 2.0)
+    count, batch_size, size, seconds = (64, 8, 64, 0.2) if part.dry_run else (7390, 128, 224, 2.0)
     with linked_images(count) as folder:
         loaders = {where: make_loader(part, folder, batch_size, size, where) for where in ("device", "none")}
         for _ in loaders["device"]:  # fills the cache
             pass
-        for arch, compiled, tries in RUNS[1:2] if part.rehearsal else RUNS:
+        for arch, compiled, tries in RUNS[1:2] if part.dry_run else RUNS:
             name = f"{arch}{', compiled' * compiled}{', cudnn.benchmark' * tries}"
             if not part.has_time_for(60 if compiled else 15):
                 part.add(**{name: "no time left"})
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def make_loader(part: Part, folder: Path, batch_size: int, size: int, where: str) -> Loader:
-    dtype = torch.float32 if part.rehearsal else torch.bfloat16
+    dtype = torch.float32 if part.dry_run else torch.bfloat16
     return Loader(
         from_folder(folder),
         augment=True,

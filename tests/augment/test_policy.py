@@ -16,7 +16,7 @@ from fastpets.errors import InvalidArgumentError
      {"min_scale": float("nan")}, {"max_posterize": 8}, {"max_shear": 90}, {"max_solarize": -0.1}, {"max_gamma": -1},
      {"max_rotate": "10"}, {"mult": "2"}, {"p_flip": None}, {"max_posterize": 2.5}],
 )  # fmt: skip
-def test_invalid_values_are_refused_by_the_parameters_name(wrong: dict) -> None:
+def test_values_out_of_range_are_rejected_by_the_parameters_name(wrong: dict) -> None:
     with pytest.raises(InvalidArgumentError, match=rf"^Augment\.{next(iter(wrong))}.*: .*, expected"):
         Augment(**wrong)
 
@@ -46,7 +46,7 @@ def test_an_argument_stands_for_a_policy() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["strong", 1, Augment])
-def test_other_arguments_are_refused(wrong: object) -> None:
+def test_other_arguments_are_rejected(wrong: object) -> None:
     with pytest.raises(
         InvalidArgumentError, match=r"^augment: .*, expected an Augment, True, False or one of none, fas"
     ):

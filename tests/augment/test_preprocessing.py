@@ -56,7 +56,7 @@ def test_a_dtype_may_be_torchs() -> None:
         ({"layout": "CHW"}, "layout: 'CHW', expected one of NCHW, NHWC"),
     ],
 )
-def test_impossible_values_are_refused_by_the_parameters_name(wrong: dict, message: str) -> None:
+def test_impossible_values_are_rejected_by_the_parameters_name(wrong: dict, message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=f"^{re.escape(message)}$"):
         Preprocessing(**wrong)
 
@@ -67,7 +67,7 @@ def test_json_returns_the_same_preprocessing() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["missing", "unknown"])
-def test_json_with_other_fields_is_refused(wrong: str) -> None:
+def test_json_with_other_fields_is_rejected(wrong: str) -> None:
     fields = Preprocessing().to_dict()
     if wrong == "missing":
         del fields["supersample"]

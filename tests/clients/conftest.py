@@ -1,4 +1,4 @@
-"""What the tests of clients share: loaders of images that are known by their labels, and a model for them."""
+"""Fixtures of the tests of clients: loaders whose images are identified by their labels, and a model."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ import torch
 
 from fastpets import Loader
 from fastpets.data.sources import from_folder
-from tests.clients.witness import NUM_CLASSES, NUM_TRAIN, MakeLoaders
+from tests.clients.batch_recorder import NUM_CLASSES, NUM_TRAIN, MakeLoaders
 
 FOLDER = Path(__file__).parent
 SETTINGS = {"size": 32, "batch_size": 4, "num_workers": 2, "device": "cpu"}
@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def make_loaders(make_folder: Callable[..., Path]) -> MakeLoaders:
-    """Makes a loader for training and one for validation, whose images have each a class of its own."""
+    """Makes a training and a validation loader; each image has a class of its own, which identifies it."""
     dataset = from_folder(make_folder(NUM_CLASSES, num_classes=NUM_CLASSES))
     train_dataset, valid_dataset = (
         dataset.select(np.arange(NUM_TRAIN)),
@@ -54,7 +54,7 @@ def model() -> torch.nn.Module:
 
 @pytest.fixture(autouse=True)
 def torch_seed() -> Iterator[None]:
-    """Seeds torch's generator for the test, and leaves it as it was."""
+    """Seeds torch's generator for the test and restores its state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.clients.witness import MakeLoaders, Witness, check_passes, check_same, evaluate, pixels
+from tests.clients.batch_recorder import BatchRecorder, MakeLoaders, check_passes, check_same, evaluate, pixels
 
 accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed; it comes with the extra clients")
 
@@ -14,7 +14,7 @@ def test_a_prepared_loop_has_each_batch_of_each_epoch_once(make_loaders: MakeLoa
     accelerator = accelerate.Accelerator(cpu=True)
     train, valid = make_loaders(device=accelerator.device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    criterion = Witness(model)
+    criterion = BatchRecorder(model)
     model, optimizer, train_loader, valid_loader = accelerator.prepare(model, optimizer, train, valid)
     for _ in range(2):
         model.train()
@@ -27,7 +27,7 @@ def test_a_prepared_loop_has_each_batch_of_each_epoch_once(make_loaders: MakeLoa
     criterion.check_learning()
 
 
-def test_a_saved_state_goes_on_with_the_next_batch(make_loaders: MakeLoaders, tmp_path: Path) -> None:
+def test_a_saved_state_resumes_with_the_next_batch(make_loaders: MakeLoaders, tmp_path: Path) -> None:
     accelerator = accelerate.Accelerator(cpu=True)
     train, _ = make_loaders()
     whole = pixels(train)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.clients.witness import MakeLoaders, Witness, check_passes, mean_loss
+from tests.clients.batch_recorder import BatchRecorder, MakeLoaders, check_passes, mean_loss
 
 pytest.importorskip("fastai", reason="fastai is not installed; it comes with the extra clients")
 
@@ -16,7 +16,7 @@ def test_a_fit_has_each_batch_of_each_epoch_once(
     from fastai.vision.all import DataLoaders, Learner
 
     train, valid = make_loaders()
-    criterion = Witness(model)
+    criterion = BatchRecorder(model)
     learner = Learner(DataLoaders(train, valid), model, loss_func=criterion, path=tmp_path)
     with learner.no_bar(), learner.no_logging():
         learner.fit(2, 1e-2)

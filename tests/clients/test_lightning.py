@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.clients.witness import MakeLoaders, Pixels, Witness, check_passes, check_same, mean_loss, pixels
+from tests.clients.batch_recorder import BatchRecorder, MakeLoaders, Pixels, check_passes, check_same, mean_loss, pixels
 
 lightning = pytest.importorskip("lightning", reason="lightning is not installed; it comes with the extra clients")
 
@@ -16,7 +16,7 @@ class Classifier(lightning.LightningModule):
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.criterion = Witness(model)
+        self.criterion = BatchRecorder(model)
 
     def training_step(self, batch: Any, batch_index: int) -> torch.Tensor:
         images, labels = batch
@@ -50,7 +50,7 @@ def test_a_fit_has_two_batches_for_its_sanity_check_and_then_each_batch_of_each_
 
 
 @pytest.mark.parametrize("step", [2, 3, 4])  # in the first epoch, at its end, in the second
-def test_a_fit_from_a_checkpoint_goes_on_with_the_next_batch(
+def test_a_fit_from_a_checkpoint_resumes_with_the_next_batch(
     make_loaders: MakeLoaders, model: torch.nn.Module, tmp_path: Path, step: int
 ) -> None:
     def trained(checkpoint: Path | None = None) -> list[Pixels]:

@@ -1,9 +1,9 @@
-"""A model, an optimizer and a scheduler of timm's, in a loop of the form of its train.py."""
+"""timm's model, optimizer and scheduler, in a loop like that of its train.py."""
 
 import pytest
 import torch
 
-from tests.clients.witness import NUM_CLASSES, MakeLoaders, Witness, check_passes, evaluate
+from tests.clients.batch_recorder import NUM_CLASSES, BatchRecorder, MakeLoaders, check_passes, evaluate
 
 timm = pytest.importorskip("timm", reason="timm is not installed; it comes with the extra clients")
 
@@ -21,7 +21,7 @@ def test_timms_loop_has_each_batch_of_each_epoch_once(make_loaders: MakeLoaders)
         optimizer, num_epochs=2, updates_per_epoch=len(train), step_on_epochs=False
     )
     rates = []
-    criterion = Witness(model)
+    criterion = BatchRecorder(model)
     for epoch in range(num_epochs):
         train.sampler.set_epoch(epoch)
         model.train()

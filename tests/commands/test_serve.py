@@ -66,7 +66,7 @@ def test_an_image_is_answered_with_its_probabilities(
         ),
     ],
 )
-def test_other_files_large_files_and_requests_of_other_sites_are_refused(
+def test_other_files_large_files_and_requests_of_other_sites_are_rejected(
     server: ThreadingHTTPServer, body: bytes, headers: dict[str, str], status: int, message: str
 ) -> None:
     found, answer = ask(server, "POST", "/predict", body, **headers)

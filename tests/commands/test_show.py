@@ -33,7 +33,7 @@ def test_show_batch_does_not_advance_the_loader(make_folder: Callable[..., Path]
     assert all(torch.equal(a.images, b.images) for a, b in zip(loader, expected, strict=True))
 
 
-def test_show_draws_a_batch_and_nine_augmentations_of_one_image(
+def test_show_writes_a_batch_and_nine_augmentations_of_one_image(
     drawn_classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     assert main(["show", str(drawn_classes), "--size", "48", "--num-images", "6", "--out", str(tmp_path)]) == 0

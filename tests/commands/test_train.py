@@ -43,7 +43,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_the_flags_are_these() -> None:
+def test_train_config_has_exactly_these_flags() -> None:
     assert [field.name for field in dataclasses.fields(TrainConfig)] == FLAGS.split()
 
 

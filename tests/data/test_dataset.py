@@ -160,7 +160,7 @@ def test_linked_files_and_folders_are_found(tmp_path: Path) -> None:
         (("train/1.jpg", "a/2.jpg"), {"label_from": "folder"}, r"train/1.jpg: not in a class folder \(1 of 2 images"),
     ],
 )
-def test_a_folder_without_images_or_labels_is_refused_in_one_line(
+def test_a_folder_without_images_or_labels_is_rejected_in_one_line(
     names: tuple[str, ...], settings: dict, message: str, tmp_path: Path
 ) -> None:
     touch(tmp_path, *names)
@@ -217,7 +217,7 @@ def test_a_table_without_a_split_is_split_at_random(tmp_path: Path) -> None:
         ("file" * 50_000 + ",label\n", "field larger than field limit"),
     ],
 )
-def test_a_faulty_table_is_refused_in_one_line(text: str, message: str, tmp_path: Path) -> None:
+def test_a_faulty_table_is_rejected_in_one_line(text: str, message: str, tmp_path: Path) -> None:
     path = table(tmp_path, text)
     with pytest.raises(FastpetsError, match=message):
         train_valid_datasets(None, labels=path, on_bad_file="skip")
@@ -334,7 +334,7 @@ def test_classes_are_sorted_as_numbers_if_all_are_whole_numbers() -> None:
     assert labels_from_names(["--5", "10", "9"])[1] == ("--5", "10", "9")
 
 
-def test_too_few_images_to_split_are_refused(make_folder: Callable[..., Path]) -> None:
+def test_too_few_images_to_split_are_rejected(make_folder: Callable[..., Path]) -> None:
     with pytest.raises(FastpetsError, match="4 images, expected at least 5"):
         train_valid_datasets(make_folder(4))
 

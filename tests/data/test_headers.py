@@ -139,7 +139,7 @@ def test_an_empty_data_set_has_empty_headers() -> None:
     assert len(scan(ImageDataset((), np.zeros(0, np.int64), ()), 1).decoders) == 0
 
 
-def test_larger_images_than_max_pixels_are_bad_and_the_cache_does_not_know(make_folder: Callable[..., Path]) -> None:
+def test_images_of_more_than_max_pixels_are_bad_but_not_in_the_cached_headers(make_folder: Callable[..., Path]) -> None:
     folder = make_folder(4)
     found = scan(from_folder(folder), 1)
     limit = 50 * 60

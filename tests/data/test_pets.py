@@ -93,7 +93,7 @@ def test_the_images_are_downloaded_once_and_unpacked(
     assert capsys.readouterr().err == ""  # no progress bar where there is no terminal
 
 
-def test_another_archive_than_the_published_one_is_refused_and_removed(server: Server, own_cache: Path) -> None:
+def test_another_archive_than_the_published_one_is_rejected_and_removed(server: Server, own_cache: Path) -> None:
     with pytest.raises(FastpetsError, match=r"not the published archive, whose MD5 is 0000; .*DIR"):
         pets_folder(address(server), "0000")
     assert list(own_cache.iterdir()) == []
@@ -109,7 +109,7 @@ def test_an_interrupted_download_leaves_nothing_and_the_next_one_succeeds(server
 
 
 @pytest.mark.parametrize("name", ["../evil.jpg", "images/../../evil.jpg", "images/../../../evil.jpg"])
-def test_an_archive_with_files_outside_of_its_folder_is_refused(own_cache: Path, name: str) -> None:
+def test_an_archive_with_files_outside_of_its_folder_is_rejected(own_cache: Path, name: str) -> None:
     content = archive(name)
     own_cache.mkdir(parents=True)
     (own_cache / "images.tar.gz").write_bytes(content)

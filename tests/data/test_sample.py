@@ -43,7 +43,7 @@ def test_all_kinds_of_files_occur(dataset: ImageDataset) -> None:
         assert counts[kind] >= 1, kind
 
 
-def test_a_seed_draws_the_same_image_again() -> None:
+def test_an_image_is_a_function_of_its_seed() -> None:
     digests = {
         hashlib.sha256(draw_image("dotted_triangle", np.random.default_rng(seed)).tobytes()).hexdigest()
         for seed in (1, 1, 2)

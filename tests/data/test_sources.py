@@ -1,4 +1,4 @@
-"""All forms of a Loader's source give the same data set; anything else is refused in one line."""
+"""All forms of a Loader's source give the same dataset; anything else is rejected in one line."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -110,7 +110,7 @@ def test_images_without_labels_load_with_labels_of_minus_1(class_folders: Path) 
         (7, "source: int, expected a folder"),
     ],
 )
-def test_other_sources_are_refused(source: Any, message: str) -> None:
+def test_other_sources_are_rejected(source: Any, message: str) -> None:
     with pytest.raises(FastpetsError, match=message):
         as_dataset(source)
 
@@ -170,7 +170,7 @@ def test_numeric_labels_are_sorted_as_numbers(tmp_path: Path) -> None:
         ({"batch_sampler": []}, r"batch_sampler: not a parameter of Loader; give sampler, batch_size and drop_last"),
     ],
 )
-def test_arguments_that_only_a_data_loader_has_are_refused_with_the_alternative(
+def test_arguments_that_only_a_data_loader_has_are_rejected_with_the_alternative(
     class_folders: Path, arguments: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(FastpetsError, match=message):
@@ -194,7 +194,7 @@ def test_nhwc_is_the_same_memory_and_batch_transform_is_applied_last(
     assert batch.labels.tolist() == (plain.dataset.labels * 2).tolist()
 
 
-def test_a_balanced_sampler_draws_classes_equally_often_and_repeated_images_differ(tmp_path: Path) -> None:
+def test_a_balanced_sampler_picks_classes_equally_often_and_repeated_images_differ(tmp_path: Path) -> None:
     for number in range(20):
         drawing(40, 50, seed=number).save(tmp_path / f"{'rare' if number < 2 else 'common'}_{number}.jpg")
     loader = Loader(tmp_path, sampler="balanced", size=16, augment=True, drop_last=False, batch_size=20)

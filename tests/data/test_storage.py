@@ -161,7 +161,7 @@ def test_stamps_are_requested_in_chunks_and_once_for_each_remote_file(
         ),
     ],
 )
-def test_a_source_that_does_not_exist_is_refused(source: str, message: str) -> None:
+def test_a_source_that_does_not_exist_is_rejected(source: str, message: str) -> None:
     with pytest.raises(FastpetsError, match=message):
         Loader(source)
 
@@ -243,7 +243,7 @@ def test_a_label_in_a_shard_that_is_no_text_is_named(tmp_path: Path) -> None:
         as_dataset(tmp_path / "pets.tar")
 
 
-def test_a_compressed_shard_is_refused(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_compressed_shard_is_rejected(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "pets.tar", "w:gz") as tar:
         tar.add(make_folder(2), "images")
     with pytest.raises(FastpetsError, match=r"pets.tar: .*expected an uncompressed tar file"):

@@ -1,4 +1,4 @@
-"""Files that cannot be used end in the promised error or are skipped, and cost the other images nothing."""
+"""Unusable files raise an error or are skipped or replaced, and all other images are delivered."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ SIZE = 32
 
 
 def with_bad_files(folder: Path) -> Path:
-    """64 images, of which one is a GIF under another name, one a text and one empty."""
+    """Overwrites three images: with a GIF, a text and an empty file."""
     (folder / "kind0_0.jpg").write_bytes(encode(drawing(30, 40), "GIF"))
     (folder / "kind1_1.jpg").write_text("this is no image")
     (folder / "kind0_2.jpg").write_bytes(b"")
@@ -45,7 +45,7 @@ for _ in range(20):
         assert set(error.problems) == set(loader.bad_files)
     else:
         raise AssertionError("no error")
-    # And with headers by which they are JPEGs, as if they had been replaced after the scan.
+    # The same with headers that say JPEG, as if the files had been replaced after the scan.
     decoders, sizes = np.full(64, DALI, np.uint8), np.full(64, 50, np.int32)
     headers = replace(loader.headers, decoders=decoders, heights=sizes, widths=sizes, problems={})
     loader = Loader(replace(dataset, headers=headers), size=32, batch_size=64, on_bad_file="skip")
@@ -56,7 +56,7 @@ print("whole")
 """
 
 
-def test_a_gif_a_text_and_an_empty_file_end_in_the_promised_error_or_skip_never_in_a_crash(
+def test_a_gif_a_text_and_an_empty_file_raise_or_are_skipped_without_a_crash(
     make_folder: Callable[..., Path],
 ) -> None:
     folder = with_bad_files(make_folder(64))
@@ -88,7 +88,7 @@ def cut_short(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def test_jpegs_cut_short_raise_when_their_turn_comes_all_of_the_batch_at_once(
+def test_truncated_jpegs_raise_when_their_batch_is_due_and_all_of_it_are_named(
     make_folder: Callable[..., Path],
 ) -> None:
     folder = make_folder(16)
@@ -99,7 +99,7 @@ def test_jpegs_cut_short_raise_when_their_turn_comes_all_of_the_batch_at_once(
     assert [Path(path).name for path in error.value.problems] == ["kind0_4.jpg", "kind1_5.jpg"]
 
 
-def test_jpegs_cut_short_are_skipped_on_request_and_nothing_else_is_lost(
+def test_truncated_jpegs_are_skipped_on_request_and_no_other_image_is_lost(
     make_folder: Callable[..., Path],
 ) -> None:
     folder = make_folder(20)
@@ -113,10 +113,10 @@ def test_jpegs_cut_short_are_skipped_on_request_and_nothing_else_is_lost(
         found = pixels_by_id(loader)
     assert sorted(Path(path).name for path in loader.bad_files) == culprits
     assert same(found, {i: image for i, image in whole.items() if names[i] not in culprits})
-    assert len(pixels_by_id(loader)) == 17  # they are known now: no second warning, no second search
+    assert len(pixels_by_id(loader)) == 17  # they are known now: no second warning
 
 
-def test_a_batch_of_nothing_but_bad_files_is_passed_over(make_folder: Callable[..., Path]) -> None:
+def test_a_batch_of_bad_files_only_is_left_out(make_folder: Callable[..., Path]) -> None:
     folder = make_folder(9)
     dataset = from_folder(folder)
     for path in dataset.paths[3:6]:
@@ -130,10 +130,10 @@ def test_a_batch_of_nothing_but_bad_files_is_passed_over(make_folder: Callable[.
         assert list(Loader(dataset, size=SIZE, batch_size=3, on_bad_file="skip")) == []
 
 
-def test_a_image_that_dali_refuses_and_pillow_takes_is_used(make_folder: Callable[..., Path]) -> None:
+def test_an_image_that_only_pillow_decodes_is_used(make_folder: Callable[..., Path]) -> None:
     folder = make_folder(8)
     image = drawing(40, 50, seed=4)
-    (folder / "kind0_4.jpg").write_bytes(encode(image, "PNG")[:-1] + b"\0")  # the last check sum is wrong
+    (folder / "kind0_4.jpg").write_bytes(encode(image, "PNG")[:-1] + b"\0")  # the last checksum is wrong
     loader = Loader(from_folder(folder), size=40, batch_size=8, mean=(0,) * 3, std=(1 / 255,) * 3)
     for _ in range(2):
         found = pixels_by_id(loader)
@@ -156,7 +156,7 @@ def test_files_deleted_and_replaced_after_the_scan_are_bad_files(make_folder: Ca
     assert problems["kind1_1.jpg"].endswith("the file changed after its header was read")
 
 
-def test_a_image_of_more_pixels_than_allowed_is_a_bad_file(make_folder: Callable[..., Path]) -> None:
+def test_an_image_of_more_than_max_pixels_is_a_bad_file(make_folder: Callable[..., Path]) -> None:
     folder = make_folder(3)
     drawing(100, 200).save(folder / "kind0_9.png")
     assert len(Loader(folder, max_pixels=20_000).dataset) == 4
@@ -164,7 +164,7 @@ def test_a_image_of_more_pixels_than_allowed_is_a_bad_file(make_folder: Callable
         Loader(folder, max_pixels=19_999)
 
 
-def test_a_message_is_one_line_whatever_a_file_is_called(tmp_path: Path) -> None:
+def test_a_message_is_one_line_for_any_file_name(tmp_path: Path) -> None:
     name = "two\nlines, größer \udcff_1.jpg"
     (tmp_path / name).write_bytes(b"")
     with pytest.raises(BadFileError) as raised:
@@ -175,21 +175,23 @@ def test_a_message_is_one_line_whatever_a_file_is_called(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
-def test_a_file_deleted_during_training_raises_when_its_batchs_turn_comes(
+def test_a_file_deleted_during_training_raises_when_its_batch_is_due(
     make_folder: Callable[..., Path], epoch: int
 ) -> None:
     loader = Loader(make_folder(12), size=SIZE, batch_size=2)
     for _ in range(epoch):
         list(loader)
     Path(loader.dataset.paths[9]).unlink()
-    for _ in range(2):  # again at each pass, as long as it is not there
+    for _ in range(2):  # in every epoch, while it is missing
         delivered: list[list[int]] = []
         with pytest.raises(BadFileError, match="unreadable"):
             delivered.extend(batch.ids.tolist() for batch in loader)
         assert delivered == [[0, 1], [2, 3], [4, 5], [6, 7]]
 
 
-def test_a_bad_file_is_replaced_by_another_with_draws_of_its_own(make_folder: Callable[..., Path]) -> None:
+def test_a_bad_file_is_replaced_by_another_image_with_its_own_random_parameters(
+    make_folder: Callable[..., Path],
+) -> None:
     folder = make_folder(8)
     settings = {"size": SIZE, "augment": True, "drop_last": False, "batch_size": 4, "shuffle": False}
     (folder / "kind0_2.jpg").write_bytes((folder / "kind0_2.jpg").read_bytes()[:1500])  # parses, and does not decode

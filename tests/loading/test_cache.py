@@ -28,7 +28,7 @@ def loader(dataset: ImageDataset, **settings: object) -> Loader:
     return Loader(dataset, size=24, batch_size=16, augment=True, drop_last=False, device="cpu", **settings)
 
 
-def test_cached_epochs_have_the_uncached_ones_pixels_and_draws(dataset: ImageDataset) -> None:
+def test_cached_and_uncached_epochs_have_equal_pixels_and_random_parameters(dataset: ImageDataset) -> None:
     cached, uncached = loader(dataset, cache="host"), loader(dataset)
     epochs = [pixels_by_id(cached) for _ in range(3)]
     assert all(same(epoch, pixels_by_id(uncached)) for epoch in epochs)

@@ -1,4 +1,4 @@
-"""Several real processes share an epoch as they should: by torchrun and gloo, with sizes that do not divide."""
+"""Real processes, by torchrun and gloo, share an epoch whose size they do not divide evenly."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ EPOCHS = 2
 
 
 def run(folder: Path, tmp_path: Path, world_size: int, **settings: Any) -> list[dict[str, Any]]:
-    """What each process delivered: a list of epochs, each a list of batches of [id, digest of the pixels]."""
+    """The results of each process: by loader, a list of epochs of batches of [id, digest of the pixels]."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world_size}"]
     arguments = [str(WORKER), str(folder), str(tmp_path), json.dumps(settings)]
     child = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=300, check=False)
@@ -27,7 +27,7 @@ def run(folder: Path, tmp_path: Path, world_size: int, **settings: Any) -> list[
 
 
 def alone(folder: Path, **settings: Any) -> list[dict[int, str]]:
-    """The digest of each image's pixels by its id, of the same epochs in one process."""
+    """The digests of the pixels by id, for the same epochs in one process."""
     from tests.distributed_worker import digests
 
     loader = Loader(folder, size=16, device="cpu", batch_size=4, **settings)
@@ -60,7 +60,7 @@ def test_processes_train_in_equal_steps_on_disjoint_parts_and_validate_each_imag
     assert first != second  # reshuffled over the whole set
 
 
-def test_a_sampler_is_dealt_out_and_a_distributed_one_left_alone(
+def test_a_samplers_items_are_divided_among_processes_but_not_those_of_a_distributed_sampler(
     make_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     folder = make_folder(10)
@@ -69,7 +69,7 @@ def test_a_sampler_is_dealt_out_and_a_distributed_one_left_alone(
         weighted = [[each for batch in rank["weighted"][epoch] for each in batch] for rank in ranks]
         assert [len(share) for share in weighted] == [6, 6]
         digests = [digest for share in weighted for _, digest in share]
-        assert len(set(digests)) == 12  # repeats are augmented anew, also in another process
+        assert len(set(digests)) == 12  # a repeated image has new random parameters, also in another process
         own = [[i for batch in rank["distributed"][epoch] for i, _ in batch] for rank in ranks]
         assert sorted(own[0] + own[1]) == list(range(10))
         assert [len(share) for share in own] == [5, 5]

@@ -24,7 +24,7 @@ def turned(orientation: int) -> Image.Exif:
 
 
 def late_exif(encoded: bytes) -> bytes:
-    """A PNG with its eXIf chunk moved behind the pixels, before IEND."""
+    """A PNG with its eXIf chunk moved after the pixels, before IEND."""
     start = encoded.index(b"eXIf") - 4
     end = start + 12 + int.from_bytes(encoded[start : start + 4], "big")
     without = encoded[:start] + encoded[end:]
@@ -127,7 +127,7 @@ def test_very_wide_images_load(tmp_path: Path) -> None:
         (lambda path: path.write_bytes(encode(drawing(9, 9), "GIF")), "9 x 9 px, expected 60 x 40"),
     ],
 )
-def test_a_file_that_changed_after_its_header_was_read_is_refused(change: Any, message: str, tmp_path: Path) -> None:
+def test_a_file_that_changed_after_its_header_was_read_is_rejected(change: Any, message: str, tmp_path: Path) -> None:
     path = tmp_path / "image.jpg"
     PHOTO.save(path)
     facts = read_header(str(path))

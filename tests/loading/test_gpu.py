@@ -1,7 +1,6 @@
-"""What a loader must give on a GPU.
+"""Loading on a GPU: decoding, the warp, caches, streams and memory, compared with the CPU.
 
-Each test also runs with the CPU in the GPU's place, so that its logic is proven where there is no GPU; `pytest -m gpu`
-runs the others.
+Each test also runs with the CPU in place of the GPU, which tests the test itself; `pytest -m gpu` runs those on a GPU.
 """
 
 import io
@@ -47,15 +46,15 @@ def turned(orientation: int) -> Image.Exif:
 
 
 def decoded(encoded: list[bytes], device: str) -> list[torch.Tensor]:
-    """The images as DALI decodes them on the device, on the CPU."""
+    """Decodes images with DALI on the device and moves them to the CPU."""
     where = {"device": "cpu", "device_id": None} if device == "cpu" else {"device": "gpu", "device_id": 0}
     batch = [np.frombuffer(each, np.uint8) for each in encoded]
     stream = pipelines.DecodePipeline([batch], batch_size=len(batch), num_threads=2, **where)
     return [torch.from_dlpack(image).cpu() for image in stream.take()]
 
 
-def assert_decoded_alike(encoded: list[bytes], device: str, record_property: Callable[..., None]) -> None:
-    """Against Pillow, which the CPU equals bit for bit: IDCT and chroma upsampling may round in other places."""
+def assert_equals_pillow(encoded: list[bytes], device: str, record_property: Callable[..., None]) -> None:
+    """Compares DALI with Pillow. On the CPU they are bit-identical; a GPU may round differently."""
     worst = 0.0
     for image, file in zip(decoded(encoded, device), encoded, strict=True):
         shown = ImageOps.exif_transpose(Image.open(io.BytesIO(file))).convert("RGB")
@@ -67,17 +66,17 @@ def assert_decoded_alike(encoded: list[bytes], device: str, record_property: Cal
 
 @pytest.mark.parametrize("kind", JPEGS)
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_jpeg_of_any_kind_decodes_to_the_cpus_pixels(
+def test_jpegs_of_every_kind_decode_to_pillows_pixels(
     device: str, kind: str, record_property: Callable[..., None]
 ) -> None:
     sizes = [(375, 500), (333, 251), (17, 31), (8, 8), (1, 1)]
-    assert_decoded_alike([JPEGS[kind](drawing(*size)) for size in sizes], device, record_property)
+    assert_equals_pillow([JPEGS[kind](drawing(*size)) for size in sizes], device, record_property)
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_real_images_decode_to_the_cpus_pixels(device: str, pets: Path, record_property: Callable[..., None]) -> None:
+def test_real_images_decode_to_pillows_pixels(device: str, pets: Path, record_property: Callable[..., None]) -> None:
     files = sorted(pets.glob("*.jpg"))[:: 1 if device == "cuda" else 20]
-    assert_decoded_alike([file.read_bytes() for file in files], device, record_property)
+    assert_equals_pillow([file.read_bytes() for file in files], device, record_property)
 
 
 @pipeline_def(exec_dynamic=True)
@@ -93,8 +92,8 @@ def dali_warp(device: str, size: tuple[int, int]) -> Any:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_the_warp_is_dalis_to_a_step(device: str) -> None:
-    """Both round the same exact value to the nearest step; float32 moves it by less than one before."""
+def test_the_warp_is_within_one_step_of_dalis(device: str) -> None:
+    """Both round to the nearest of 256 steps; before rounding, float32 is off by less than one."""
     shapes, size = [(37, 53), (375, 500), (600, 460)], (224, 208)
     images, matrices = [np.array(drawing(*shape)) for shape in shapes], homographies(shapes, size)
     graph = dali_warp(
@@ -115,7 +114,7 @@ def test_the_warp_is_dalis_to_a_step(device: str) -> None:
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("borders", ["reflect", "border", "zeros"])
-def test_eight_bit_values_are_the_cpus_to_a_step(device: str, borders: str) -> None:
+def test_8_bit_values_are_within_one_step_of_the_cpus(device: str, borders: str) -> None:
     shapes, size = [(37, 53), (375, 500), (1200, 1600)], (224, 208)
     images, matrices = [np.array(drawing(*shape)) for shape in shapes], homographies(shapes, size)
     found, expected = (warped_on(where, images, matrices, size, borders) for where in (device, "cpu"))
@@ -127,7 +126,7 @@ def test_eight_bit_values_are_the_cpus_to_a_step(device: str, borders: str) -> N
 def warped_on(
     device: str, images: list[np.ndarray], matrices: torch.Tensor, size: tuple[int, int], borders: str = "reflect"
 ) -> torch.Tensor:
-    """The images (H, W, 3) through their matrices by the device's kernel: (B, *size, 3) uint8, on the CPU."""
+    """Warps images (H, W, 3) with the device's kernel and moves them to the CPU: (B, *size, 3) uint8."""
     count = len(images)
     out = torch.empty(count, *size, 3, dtype=torch.uint8, device=device)
     there = [torch.from_numpy(image).to(device) for image in images]
@@ -149,7 +148,7 @@ def loader(dataset: ImageDataset, device: str, **settings: Any) -> Loader:
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("settings", [{}, {"layout": "NHWC"}, {"output": "uint8"}, {"dtype": torch.float16}], ids=str)
-def test_batches_are_the_cpus_to_the_decoders_rounding(
+def test_batches_equal_the_cpus_up_to_rounding_in_the_decoder(
     dataset: ImageDataset, device: str, settings: dict[str, Any]
 ) -> None:
     for found, expected in zip(loader(dataset, device, **settings), loader(dataset, "cpu", **settings), strict=True):
@@ -162,7 +161,7 @@ def test_batches_are_the_cpus_to_the_decoders_rounding(
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("where", ["none", "device"])
-def test_batches_that_somebody_keeps_are_not_overwritten(dataset: ImageDataset, device: str, where: str) -> None:
+def test_batches_that_the_caller_keeps_are_not_overwritten(dataset: ImageDataset, device: str, where: str) -> None:
     made = loader(dataset, device, cache=where)
     kept = [(batch, batch.images.clone(), batch.labels.clone()) for _ in range(2) for batch in made]
     list(made)
@@ -173,13 +172,12 @@ def test_batches_that_somebody_keeps_are_not_overwritten(dataset: ImageDataset, 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("where", ["host", "device"])
 @pytest.mark.parametrize("room", [1, 0.5], ids=["all", "half"])
-def test_cached_epochs_have_the_uncached_ones_pixels(
+def test_cached_and_uncached_epochs_have_equal_pixels(
     dataset: ImageDataset, device: str, where: str, room: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needed = loader(dataset, "cpu", cache="host").cache.block.numel()
-    monkeypatch.setattr(
-        "fastpets.loading.cache.free_bytes", lambda device: int(2 * room * needed)
-    )  # half of it may be taken
+    free = int(2 * room * needed)  # the cache takes at most half of it
+    monkeypatch.setattr("fastpets.loading.cache.free_bytes", lambda device: free)
     cached, uncached = loader(dataset, device, cache=where), loader(dataset, device)
     for _ in range(3):
         assert same(pixels_by_id(cached), pixels_by_id(uncached))
@@ -189,7 +187,7 @@ def test_cached_epochs_have_the_uncached_ones_pixels(
 
 @pytest.fixture
 def photos(tmp_path: Path) -> ImageDataset:
-    """Baseline JPEGs, which a hardware decoder takes."""
+    """Baseline JPEGs, which a hardware decoder accepts."""
     for number in range(64):
         drawing(200 + 9 * (number % 7), 260 + 11 * (number % 5), seed=number).save(tmp_path / f"kind_{number}.jpg")
     return from_folder(tmp_path)
@@ -201,21 +199,21 @@ def photos(tmp_path: Path) -> ImageDataset:
     [(0.0, False, "none"), (0.0, True, "none"), (1.0, False, "none"), (1.0, True, "none"), (0.0, False, "host")],
     ids=["software", "software, own stream", "hardware", "hardware, own stream", "cached on the host"],
 )
-def test_batches_are_right_while_another_stream_keeps_the_gpu_busy(
+def test_batches_have_the_same_checksums_while_another_stream_is_busy(
     photos: ImageDataset, device: str, hw_decoder_load: float, own_stream: bool, where: str
 ) -> None:
-    """Each of many batches has the check sum that it has when nothing else runs and each is waited for."""
+    """The checksums are those of batches that are waited for while nothing else runs."""
     count = 1000 if device == "cuda" else 12
     quiet, busy = (loader(photos, device, hw_decoder_load=hw_decoder_load, cache=where) for _ in range(2))
     expected = []
     for batch in islice(batches(quiet), count):
         wait(device)
-        expected.append(check_sum(batch.images).item())
+        expected.append(checksum(batch.images).item())
     found = []
     with own(device, own_stream):
         for batch in islice(batches(busy), count):
             work(device)
-            found.append(check_sum(batch.images))
+            found.append(checksum(batch.images))
         assert [each.item() for each in found] == expected
 
 
@@ -223,8 +221,8 @@ def batches(loader: Loader) -> Iterator[Any]:
     return chain.from_iterable(repeat(loader))
 
 
-def check_sum(images: torch.Tensor) -> torch.Tensor:
-    """A number that changes with each value and with its place."""
+def checksum(images: torch.Tensor) -> torch.Tensor:
+    """A number that depends on each value and its position."""
     values = images.permute(0, 2, 3, 1).flatten().view(torch.int32).long()
     return (values * (torch.arange(len(values), device=values.device) % 1000003 + 1)).sum()
 
@@ -263,11 +261,11 @@ def test_memory_does_not_grow_with_epochs(dataset: ImageDataset, device: str, wh
         for _ in made:
             pass
         used.append(memory_in_use(device))
-    assert used[-1] <= used[early - 1] + room  # a GPU's is taken by 2 MiB or more; what a batch decodes to is 4 MB
+    assert used[-1] <= used[early - 1] + room  # a GPU allocates 2 MiB or more at a time; a decoded batch is 4 MB
 
 
 def memory_in_use(device: str) -> int:
-    """Bytes: of the whole GPU, since DALI and torch take it each on its own; else of this process."""
+    """Bytes in use on the whole GPU, as DALI and torch allocate separately; on a CPU, of this process."""
     if device == "cuda":
         torch.cuda.synchronize()
         free, total = torch.cuda.mem_get_info()

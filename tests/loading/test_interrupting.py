@@ -1,4 +1,4 @@
-"""Wherever Ctrl-C strikes, nothing stays behind, and the next loop is whole."""
+"""Ctrl-C at any line of an epoch leaves no threads or open files, and the next loop delivers a whole epoch."""
 
 import itertools
 import linecache
@@ -16,19 +16,19 @@ import pytest
 
 import fastpets
 from fastpets import Loader
-from tests.loading.test_leaving import make_loader, nothing_left_behind, own_threads
+from tests.loading.test_leaving import make_loader, no_leftovers, own_threads
 
 Line = tuple[str, int]  # file and number
 
 
 def run_with(before_a_line: Callable[[Line], None], loader: Loader) -> None:
-    """An epoch, with a call before every line of the package that it runs."""
+    """Runs an epoch and calls `before_a_line` before every line of the package."""
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
         file, number = frame.f_code.co_filename, frame.f_lineno
         if not file.startswith(os.path.dirname(fastpets.__file__)):
             return None
-        # Python comes to a with statement's line again at its end, where no signal strikes.
+        # Python runs a with statement's line again at its end, where signals are not handled.
         if event == "line" and not linecache.getline(file, number).lstrip().startswith("with "):
             before_a_line((file, number))
         return trace
@@ -42,7 +42,7 @@ def run_with(before_a_line: Callable[[Line], None], loader: Loader) -> None:
 
 
 @pytest.mark.slow
-def test_an_interrupt_at_any_line(make_folder: Callable[..., Path]) -> None:
+def test_an_interrupt_at_any_line_leaves_no_threads_or_open_files(make_folder: Callable[..., Path]) -> None:
     loader, lines = make_loader(make_folder(11)), list[Line]()
     list(loader)
     run_with(lines.append, loader)
@@ -50,25 +50,25 @@ def test_an_interrupt_at_any_line(make_folder: Callable[..., Path]) -> None:
         passes = itertools.count(1)
 
         def interrupt(here: Line, line: Line = line, times: int = times, passes: Iterator[int] = passes) -> None:
-            if here == line and next(passes) == min(times, 2):  # the second time, more is under way
+            if here == line and next(passes) == min(times, 2):  # the second time, more batches are in progress
                 raise KeyboardInterrupt
 
-        with nothing_left_behind(loader):
+        with no_leftovers(loader):
             with pytest.raises(KeyboardInterrupt):
                 run_with(interrupt, loader)
             for thread in own_threads():
-                thread.join(10)  # if it came in the midst of clearing up
+                thread.join(10)  # if the interrupt came during cleanup
     assert len(set(lines)) > 100
 
 
 IN_A_CHILD = """
 import signal, sys
 from pathlib import Path
-from tests.loading.test_leaving import make_loader, nothing_left_behind
-signal.signal(signal.SIGINT, signal.default_int_handler)  # which a parent in the background turns off
+from tests.loading.test_leaving import make_loader, no_leftovers
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process ignores SIGINT
 loader = make_loader(Path(sys.argv[1]))
 list(loader)
-with nothing_left_behind(loader):
+with no_leftovers(loader):
     try:
         while True:
             for _ in loader:

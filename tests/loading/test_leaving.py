@@ -1,4 +1,4 @@
-"""However a loop is left, nothing stays behind, and the next one is whole."""
+"""A loop that is left in any way leaves no threads or open files, and the next loop delivers a whole epoch."""
 
 import contextlib
 import gc
@@ -33,7 +33,7 @@ def make_loader(source: Path | ImageDataset, **settings: Any) -> Loader:
 
 @pytest.fixture
 def loader(make_folder: Callable[..., Path]) -> Loader:
-    """A loader that has been used: its pipeline has opened what it opens once."""
+    """A loader after one epoch, so that files that DALI opens only once are open."""
     loader = make_loader(make_folder(NUM_IMAGES))
     list(loader)
     return loader
@@ -47,7 +47,7 @@ def own_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("fastpets")]
 
 
-def assert_next_is_whole(loader: Loader) -> None:
+def assert_next_epoch_is_complete(loader: Loader) -> None:
     """The next loop delivers every item exactly once, with the pixels of its epoch."""
     expected = make_loader(loader.dataset, batch_size=NUM_IMAGES)
     expected.set_epoch(loader.epoch)
@@ -58,13 +58,13 @@ def assert_next_is_whole(loader: Loader) -> None:
 
 
 @contextlib.contextmanager
-def nothing_left_behind(loader: Loader) -> Iterator[None]:
-    """No more threads and open files after what is done within than before, and the next loop is whole."""
+def no_leftovers(loader: Loader) -> Iterator[None]:
+    """Checks that the body leaves no threads or open files, and that the next loop delivers a whole epoch."""
     before = num_open_files()
     yield
     assert own_threads() == []
     assert num_open_files() <= before
-    assert_next_is_whole(loader)
+    assert_next_epoch_is_complete(loader)
 
 
 @pytest.mark.parametrize("cache", ["none", "host"])
@@ -73,14 +73,14 @@ def test_a_break_after_any_batch_of_any_epoch(make_folder: Callable[..., Path], 
     loader = make_loader(make_folder(NUM_IMAGES), cache=cache)
     list(make_loader(loader.dataset))
     for _ in range(3):
-        with nothing_left_behind(loader):
+        with no_leftovers(loader):
             for number, _ in enumerate(loader, start=1):
                 if number == leave_after:
                     break
 
 
 def test_many_breaks_in_a_row(loader: Loader) -> None:
-    with nothing_left_behind(loader):
+    with no_leftovers(loader):
         for _ in range(30):
             next(iter(loader))
         assert loader.epoch == 31
@@ -88,7 +88,7 @@ def test_many_breaks_in_a_row(loader: Loader) -> None:
 
 @pytest.mark.parametrize("leave_after", range(NUM_BATCHES))
 def test_an_exception_in_the_body(loader: Loader, leave_after: int) -> None:
-    with nothing_left_behind(loader), pytest.raises(ZeroDivisionError):
+    with no_leftovers(loader), pytest.raises(ZeroDivisionError):
         [1 // (leave_after - number) for number, _ in enumerate(loader)]
 
 
@@ -96,7 +96,7 @@ def test_an_exception_in_the_transform_of_a_batch(loader: Loader) -> None:
     def fail(images: torch.Tensor, labels: torch.Tensor) -> None:
         raise ZeroDivisionError
 
-    with nothing_left_behind(loader):
+    with no_leftovers(loader):
         loader.batch_transform = fail
         with pytest.raises(ZeroDivisionError):
             list(loader)
@@ -104,7 +104,7 @@ def test_an_exception_in_the_transform_of_a_batch(loader: Loader) -> None:
 
 
 def test_an_iterator_that_is_dropped_half_used(loader: Loader) -> None:
-    with nothing_left_behind(loader):
+    with no_leftovers(loader):
         batches = iter(loader)
         next(batches)
         assert own_threads() != []
@@ -113,7 +113,7 @@ def test_an_iterator_that_is_dropped_half_used(loader: Loader) -> None:
 
 
 def test_an_iterator_in_a_cycle_that_the_garbage_collector_finds(loader: Loader) -> None:
-    with nothing_left_behind(loader):
+    with no_leftovers(loader):
         holder: list[Any] = [iter(loader)]
         holder.append(holder)
         next(holder[0])
@@ -123,19 +123,19 @@ def test_an_iterator_in_a_cycle_that_the_garbage_collector_finds(loader: Loader)
 
 
 def test_iterators_that_are_never_advanced(loader: Loader) -> None:
-    with nothing_left_behind(loader):
+    with no_leftovers(loader):
         kept = [iter(loader) for _ in range(5)]
         assert (own_threads(), loader.epoch) == ([], 1)
-        assert_next_is_whole(loader)
+        assert_next_epoch_is_complete(loader)
         del kept
 
 
-def test_loops_nested_and_left_at_every_depth(loader: Loader) -> None:
-    with nothing_left_behind(loader):
+def test_nested_loops_that_are_left(loader: Loader) -> None:
+    with no_leftovers(loader):
         for outer in loader:
             kept = outer.images.clone()
             for number, _ in enumerate(loader):
-                assert_next_is_whole(loader)
+                assert_next_epoch_is_complete(loader)
                 if number == 1:
                     break
             assert torch.equal(outer.images, kept)
@@ -148,29 +148,29 @@ def delivered(batches: Iterable[Batch]) -> Epoch:
 
 
 def assert_epochs(found: list[Epoch], expected: Loader) -> None:
-    """What loops delivered is the epochs from 1 on, as an unused loader has them, each once, in whatever order."""
+    """Checks that loops delivered the epochs from 1 on, each once and in any order, as an unused loader does."""
     expected.set_epoch(1)
     for _ in found:
         ids, images = delivered(expected)
         assert sum(ids == others and torch.equal(images, theirs) for others, theirs in found) == 1
 
 
-def test_interleaved_loops_are_each_an_epoch_of_its_own(loader: Loader) -> None:
-    with nothing_left_behind(loader):
+def test_interleaved_loops_each_deliver_an_epoch_of_their_own(loader: Loader) -> None:
+    with no_leftovers(loader):
         by_turns = zip(*(iter(loader) for _ in range(3)), strict=True)
         found = [delivered(batches) for batches in zip(*by_turns, strict=True)]
     assert_epochs(found, make_loader(loader.dataset))
 
 
 @pytest.mark.parametrize("sampled", [False, True])
-def test_loops_in_several_threads_are_each_an_epoch_of_its_own(loader: Loader, sampled: bool) -> None:
+def test_loops_in_several_threads_each_deliver_an_epoch_of_their_own(loader: Loader, sampled: bool) -> None:
     settings = {"sampler": RandomSampler(range(NUM_IMAGES))} if sampled else {}
     shared = make_loader(loader.dataset, **settings)
     list(shared)
     interval = sys.getswitchinterval()
     torch.manual_seed(3)
-    with nothing_left_behind(shared), ThreadPoolExecutor(4) as pool:
-        sys.setswitchinterval(1e-6)  # so that threads meet everywhere
+    with no_leftovers(shared), ThreadPoolExecutor(4) as pool:
+        sys.setswitchinterval(1e-6)  # so that threads are switched at any line
         try:
             found = list(pool.map(lambda _: delivered(shared), range(40)))
         finally:
@@ -185,12 +185,12 @@ def test_breaks_in_several_threads(loader: Loader) -> None:
             if number == after:
                 break
 
-    with nothing_left_behind(loader), ThreadPoolExecutor(4) as pool:
+    with no_leftovers(loader), ThreadPoolExecutor(4) as pool:
         list(pool.map(leave, [1, 2, 3, 4] * 5))
 
 
 def deliver(source: ImageDataset | Loader, answer: Connection) -> None:
-    """What a child process does: epoch 1 of the loader that it has from its parent, or of its own of these items."""
+    """Runs in a child process: epoch 1 of the parent's loader, or of a new loader of the dataset."""
     loader = source if isinstance(source, Loader) else make_loader(source)
     loader.set_epoch(1)
     ids, images = delivered(loader)
@@ -199,10 +199,10 @@ def deliver(source: ImageDataset | Loader, answer: Connection) -> None:
 
 @pytest.mark.parametrize("under_way", [False, True])
 @pytest.mark.parametrize("method", ["fork", "spawn", "inherit"])
-def test_a_child_process_loads_and_the_parent_goes_on(loader: Loader, method: str, under_way: bool) -> None:
+def test_a_child_process_loads_while_the_parent_continues(loader: Loader, method: str, under_way: bool) -> None:
     resource_tracker.ensure_running()  # which stays, with an open file
     context = multiprocessing.get_context("spawn" if method == "spawn" else "fork")
-    with nothing_left_behind(loader):
+    with no_leftovers(loader):
         batches = iter(loader)
         first = [next(batches)] if under_way else []
         ours, theirs = context.Pipe()
@@ -234,7 +234,7 @@ next(batches)
 """
 
 
-def test_a_process_that_ends_with_a_half_used_iterator_ends_well(make_folder: Callable[..., Path]) -> None:
+def test_a_process_that_ends_with_a_half_used_iterator_exits_with_status_0(make_folder: Callable[..., Path]) -> None:
     command = [sys.executable, "-c", HALF_USED, make_folder(NUM_IMAGES)]
     child = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (child.returncode, child.stdout, child.stderr) == (0, "", "")

@@ -1,4 +1,4 @@
-"""The loader's promises: how pixels are made changes none of them, and nothing is lost on the way."""
+"""The Loader: pixels by seed, epoch and id, the form of batches, its arguments and their defaults."""
 
 import math
 from collections.abc import Callable
@@ -22,7 +22,9 @@ SIZE = 32
 
 @pytest.mark.parametrize(("batch_size", "num_workers"), [(7, 1), (7, 4), (64, 4)])
 def test_pixels_depend_on_seed_epoch_and_id_alone(sample: Path, batch_size: int, num_workers: int) -> None:
-    dataset = from_folder(sample).select(np.arange(0, 480, 5))  # all decoders of files, some of them shrunk
+    dataset = from_folder(sample).select(
+        np.arange(0, 480, 5)
+    )  # files of all formats, some of them large enough to be shrunk
 
     def loader(batch_size: int, num_workers: int) -> Loader:
         return Loader(dataset, size=SIZE, augment=True, drop_last=False, batch_size=batch_size, num_workers=num_workers)
@@ -33,7 +35,7 @@ def test_pixels_depend_on_seed_epoch_and_id_alone(sample: Path, batch_size: int,
     assert same(pixels_by_id(expected), pixels_by_id(found))
 
 
-def test_epochs_and_seeds_differ_and_an_epoch_can_be_had_again(make_folder: Callable[..., Path]) -> None:
+def test_epochs_and_seeds_differ_and_set_epoch_repeats_an_epoch(make_folder: Callable[..., Path]) -> None:
     dataset = from_folder(make_folder())
     loader = Loader(dataset, size=SIZE, augment=True, drop_last=False)
     first, second = pixels_by_id(loader), pixels_by_id(loader)
@@ -44,7 +46,7 @@ def test_epochs_and_seeds_differ_and_an_epoch_can_be_had_again(make_folder: Call
     assert not any(torch.equal(first[i], other[i]) for i in first)
 
 
-def test_validation_is_the_middle_in_the_outputs_proportions_sampled_once_and_normalised(
+def test_validation_resizes_the_largest_centre_crop_of_the_outputs_aspect_ratio_and_normalises_it(
     make_folder: Callable[..., Path],
 ) -> None:
     loader = Loader(from_folder(make_folder(9)), size=(SIZE, 2 * SIZE))
@@ -59,25 +61,23 @@ def test_validation_is_the_middle_in_the_outputs_proportions_sampled_once_and_no
         samples, spread = torch.tensor([math.ceil(scale / 2)]), torch.tensor([math.sqrt(max(0, 1 - 0.85 / scale**2))])
         pixels = reference.warp([image], matrix[None].double(), samples, spread, loader.preprocessing.size)[0].round()
         mean, std = torch.tensor(loader.preprocessing.mean), torch.tensor(loader.preprocessing.std)
-        step = (
-            1 / 255 / min(loader.preprocessing.std)
-        )  # one 8-bit step, where float32 and float64 round to different sides
+        step = 1 / 255 / min(loader.preprocessing.std)  # float32 and float64 may round to neighbouring 8-bit values
         assert ((pixels / 255 - mean) / std - found[i].permute(1, 2, 0)).abs().max() <= step * 1.001
 
 
-def test_validation_pixels_are_close_to_pillows_own_crop_and_resize(pets: Path) -> None:
+def test_validation_pixels_are_close_to_pillows_crop_and_resize(pets: Path) -> None:
     loader = Loader(from_folder(pets).select(np.arange(0, 370, 10)), size=224, mean=(0,) * 3, std=(1 / 255,) * 3)
     worst = []
     for i, image in pixels_by_id(loader).items():
         upright = ImageOps.exif_transpose(Image.open(loader.dataset.paths[i])).convert("RGB")
         expected = ImageOps.fit(upright, (224, 224), Image.Resampling.BILINEAR)
         worst.append((image.permute(1, 2, 0) - torch.from_numpy(np.array(expected))).abs().mean())
-    # Pillow's filter is wider where it shrinks: a few steps of 255 at edges, none of it a shift or another crop.
+    # Pillow's filter is wider when it shrinks: a few steps of 255 at edges. A shift or another crop differs by more.
     assert max(worst) < 10
     assert float(np.mean(worst)) < 4
 
 
-def test_batches_have_the_promised_form(make_folder: Callable[..., Path]) -> None:
+def test_shapes_dtypes_memory_format_and_labels_of_batches(make_folder: Callable[..., Path]) -> None:
     dataset = from_folder(make_folder(20))
     loader = Loader(dataset, size=SIZE, batch_size=8)
     batches = list(loader)
@@ -91,15 +91,13 @@ def test_batches_have_the_promised_form(make_folder: Callable[..., Path]) -> Non
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_images_are_the_float32_ones_rounded(
-    make_folder: Callable[..., Path], dtype: torch.dtype
-) -> None:
+def test_half_precision_images_are_rounded_float32_images(make_folder: Callable[..., Path], dtype: torch.dtype) -> None:
     dataset = from_folder(make_folder(3))
     full, half = (next(iter(Loader(dataset, size=SIZE, dtype=kind))).images for kind in (torch.float32, dtype))
     assert torch.equal(half, full.to(dtype))
 
 
-def test_uint8_output_is_what_is_normalised_otherwise(make_folder: Callable[..., Path]) -> None:
+def test_uint8_output_is_the_float_output_before_normalisation_rounded(make_folder: Callable[..., Path]) -> None:
     dataset = from_folder(make_folder(6))
     settings = {"size": SIZE, "augment": True, "shuffle": False, "drop_last": False}
     scale = {"mean": (0,) * 3, "std": (1 / 255,) * 3}
@@ -109,7 +107,7 @@ def test_uint8_output_is_what_is_normalised_otherwise(make_folder: Callable[...,
     )
     assert pixels.images.dtype == torch.uint8
     assert pixels.images.is_contiguous(memory_format=torch.channels_last)
-    assert (pixels.images - values.images).abs().max() <= 0.5 + 1e-3  # its lighting rounded to whole steps
+    assert (pixels.images - values.images).abs().max() <= 0.5 + 1e-3  # its adjusted values are rounded to whole steps
 
 
 def test_torchvisions_trivial_augment_takes_uint8_batches(make_folder: Callable[..., Path]) -> None:
@@ -123,7 +121,9 @@ def test_torchvisions_trivial_augment_takes_uint8_batches(make_folder: Callable[
 
 @pytest.mark.parametrize("method", ["crop", "squish", "pad"])
 @pytest.mark.parametrize("borders", ["reflect", "border", "zeros"])
-def test_presizing_shows_what_it_keeps_and_borders_what_is_beyond(tmp_path: Path, method: str, borders: str) -> None:
+def test_presize_method_decides_what_is_kept_and_borders_fill_the_rest(
+    tmp_path: Path, method: str, borders: str
+) -> None:
     red = np.full((20, 60, 3), (200, 0, 0), np.uint8)
     red[:, 20:40] = (0, 200, 0)  # the middle third is green
     Image.fromarray(red).save(tmp_path / "a_1.png")
@@ -154,13 +154,15 @@ def test_augment_takes_the_name_of_a_policy(make_folder: Callable[..., Path]) ->
         ({"supersample": 0}, "supersample: 0, expected a value from 1 to 4"),
     ],
 )
-def test_settings_of_other_words_are_refused(make_folder: Callable[..., Path], wrong: dict, message: str) -> None:
+def test_unknown_choices_and_values_out_of_range_are_rejected(
+    make_folder: Callable[..., Path], wrong: dict, message: str
+) -> None:
     with pytest.raises(FastpetsError, match=message):
         Loader(from_folder(make_folder(2)), **wrong)
 
 
 @pytest.mark.parametrize("num_images", [5, 16, 17, 40])
-def test_the_length_is_the_number_of_batches_every_time(make_folder: Callable[..., Path], num_images: int) -> None:
+def test_the_length_is_the_number_of_batches_of_every_epoch(make_folder: Callable[..., Path], num_images: int) -> None:
     dataset = from_folder(make_folder(num_images))
     for drop_last in (False, True):
         loader = Loader(dataset, size=8, batch_size=16, augment=True, drop_last=drop_last)
@@ -177,14 +179,14 @@ def test_training_drops_the_incomplete_last_batch_and_validation_does_not(
     assert train.classes == valid.classes
 
 
-def test_a_batch_that_somebody_keeps_is_not_overwritten(make_folder: Callable[..., Path]) -> None:
+def test_a_batch_that_the_caller_keeps_is_not_overwritten(make_folder: Callable[..., Path]) -> None:
     loader = Loader(from_folder(make_folder()), size=SIZE, batch_size=2)
     kept = [(batch, batch.images.clone()) for batch in loader]
     list(loader)
     assert all(torch.equal(batch.images, copy) for batch, copy in kept)
 
 
-def test_batch_is_a_pair_that_libraries_can_rebuild() -> None:
+def test_a_batch_unpacks_as_images_and_labels_and_can_be_rebuilt_from_them() -> None:
     batch = Batch(torch.zeros(2, 3), torch.ones(2), np.array([4, 7]))
     images, labels = batch
     assert len(batch) == 2
@@ -195,7 +197,7 @@ def test_batch_is_a_pair_that_libraries_can_rebuild() -> None:
         assert rebuilt.ids is None
 
 
-def test_a_gpu_that_is_not_there_is_said_in_one_line(make_folder: Callable[..., Path]) -> None:
+def test_device_cuda_without_a_gpu_is_an_error_in_one_line(make_folder: Callable[..., Path]) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     with pytest.raises(FastpetsError, match="device: cuda, but torch finds no GPU"):
@@ -204,12 +206,12 @@ def test_a_gpu_that_is_not_there_is_said_in_one_line(make_folder: Callable[..., 
 
 
 @pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"size": 0}, {"presize": -1}])
-def test_impossible_sizes_are_refused_by_name(make_folder: Callable[..., Path], wrong: dict) -> None:
+def test_sizes_below_1_are_rejected_by_name(make_folder: Callable[..., Path], wrong: dict) -> None:
     with pytest.raises(FastpetsError, match=f"{next(iter(wrong))}: .*expected (at least|a value from) 1"):
         Loader(from_folder(make_folder(2)), **wrong)
 
 
-def test_a_loader_of_nothing_is_refused(make_folder: Callable[..., Path]) -> None:
+def test_a_loader_without_usable_images_is_rejected(make_folder: Callable[..., Path]) -> None:
     dataset = from_folder(make_folder(2))
     with pytest.raises(FastpetsError, match="source: no images"):
         Loader(dataset.select(np.zeros(0, np.int64)))
@@ -222,7 +224,7 @@ def test_a_loader_of_nothing_is_refused(make_folder: Callable[..., Path]) -> Non
         Loader(dataset, on_bad_file="skip")
 
 
-def test_augment_takes_settings_of_its_own(make_folder: Callable[..., Path]) -> None:
+def test_augment_takes_a_policy_object(make_folder: Callable[..., Path]) -> None:
     dataset = from_folder(make_folder(4))
     still = Augment(p_flip=0, p_affine=0, p_lighting=0, min_scale=1)
     calm = Loader(dataset, size=SIZE, augment=still, shuffle=False, drop_last=False, batch_size=4)
@@ -230,18 +232,20 @@ def test_augment_takes_settings_of_its_own(make_folder: Callable[..., Path]) -> 
     assert Loader(dataset, augment=True).augment == Augment()
     assert Loader(dataset).augment is None
     first, second = (next(iter(calm)).images for _ in range(2))
-    # All that is left of the draws is where the square lies along the longer side.
+    # The only random parameter left is the position of the square along the longer side.
     assert (first - second).abs().mean() < 2 * (first - first.flip(0)).abs().mean()
 
 
-def test_a_training_set_of_less_than_a_batch_is_one_smaller_batch_and_says_so(make_folder: Callable[..., Path]) -> None:
+def test_a_training_set_of_less_than_a_batch_is_one_smaller_batch_with_a_warning(
+    make_folder: Callable[..., Path],
+) -> None:
     with pytest.warns(UserWarning, match="5 training images, expected at least batch_size=64") as caught:
         loader = Loader(make_folder(5), size=8, augment=True)
     assert caught[0].filename == __file__
     assert [len(labels) for _, labels in loader] == [5]
 
 
-def test_a_last_batch_of_one_image_is_left_out_of_training_and_says_so(make_folder: Callable[..., Path]) -> None:
+def test_a_last_batch_of_one_image_is_left_out_of_training_with_a_warning(make_folder: Callable[..., Path]) -> None:
     folder = make_folder(9)
     with pytest.warns(UserWarning, match="9 training images in batches of 4"):
         loader = Loader(folder, size=8, batch_size=4, augment=True, drop_last=False)
@@ -250,7 +254,7 @@ def test_a_last_batch_of_one_image_is_left_out_of_training_and_says_so(make_fold
     assert [len(labels) for _, labels in Loader(folder, size=8, batch_size=4)] == [4, 4, 1]
 
 
-def test_large_images_are_decoded_part_by_part_into_the_same_batch(
+def test_a_batch_of_large_images_is_decoded_in_chunks_to_the_same_pixels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(9):

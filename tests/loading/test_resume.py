@@ -1,4 +1,4 @@
-"""A state taken anywhere goes on as if nothing had happened, in whatever loader, process or number of processes."""
+"""A state saved at any batch resumes with the same ids and pixels, in another loader or process, or in several."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from fastpets.data.sources import from_folder
 from tests.epochs import same
 
 NUM_IMAGES, BATCH_SIZE, NUM_EPOCHS = 11, 3, 5
-# What makes an order, fresh for each loader: a sampler's own generator begins anywhere, since a state brings its own.
+# A new sampler for each loader. The seed of a sampler's own generator does not matter: a state contains the order.
 SAMPLERS: dict[str, Callable[[], Any]] = {
     "none": lambda: None,
     "random": lambda: RandomSampler(range(NUM_IMAGES)),
@@ -25,11 +25,11 @@ SAMPLERS: dict[str, Callable[[], Any]] = {
     "weighted-own": lambda: WeightedRandomSampler(range(1, NUM_IMAGES + 1), 14, generator=torch.Generator()),
     "balanced": lambda: "balanced",
 }
-Batches = list[tuple[list[int], torch.Tensor]]  # of an epoch: ids and images of each
+Batches = list[tuple[list[int], torch.Tensor]]  # of one epoch: the ids and images of each
 
 
 def make_loader(folder: Path, sampler: str = "none", seed: int = 0, **settings: Any) -> Loader:
-    """A loader for training that delivers all; of a seed of its own, unless a state is loaded."""
+    """A training loader that drops no image. `seed` has no effect once a state is loaded."""
     settings = {"batch_size": BATCH_SIZE, "size": 32, "augment": True, "drop_last": False, **settings}
     order = SAMPLERS[sampler]()
     if isinstance(getattr(order, "generator", None), torch.Generator):
@@ -38,7 +38,7 @@ def make_loader(folder: Path, sampler: str = "none", seed: int = 0, **settings: 
 
 
 def epochs(loader: Loader, number: int) -> list[Batches]:
-    """What the next epochs deliver."""
+    """The batches of the next `number` epochs."""
     return [[(batch.ids.tolist(), batch.images) for batch in loader] for _ in range(number)]
 
 
@@ -52,7 +52,7 @@ def alike(found: list[Batches], expected: list[Batches]) -> bool:
 
 
 def states(loader: Loader, whole: list[Batches]) -> Iterator[tuple[dict[str, Any], list[Batches]]]:
-    """States before and after every batch of three epochs, and what an uninterrupted run delivers from there on."""
+    """States before and after every batch of three epochs, each with the batches that follow in a whole run."""
     for epoch in range(3):
         yield loader.state_dict(), whole[epoch : epoch + 3]
         for number, _ in enumerate(loader, start=1):
@@ -60,7 +60,7 @@ def states(loader: Loader, whole: list[Batches]) -> Iterator[tuple[dict[str, Any
 
 
 def by_id(batches: Batches) -> dict[int, torch.Tensor]:
-    """The pixels of each id, of which none may come twice."""
+    """The images by id. No id may occur twice."""
     ids = [i for some, _ in batches for i in some]
     assert len(set(ids)) == len(ids)
     return dict(zip(ids, (image for _, images in batches for image in images), strict=True))
@@ -80,7 +80,7 @@ def cut_short(path: Path) -> None:
         ("weighted", {"cache": "host"}),
     ],
 )
-def test_what_follows_a_state_is_what_would_have_followed(
+def test_a_run_resumed_from_any_state_equals_the_uninterrupted_run(
     make_folder: Callable[..., Path], sampler: str, settings: dict[str, Any]
 ) -> None:
     folder = make_folder(NUM_IMAGES)
@@ -97,11 +97,11 @@ def test_what_follows_a_state_is_what_would_have_followed(
 @pytest.mark.filterwarnings("ignore:left out", "ignore:replaced")
 @pytest.mark.parametrize("on_bad_file", ["skip", "replace"])
 @pytest.mark.parametrize("sampler", ["none", "weighted"])
-def test_bad_files_change_nothing_of_what_follows(
+def test_a_resumed_run_with_bad_files_equals_the_uninterrupted_run(
     make_folder: Callable[..., Path], on_bad_file: str, sampler: str
 ) -> None:
     folder = make_folder(NUM_IMAGES + 1)
-    (folder / "kind0_0.jpg").write_bytes(b"")  # its header shows it
+    (folder / "kind0_0.jpg").write_bytes(b"")  # its header is bad
     for name in ("kind0_4.jpg", "kind0_6.jpg", "kind1_7.jpg"):  # two of them neighbours, in the order of the names
         cut_short(folder / name)
     whole = epochs(make_loader(folder, sampler, on_bad_file=on_bad_file), NUM_EPOCHS)
@@ -130,7 +130,7 @@ for sampler, file in zip(sys.argv[2::2], map(Path, sys.argv[3::2]), strict=True)
 """
 
 
-def test_a_new_process_goes_on_from_a_file(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_new_process_resumes_from_a_saved_state(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     folder, arguments, expected = make_folder(NUM_IMAGES), [], {}
     for sampler, suffix in ("none", "json"), ("none", "pt"), ("random", "pt"), ("weighted-own", "pt"):
         whole = epochs(make_loader(folder, sampler), NUM_EPOCHS)
@@ -149,33 +149,36 @@ def test_a_new_process_goes_on_from_a_file(make_folder: Callable[..., Path], tmp
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_states_at_the_edges_of_a_loop_go_on_there(make_folder: Callable[..., Path], sampler: str) -> None:
+def test_states_from_before_in_and_after_a_loop_resume_there(make_folder: Callable[..., Path], sampler: str) -> None:
     folder = make_folder(NUM_IMAGES)
     whole = epochs(make_loader(folder, sampler), NUM_EPOCHS)
     loader = make_loader(folder, sampler)
-    taken = [(loader.state_dict(), whole[:3])]  # before all
+    taken = [(loader.state_dict(), whole[:3])]  # before the first loop
     batches = iter(loader)
-    taken.append((loader.state_dict(), whole[:3]))  # of an iterator that was not advanced
+    taken.append((loader.state_dict(), whole[:3]))  # with an iterator that was not advanced
     for _ in batches:
         in_the_body = loader.state_dict()
     taken.append((in_the_body, [[], *whole[1:3]]))  # with the last batch
-    taken.append((loader.state_dict(), whole[1:4]))  # behind the loop
+    taken.append((loader.state_dict(), whole[1:4]))  # after the loop
     for number, _ in enumerate(loader, start=1):
         if number == 2:
             break
     taken.append((loader.state_dict(), [whole[1][2:], *whole[2:4]]))  # after a break
     after_a_load = make_loader(folder, sampler, seed=9)
     after_a_load.load_state_dict(taken[-1][0])
-    taken.append((after_a_load.state_dict(), taken[-1][1]))  # of what was only loaded
+    taken.append((after_a_load.state_dict(), taken[-1][1]))  # of a loader that was not used after loading
     for state, expected in taken:
-        for resumed in (make_loader(folder, sampler, seed=9), loader):  # and in the loader that went on meanwhile
+        for resumed in (
+            make_loader(folder, sampler, seed=9),
+            loader,
+        ):  # and the loader itself, which continued meanwhile
             resumed.load_state_dict(state)
             assert alike(epochs(resumed, 3), expected)
 
 
 @pytest.mark.parametrize("sampler", ["none", "random-own"])
 @pytest.mark.parametrize("at", [0, 2])
-def test_an_epoch_that_a_bad_file_ended_goes_on_once_the_file_is_mended(
+def test_an_epoch_that_a_bad_file_ended_resumes_once_the_file_is_repaired(
     make_folder: Callable[..., Path], sampler: str, at: int
 ) -> None:
     folder = make_folder(NUM_IMAGES)
@@ -194,7 +197,7 @@ def test_an_epoch_that_a_bad_file_ended_goes_on_once_the_file_is_mended(
 
 
 @pytest.mark.parametrize("sampler", ["none", "random-own"])
-def test_another_loop_over_a_loader_does_not_spoil_the_state_of_the_latest(
+def test_the_state_is_that_of_the_latest_loop_while_an_earlier_one_continues(
     make_folder: Callable[..., Path], sampler: str
 ) -> None:
     folder = make_folder(NUM_IMAGES)
@@ -212,8 +215,10 @@ def test_another_loop_over_a_loader_does_not_spoil_the_state_of_the_latest(
 
 
 @pytest.mark.parametrize("augment", [True, False])
-@pytest.mark.parametrize("batch_size", [1, 2, 6, 16])  # none leaves a single image over, which training would drop
-def test_another_batch_size_delivers_the_same_rest(
+@pytest.mark.parametrize(
+    "batch_size", [1, 2, 6, 16]
+)  # with none of them a single image remains, which training would drop
+def test_a_state_resumes_at_another_batch_size_with_the_same_remaining_images(
     make_folder: Callable[..., Path], augment: bool, batch_size: int
 ) -> None:
     folder, settings = make_folder(16), {"augment": augment, "batch_size": 4}
@@ -226,7 +231,7 @@ def test_another_batch_size_delivers_the_same_rest(
 
 @pytest.mark.parametrize("augment", [True, False])
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 3), (3, 2)])
-def test_another_number_of_processes_delivers_the_same_rest(
+def test_a_state_resumes_on_another_number_of_processes_with_the_same_remaining_images(
     make_folder: Callable[..., Path], augment: bool, before: int, after: int
 ) -> None:
     folder = make_folder(24)  # so that every rest can be divided evenly
@@ -247,7 +252,7 @@ def test_another_number_of_processes_delivers_the_same_rest(
 
 
 @pytest.mark.parametrize("sampler", ["none", "random"])
-def test_set_epoch_keeps_a_loaded_place_in_that_epoch_and_drops_it_in_another(
+def test_set_epoch_to_the_loaded_epoch_keeps_the_loaded_state_and_to_another_discards_it(
     make_folder: Callable[..., Path], sampler: str
 ) -> None:
     folder = make_folder(NUM_IMAGES)
@@ -268,7 +273,7 @@ def test_set_epoch_keeps_a_loaded_place_in_that_epoch_and_drops_it_in_another(
             assert alike(epochs(each, 2), [expected, whole[calls[-1] + 1]])
 
 
-def test_set_epoch_within_a_loop_holds_for_the_next_one_in_a_state_taken_behind_it(
+def test_set_epoch_within_a_loop_is_in_the_state_after_the_loop(
     make_folder: Callable[..., Path],
 ) -> None:
     folder = make_folder(NUM_IMAGES)
@@ -281,7 +286,7 @@ def test_set_epoch_within_a_loop_holds_for_the_next_one_in_a_state_taken_behind_
     assert alike(epochs(resumed, 2), whole[3:])
 
 
-def test_what_is_read_ahead_does_not_count(make_folder: Callable[..., Path]) -> None:
+def test_a_state_does_not_count_batches_that_were_read_ahead(make_folder: Callable[..., Path]) -> None:
     loader = make_loader(make_folder(NUM_IMAGES))
     found = []
     for _ in range(2):
@@ -290,7 +295,7 @@ def test_what_is_read_ahead_does_not_count(make_folder: Callable[..., Path]) -> 
     assert found == [(epoch, delivered) for epoch in (0, 1) for delivered in (3, 6, 9, 11)]
 
 
-def test_a_image_that_a_sampler_repeats_keeps_its_count(make_folder: Callable[..., Path]) -> None:
+def test_occurrences_of_a_repeated_image_continue_after_resuming(make_folder: Callable[..., Path]) -> None:
     dataset = from_folder(make_folder(5))
 
     def repeating() -> Loader:
@@ -304,16 +309,16 @@ def test_a_image_that_a_sampler_repeats_keeps_its_count(make_folder: Callable[..
     assert alike(epochs(resumed, 1), [whole[0][1:]])
 
 
-def test_a_state_of_another_number_of_images_is_refused(make_folder: Callable[..., Path]) -> None:
+def test_a_state_of_another_number_of_images_is_rejected(make_folder: Callable[..., Path]) -> None:
     state = make_loader(make_folder(12)).state_dict()
     loader = make_loader(make_folder(NUM_IMAGES, name="fewer"))
     with pytest.raises(FastpetsError, match="loader state: 12 usable images, but this dataset has 11; load the same"):
         loader.load_state_dict(state)
-    assert sorted(by_id(epochs(loader, 1)[0])) == list(range(NUM_IMAGES))  # it goes on as it was
+    assert sorted(by_id(epochs(loader, 1)[0])) == list(range(NUM_IMAGES))  # the loader is unchanged
 
 
 @pytest.mark.parametrize(("one", "other"), [("random-own", "none"), ("none", "random-own"), ("random", "none")])
-def test_a_state_of_another_kind_of_sampler_is_refused(make_folder: Callable[..., Path], one: str, other: str) -> None:
+def test_a_state_of_another_kind_of_sampler_is_rejected(make_folder: Callable[..., Path], one: str, other: str) -> None:
     folder = make_folder(NUM_IMAGES)
     loader = make_loader(folder, one)
     next(iter(loader))

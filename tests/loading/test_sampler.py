@@ -1,4 +1,4 @@
-"""Orders and batches: everything once, by seed and epoch, in a number of batches that is known before."""
+"""The sampler: each item once per epoch, an order that depends on seed and epoch, and equal shares for all ranks."""
 
 import numpy as np
 import pytest
@@ -24,11 +24,11 @@ def test_an_order_is_a_function_of_seed_and_epoch() -> None:
     assert (shuffled(1, 2) != shuffled(2, 2)).any()
 
 
-def test_an_unshuffled_order_is_the_items_own() -> None:
+def test_without_shuffle_the_order_is_that_of_the_ids() -> None:
     assert (sampler.epoch_order(9, shuffle=False, seed=5, epoch=3) == np.arange(9)).all()
 
 
-def test_every_place_is_as_likely_for_an_item() -> None:
+def test_an_item_is_equally_likely_at_every_position() -> None:
     places = [int(np.argmax(philox.permutation(10, purpose=philox.ORDER, seed=s) == 0)) for s in range(5000)]
     counts = np.bincount(places, minlength=10)
     assert (abs(counts - 500) < 5 * np.sqrt(500 * 0.9)).all()  # five standard deviations of a binomial count
@@ -61,9 +61,7 @@ def shares(num_items: int, batch_size: int, world_size: int, **settings: bool) -
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4, 7])
 @pytest.mark.parametrize("num_items", [1, 2, 7, 10, 12, 13, 49, 100])
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
-def test_without_evenness_each_item_comes_once_over_all_processes(
-    num_items: int, batch_size: int, world_size: int
-) -> None:
+def test_without_even_each_item_comes_once_over_all_processes(num_items: int, batch_size: int, world_size: int) -> None:
     batches = [batch for own in shares(num_items, batch_size, world_size, drop_last=False) for batch in own]
     assert sorted(np.concatenate(batches)) == list(range(num_items))
     assert all(1 <= len(batch) <= batch_size for batch in batches)
@@ -73,7 +71,7 @@ def test_without_evenness_each_item_comes_once_over_all_processes(
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4, 7])
 @pytest.mark.parametrize("num_items", [1, 2, 7, 10, 12, 13, 49, 100])
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
-def test_with_evenness_all_processes_take_equal_and_disjoint_steps(
+def test_with_even_all_processes_take_equally_large_and_disjoint_batches(
     num_items: int, batch_size: int, world_size: int, drop_last: bool
 ) -> None:
     own = shares(num_items, batch_size, world_size, drop_last=drop_last, even=True)
@@ -90,25 +88,25 @@ def test_with_evenness_all_processes_take_equal_and_disjoint_steps(
         assert all(len(batch) > 1 for batch in batches[1:]) or batch_size == 1
 
 
-def test_all_processes_together_take_what_one_with_their_batches_joined_would() -> None:
+def test_a_step_of_all_processes_takes_the_items_of_one_batch_of_their_total_size() -> None:
     joined = [set(batch) for batch in shares(100, 6, 1, drop_last=True, even=True)[0]]
     steps = zip(*shares(100, 2, 3, drop_last=True, even=True), strict=True)
     assert [set(np.concatenate(step)) for step in steps] == joined
 
 
 @pytest.mark.parametrize("first", [0, 12, 24, 96])
-def test_the_rest_of_an_epoch_is_its_last_batches(first: int) -> None:
+def test_a_resumed_epoch_has_the_remaining_batches_of_the_whole_one(first: int) -> None:
     whole = sampler.batch_slices(100, 4, drop_last=True, even=True, rank=1, world_size=3)
     rest = sampler.batch_slices(100, 4, drop_last=True, even=True, rank=1, world_size=3, first=first)
     assert rest == whole[first // 12 :]
 
 
-def test_occurrences_count_what_came_before() -> None:
+def test_occurrences_count_how_often_an_id_came_before() -> None:
     assert sampler.occurrences(np.array([5, 2, 5, 5, 2, 0])).tolist() == [0, 0, 1, 2, 1, 0]
     assert sampler.occurrences(np.zeros(0, np.int64)).tolist() == []
 
 
-def test_a_sampler_draws_by_seed_and_epoch_and_leaves_torchs_generator_alone() -> None:
+def test_a_samplers_order_depends_on_seed_and_epoch_and_torchs_generator_is_unchanged() -> None:
     random_sampler = RandomSampler(range(50))
     torch.manual_seed(7)
     expected = torch.rand(3)
@@ -122,7 +120,7 @@ def test_a_sampler_draws_by_seed_and_epoch_and_leaves_torchs_generator_alone() -
 
 
 @pytest.mark.parametrize("wrong", [-1, 9])
-def test_a_sampler_of_other_ids_is_refused(wrong: int) -> None:
+def test_item_ids_out_of_range_are_rejected(wrong: int) -> None:
     with pytest.raises(FastpetsError, match=f"sampler: item id {wrong}, expected 0 to 8"):
         sampler.sampled_order([0, wrong, 3], 9, seed=0, epoch=0)
 

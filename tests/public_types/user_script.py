@@ -1,4 +1,4 @@
-"""What a user might write. Type checkers read this file, nothing runs it.
+"""A user's script for type checkers, which is never run.
 
 `# reveals X` expects X in the type that the line reveals, `# error X` an error that mentions X.
 """

@@ -1,4 +1,4 @@
-"""What the tests of clients look at: what a library gave to the model, and what a plain loop over the loader gives."""
+"""Records the batches that a library gives to a model, and compares them with those of a plain loop."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -25,8 +25,8 @@ class Step(NamedTuple):
     loss: float
 
 
-class Witness:
-    """A model's criterion, cross-entropy, which notes every batch that the model is given."""
+class BatchRecorder:
+    """A criterion, cross entropy, that records every batch of its model."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         self.model, self.steps = model, list[Step]()
@@ -42,23 +42,23 @@ class Witness:
         return loss
 
     def passes(self) -> list[list[Step]]:
-        """The steps, cut where training turns into validation or back."""
+        """The steps, split where training changes to validation or back."""
         return [list(steps) for _, steps in groupby(self.steps, key=lambda step: step.training)]
 
     def check_learning(self) -> None:
-        """Whether all losses are finite and all weights changed."""
+        """Checks that all losses are finite and all weights changed."""
         assert all(math.isfinite(step.loss) for step in self.steps)
         after = self.model.parameters()
         assert not any(torch.equal(*pair) for pair in zip(self.weights_before, after, strict=True))
 
 
 def mean_loss(steps: list[Step]) -> float:
-    """The mean over all images."""
+    """The mean loss of all images."""
     return sum(step.loss * len(step.labels) for step in steps) / sum(len(step.labels) for step in steps)
 
 
-def evaluate(model: torch.nn.Module, criterion: Witness, valid: Loader) -> None:
-    """Validation as most loops have it."""
+def evaluate(model: torch.nn.Module, criterion: BatchRecorder, valid: Loader) -> None:
+    """Validates, as most loops do."""
     model.eval()
     with torch.no_grad():
         for images, labels in valid:
@@ -66,10 +66,10 @@ def evaluate(model: torch.nn.Module, criterion: Witness, valid: Loader) -> None:
 
 
 def check_passes(passes: list[list[Step]], train: Loader, valid: Loader) -> None:
-    """Whether two epochs were, batch by batch, the first two of a plain loop over loaders like these, never used.
+    """Checks that the batches of two epochs are those of a plain loop over `train` and `valid`, which are unused.
 
-    Validation comes after each training and has every image once, always the same. The other epoch of training has
-    other pixels of each image.
+    Each epoch is training, then validation, which has the same pixels each time and every image once. The pixels of
+    the two training epochs differ.
     """
     assert [steps[0].training for steps in passes] == [True, False, True, False]
     seen = [pixels((step.images, step.labels) for step in steps) for steps in passes]
@@ -85,19 +85,19 @@ def check_passes(passes: list[list[Step]], train: Loader, valid: Loader) -> None
 
 
 def pixels(batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> list[Pixels]:
-    """The images of each batch."""
+    """The images by label, for each batch."""
     return [dict(zip(labels.tolist(), images, strict=True)) for images, labels in batches]
 
 
 def check_same(found: list[Pixels], expected: list[Pixels]) -> None:
-    """Whether batches are of the same images in the same order, to the bit."""
+    """Checks that batches have the same images in the same order, bit for bit."""
     assert [list(batch) for batch in found] == [list(batch) for batch in expected]
     images = joined(found)
     assert all(torch.equal(images[label], image) for label, image in joined(expected).items())
 
 
 def joined(batches: list[Pixels]) -> Pixels:
-    """The images of all batches, none of which comes twice."""
+    """The images of all batches by label. No image may occur twice."""
     together = {label: image for batch in batches for label, image in batch.items()}
     assert len(together) == sum(map(len, batches))
     return together

@@ -16,8 +16,8 @@ TESTS = [
 
 def main() -> int:
     part = Part(__doc__)
-    report = part.out / "right.xml"
-    chosen = ["-m", "not gpu", "-k", "not register"] if part.rehearsal else ["-m", "gpu"]  # compiling takes long
+    report = part.out / "correctness.xml"
+    chosen = ["-m", "not gpu", "-k", "not register"] if part.dry_run else ["-m", "gpu"]  # compiling is slow
     status = subprocess.run(
         [sys.executable, "-m", "pytest", "-v", "--tb=short", *chosen, f"--junitxml={report}", *TESTS]
     ).returncode
