@@ -43,10 +43,26 @@ class CeilingConfig(LearnerConfig):
 
 def ceiling(config: CeilingConfig) -> int:
     """Measures loading alone, training on batches in memory, and training on loaded batches; prints a line for each."""
-    from fastpets.runs.build import build_learner, set_up_process
+    from fastpets.training import distributed
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise FastpetsError("ceiling: started by torchrun with several processes, expected one; start it by itself")
+    try:
+        rates = measured_rates(config)
+    finally:
+        distributed.stop()
+    print(f"{'':30}{'images/s':>9}")
+    for name, rate in rates.items():
+        print(f"{name:30}{rate:9.1f}")
+    _, in_memory, loaded = rates.values()
+    print(f"training reaches {min(1, loaded / in_memory):.0%} of its speed with batches in memory")
+    return 0
+
+
+def measured_rates(config: CeilingConfig) -> dict[str, float]:
+    """Images per second of the three measurements, by what they measure."""
+    from fastpets.runs.build import build_learner, set_up_process
+
     learner = build_learner(config, set_up_process(config))
     loader = learner.train
     if loader.cache is not None:
@@ -57,18 +73,12 @@ def ceiling(config: CeilingConfig) -> int:
         learner.train_step.step(*batch)
 
     learner.train_step.train_mode()
-    in_memory = cycle(list(islice(loader, config.num_batches)))
-    rates = {
+    kept = cycle(list(islice(loader, config.num_batches)))
+    return {
         "loading alone": images_per_sec(forever(loader), lambda batch: None, config.seconds, learner.device),
-        "training, batches in memory": images_per_sec(in_memory, train, config.seconds, learner.device),
+        "training, batches in memory": images_per_sec(kept, train, config.seconds, learner.device),
         "training, batches loaded": images_per_sec(forever(loader), train, config.seconds, learner.device),
     }
-    print(f"{'':30}{'images/s':>9}")
-    for name, rate in rates.items():
-        print(f"{name:30}{rate:9.1f}")
-    _, highest, loaded = rates.values()
-    print(f"training reaches {min(1, loaded / highest):.0%} of its speed with batches in memory")
-    return 0
 
 
 def forever(batches: Iterable[Batch]) -> Iterator[Batch]:
