@@ -1,4 +1,4 @@
-"""The engine delivers what the reference loader does, for all OPTIONS: the same order, labels and random parameters, and
+"""The engine delivers the reference loader's batches, for all OPTIONS: the same order, labels and random parameters, and
 pixels within one step of 255 before the lookup table."""
 
 import inspect
