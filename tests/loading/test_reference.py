@@ -1,5 +1,5 @@
-"""The engine delivers the batches of the reference loader, for all OPTIONS: equal order, labels and random parameters,
-and pixels within one step of 255 before the lookup table."""
+"""The engine delivers what the reference loader does, for all OPTIONS: the same order and labels, and pixels within one
+step of 255 before the lookup table."""
 
 import inspect
 from collections.abc import Callable
