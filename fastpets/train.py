@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastpets.errors import InvalidArgumentError, first_few, out_must_be_writable
+from fastpets.errors import InvalidArgumentError, first_few, one_line, out_must_be_writable
 from fastpets.runs.config import TrainConfig, read_config
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ def _print_data_set(dataset: ImageDataset, num_train: int, num_valid: int) -> No
     """Prints the numbers of images and classes, and the files in the folder that are not images."""
     print(f"{num_train} training images, {num_valid} validation images, {len(dataset.classes)} classes")
     if dataset.ignored_files:
-        names = first_few([Path(path).name for path in dataset.ignored_files])
+        names = one_line(first_few([Path(path).name for path in dataset.ignored_files]))
         print(f"ignored {len(dataset.ignored_files)} files without an image's suffix: {names}")
 
 
@@ -249,7 +249,8 @@ def _print_summary(learner: Learner, config: TrainConfig) -> None:
 
     recalls = sorted((value, name) for name, value in learner.history[-1].metrics.items() if name.startswith("recall/"))
     if recalls:
-        print("lowest recall:", ", ".join(f"{name.partition('/')[2]} {value:.3f}" for value, name in recalls[:5]))
+        lowest = ", ".join(f"{name.partition('/')[2]} {value:.3f}" for value, name in recalls[:5])
+        print(f"lowest recall: {one_line(lowest)}")
     if config.tta:
         probabilities, labels = tta(learner, config.tta)
         error_rate = (probabilities.argmax(1) != labels).float().mean().item()

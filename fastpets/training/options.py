@@ -8,7 +8,7 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal
 
 from fastpets.errors import InvalidArgumentError
-from fastpets.utils.validation import FrozenNorms, Mix, check_choice, check_range
+from fastpets.utils.validation import MAX_SEED, FrozenNorms, Mix, check_choice, check_range
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "clip_norm": (1e-12, 1e12),
     "ema": (0, 1),
     "initial_size": (8, 4096),
-    "seed": (0, 2**63 - 1),
+    "seed": (0, MAX_SEED),
 }
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from fastpets.errors import one_line
+
 FIGURE_INCHES, FIGURE_DPI = (7, 4.2), 150
 CELL_INCHES, GRID_DPI = 2.0, 120
 MAX_TITLE_LENGTH = 24  # characters per line
@@ -56,6 +58,10 @@ def image_grid(images: Sequence[np.ndarray] | np.ndarray, titles: Sequence[str],
 
 
 def shorten(text: str, max_length: int = MAX_TITLE_LENGTH) -> str:
-    """Replaces the middle of a text longer than `max_length` characters with an ellipsis."""
+    """Replaces the middle of a text of more than `max_length` characters by an ellipsis.
+
+    Characters that a font cannot show, such as bytes of file names that are not UTF-8, are escaped.
+    """
+    text = one_line(text)
     half = (max_length - 1) // 2
     return text if len(text) <= max_length else f"{text[: max_length - 1 - half]}…{text[-half:]}"

@@ -1,5 +1,6 @@
 """`fastpets show`, and the conversion of batches to pixels."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,3 +56,11 @@ def test_show_draws_as_many_images_as_asked_for(
     )
     assert main(["show", str(make_folder(100)), "--size", "16", "--num-images", "70", "--out", str(tmp_path)]) == 0
     assert drawn == [70]
+
+
+def test_class_names_that_are_not_utf8_are_drawn(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+    folder = make_folder(6)
+    for path in list(folder.iterdir()):
+        path.rename(folder / path.name.replace("kind1", os.fsdecode(b"kind\xff")))
+    assert main(["show", str(folder), "--size", "16", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "batch.png").exists()
