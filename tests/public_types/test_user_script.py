@@ -65,7 +65,8 @@ def assert_expected(revealed: list[tuple[int, str]], errors: list[tuple[int, str
 def test_settings_of_loaders_are_the_parameters_of_a_loader() -> None:
     from fastpets.loading.loader import Loader, LoaderSettings, loaders
 
-    own = {"self", "source", "batch_size", "augment", "on_bad_file", "max_pixels", "label_from", "of_a_data_loader"}
-    assert set(inspect.signature(Loader.__init__).parameters) - own == set(LoaderSettings.__annotations__)
-    settings = inspect.signature(loaders).parameters
-    assert own - {"self", "of_a_data_loader"} <= set(settings)
+    of_a_loader = set(inspect.signature(Loader.__init__).parameters) - {"self", "dataloader_arguments"}
+    settings = set(LoaderSettings.__annotations__)
+    of_loaders = set(inspect.signature(loaders).parameters)
+    assert settings <= of_a_loader
+    assert of_a_loader - settings <= of_loaders
