@@ -53,8 +53,6 @@ class DataConfig:
 
     size: Annotated[str, arg(metavar="PIXELS|HxW")] = "224"
     """Size of the model's input, in pixels: the side of a square, or HEIGHTxWIDTH."""
-    initial_size: Annotated[str | None, arg(metavar="PIXELS|HxW")] = None
-    """Size of training images in the first epoch. They grow from epoch to epoch, to `size` in the last one."""
     augment: PolicyName = "fastai"
     """Augmentation of training images: `fastai`; `trivial-geometric`, one random transform per image; or `none`."""
     presize: Annotated[int | None, arg(metavar="PIXELS")] = None

@@ -124,7 +124,7 @@ def test_pretrained_weights_train_in_two_phases(pets: Path, weights: Path, tmp_p
     [
         (["--data", "nowhere"], "nowhere: nothing there, expected a folder of images"),
         (["--size", "0"], "--size: 0, expected a value from 1 to 16384"),
-        (["--lr", "nan"], "--lr: 'nan', expected a number, a range as 1e-6:1e-4, or auto"),
+        (["--lr", "nan"], "--lr: 'nan', expected a number from 1e-12 to 1000, a range as 1e-6:1e-4, or auto"),
         (["--schedule", "frozen 3"], "--schedule: 'frozen 3', expected frozen or unfrozen, a number of epochs and a"),
         (["--ema", "1.5"], "--ema: 1.5, expected a value from 0 to 1"),
         (["--resume", "nowhere"], "--resume: nowhere: nothing there, expected a run folder or a checkpoint"),
