@@ -92,7 +92,7 @@ def save_onnx(exported: Any, path: Path, classes: Sequence[str]) -> None:
             exported, dynamo=True, verbose=False, input_names=["pixels"], output_names=["logits"]
         )
     except ImportError as error:
-        raise FastpetsError(f"format: 'onnx' needs {error.name}; pip install onnx onnxscript") from None
+        raise FastpetsError(f"format: 'onnx' needs {error.name}; in a clone, pip install '.[onnx]'") from None
     assert program is not None
     program.model.metadata_props["classes"] = json.dumps(classes)
     program.save(path)

@@ -39,7 +39,7 @@ class ShowConfig(DataConfig):
 
 
 def show(config: ShowConfig) -> int:
-    """Writes the two files and prints where they are."""
+    """Writes the images and prints where they are."""
     from fastpets.data.storage import name_of
     from fastpets.loading.display import batch_grid, to_pixels
     from fastpets.loading.loader import Loader
@@ -56,14 +56,17 @@ def show(config: ShowConfig) -> int:
     batch_size = max(1, min(config.num_images, num_usable))
     loader = Loader(dataset, batch_size, shuffle=True, sampler=config.sampler, **settings)
     batch = loader.peek()
-    first = int(batch.ids[0])
-    augmented = loader.like(dataset, sampler=[first] * NUM_AUGMENTED, batch_size=NUM_AUGMENTED)
-    pixels = to_pixels(augmented.peek().images, augmented.preprocessing)
-    heading = f"{shorten(name_of(dataset.paths[first]), 60)}: {NUM_AUGMENTED} random augmentations"
+    grids = {"batch.png": batch_grid(batch, dataset.classes, loader.preprocessing, config.num_images)}
+    if loader.augment is not None:
+        first = int(batch.ids[0])
+        augmented = loader.like(dataset, sampler=[first] * NUM_AUGMENTED, batch_size=NUM_AUGMENTED)
+        pixels = to_pixels(augmented.peek().images, augmented.preprocessing)
+        heading = f"{shorten(name_of(dataset.paths[first]), 60)}: {NUM_AUGMENTED} random augmentations"
+        grids["augmented.png"] = image_grid(pixels, [""] * NUM_AUGMENTED, heading)
     with out_must_be_writable(folder):
-        batch_grid(batch, dataset.classes, loader.preprocessing, config.num_images).save(folder / "batch.png")
-        image_grid(pixels, [""] * NUM_AUGMENTED, heading).save(folder / "augmented.png")
-    print(f"{len(dataset)} training images; written: {folder / 'batch.png'} and {folder / 'augmented.png'}")
+        for name, grid in grids.items():
+            grid.save(folder / name)
+    print(f"{num_usable} training images; written: {' and '.join(str(folder / name) for name in grids)}")
     return 0
 
 

@@ -125,7 +125,7 @@ def from_folder(
     folder = os.fspath(folder)
     paths, ignored = _images_and_others(storage.find(folder))
     if not paths:
-        raise FastpetsError(f"{folder}: {len(ignored)} files but no image in it, expected .jpg, .png and the like")
+        raise FastpetsError(f"{folder}: no image among {len(ignored)} files, expected .jpg, .png and the like")
     if label_from == "none":
         return _unlabelled(paths, ignored, folder)
     names: Iterable[str]

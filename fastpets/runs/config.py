@@ -182,6 +182,8 @@ class TrainConfig(LearnerConfig):
         self.phases(pretrained=True)
         check_range("epochs", self.epochs, 0, MAX_EPOCHS)
         check_range("freeze_epochs", self.freeze_epochs, 0, MAX_EPOCHS)
+        if sum(phase.epochs for phase in self.phases(pretrained=True)) == 0:
+            raise InvalidArgumentError("epochs: 0 in all phases, expected at least one epoch")
         check_range("tta", self.tta, 0, MAX_TTA)
         if self.tta and self.augment == "none":
             raise InvalidArgumentError(

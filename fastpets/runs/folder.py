@@ -75,9 +75,12 @@ class RunFolder:
 
 
 def check_new(path: Path) -> None:
-    """Raises InvalidArgumentError unless `path` is an empty folder, or one that can be made. Makes nothing."""
+    """Raises InvalidArgumentError unless `path` is an empty folder, or one that can be made. Makes nothing.
+
+    A folder with the config.json of a run that ended before its first checkpoint counts as empty.
+    """
     with out_must_be_writable(path):
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or {file.name for file in path.iterdir()} - {"config.json"}):
             raise InvalidArgumentError(f"out: {path} exists and is not empty, expected a new or an empty folder")
         above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
         if not (above.is_dir() and os.access(above, os.W_OK)):

@@ -66,7 +66,7 @@ class RateCurve:
         """Plots the curve and its suggestions, if it has any, as a PNG file or in pyplot's current figure."""
         shown = slice(None, -SKIPPED_LAST) if len(self.losses) > 2 * SKIPPED_LAST else slice(None)
         try:
-            suggestions = {"steep": self.steep, "valley": self.valley, "minimum": self.minimum}
+            suggestions = {"steep": self.steep, "valley": self.valley, "minimum / 10": self.minimum}
         except FastpetsError:  # too few points; the plot shows why
             suggestions = {}
         plots.plot_rate_curve(self.rates[shown], self.losses[shown], suggestions, file)

@@ -128,7 +128,7 @@ def test_a_list_that_does_not_fit_on_the_disk_leaves_the_earlier_one(
 def test_an_error_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, found in (
         ([f"{tmp_path}/nowhere"], "nothing there, expected a folder of images"),
-        ([f"{tmp_path}"], "0 files but no image in it"),
+        ([f"{tmp_path}"], "no image among 0 files"),
         ([f"{tmp_path}", "--num-workers", "-1"], "--num-workers: -1, expected a value from 0 to 1024"),
         ([f"{tmp_path}", "--max-pixels", "0"], "--max-pixels: 0, expected a value from 1 to"),
     ):

@@ -56,7 +56,7 @@ def test_a_command_runs_by_the_package_and_by_its_module(tmp_path: Path) -> None
     )
     assert by_package.returncode == by_module.returncode == 1
     assert by_package.stderr == by_module.stderr
-    assert by_package.stderr.startswith(f"error: {tmp_path}: 0 files but no image in it")
+    assert by_package.stderr.startswith(f"error: {tmp_path}: no image among 0 files")
 
 
 def test_an_unknown_command_is_one_line_with_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:

@@ -137,8 +137,8 @@ def test_linked_files_and_folders_are_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "settings", "message"),
     [
-        ((), {}, r"0 files but no image in it, expected .jpg"),
-        (("a.txt",), {}, r"1 files but no image"),
+        ((), {}, r"no image among 0 files, expected .jpg"),
+        (("a.txt",), {}, r"no image among 1 files"),
         (
             ("a_1.jpg", "b.jpg"),
             {},

@@ -152,7 +152,7 @@ def test_stamps_are_requested_in_chunks_and_once_for_each_remote_file(
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("memory://nothing-here", "0 files but no image in it"),
+        ("memory://nothing-here", "no image among 0 files"),
         ("nosuch://bucket/images", "nosuch://bucket/images: .*nosuch"),
         ("nothing-*.tar", "nothing-.*: nothing there, expected tar shards"),
         (

@@ -13,6 +13,8 @@ from fastpets.training.history import EpochResult
 def test_a_folder_with_files_is_used_only_to_resume(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     run.save_config({"epochs": 1}, {})
+    RunFolder(run.path)  # with nothing but a configuration: its run ended before an epoch was complete
+    (run.path / "metrics.csv").touch()
     with pytest.raises(InvalidArgumentError, match=r"^out: .*run exists and is not empty, expected a new or an empty"):
         RunFolder(run.path)
     RunFolder(run.path, resume=True)
