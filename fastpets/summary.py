@@ -80,7 +80,7 @@ def describe(train: ImageDataset, valid: ImageDataset, problems: dict[str, str])
     suffixes = Counter(Path(path).suffix.lower() for paths in (train.paths, valid.paths, problems) for path in paths)
     yield f"  suffixes: {', '.join(f'{count} {suffix}' for suffix, count in suffixes.most_common())}"
     if num_pillow := sum(int((part.decoders == PILLOW).sum()) for part in headers):
-        yield f"  {num_pillow} are decoded by Pillow, the others by DALI"
+        yield f"  {num_pillow} have a format that only Pillow decodes"
     for name in ("heights", "widths"):
         values = np.concatenate([getattr(part, name) for part in headers])
         yield f"  {name}: {values.min()} to {values.max()} px, median {np.median(values):.0f}"

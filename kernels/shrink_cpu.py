@@ -8,8 +8,13 @@ import torch
 def shrink(image: torch.Tensor, by_height: int, by_width: int) -> torch.Tensor:
     """Implements `kernels.shrink` on the calling thread, without holding the GIL."""
     out = torch.empty(image.shape[0] // by_height, image.shape[1] // by_width, 3, dtype=torch.uint8)
-    _shrink(image.numpy().reshape(image.shape[0], -1), by_height, by_width, out.numpy())
+    shrink_into(out.numpy(), image.numpy(), by_height, by_width)
     return out
+
+
+def shrink_into(out: np.ndarray, image: np.ndarray, by_height: int, by_width: int) -> None:
+    """Shrinks an image (H, W, 3) uint8 into `out` (H // by_height, W // by_width, 3), as `shrink` does."""
+    _shrink(image.reshape(image.shape[0], -1), by_height, by_width, out)
 
 
 @numba.njit(nogil=True)

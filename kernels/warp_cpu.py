@@ -41,14 +41,24 @@ def warp(
     borders: str,
 ) -> None:
     """Implements `kernels.warp` on the calling thread, without holding the GIL."""
-    kernel = _kernel(borders)
-    integer = INTEGERS[out.element_size()]
-    arguments = [each.numpy() for each in (source_from_output, samples, spread, luts.view(integer), out.view(integer))]
+    arguments = source_from_output.numpy(), samples.numpy(), spread.numpy(), as_integers(luts), as_integers(out)
     for image, matrix, k, sample_spread, lut, pixels in zip(images, *arguments, strict=True):
-        height, width = image.shape[:2]
-        if height == 1 or width == 1:  # the kernel needs a right and a lower neighbour
-            image = image.repeat(1 + (height == 1), 1 + (width == 1), 1)
-        kernel(image.numpy().reshape(-1), height, width, matrix, k, sample_spread, lut, pixels)
+        warp_image(image.numpy(), matrix, k, sample_spread, lut, pixels, borders)
+
+
+def warp_image(
+    image: np.ndarray, matrix: np.ndarray, samples: int, spread: float, lut: np.ndarray, out: np.ndarray, borders: str
+) -> None:
+    """Warps one image (H, W, 3) uint8, as `warp` does; `lut` (3, 256) and `out` (H, W, 3) are of `as_integers`."""
+    height, width = image.shape[:2]
+    if height == 1 or width == 1:  # the kernel needs a right and a lower neighbour
+        image = np.tile(image, (1 + (height == 1), 1 + (width == 1), 1))
+    _kernel(borders)(image.reshape(-1), height, width, matrix, samples, spread, lut, out)
+
+
+def as_integers(tensor: torch.Tensor) -> np.ndarray:
+    """The same memory as integers of the same width."""
+    return tensor.view(INTEGERS[tensor.element_size()]).numpy()
 
 
 @intrinsic

@@ -14,8 +14,8 @@ try:
     import nvidia.nvimgcodec  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        "fastpets needs NVIDIA DALI, which has one wheel per CUDA version. In a clone, run pip install '.[cuda13]', or "
-        "pip install '.[cuda12]' if the driver is for CUDA 12; not both. Either also works without a GPU"
+        "on a GPU, and with decoder='dali', fastpets needs NVIDIA DALI, which has one wheel per CUDA version. In a "
+        "clone, run pip install '.[cuda13]', or pip install '.[cuda12]' if the driver is for CUDA 12; not both"
     ) from error
 
 from fastpets.pipelines.decode_pipeline import DecodePipeline, Encoded, undecodable

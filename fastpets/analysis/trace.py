@@ -17,7 +17,6 @@ from fastpets.augment.random_parameters import NEUTRAL, draw_parameters
 from fastpets.augment.transforms import transforms
 from fastpets.data import storage
 from fastpets.data.dataset import ImageDataset
-from fastpets.data.headers import PILLOW
 from fastpets.data.image import decode_rgb
 from fastpets.errors import BadFileWarning, FastpetsError, one_line, out_must_be_writable
 from fastpets.loading.display import to_pixels
@@ -52,14 +51,17 @@ def trace(
     """
     headers, path = dataset.headers, dataset.paths[i]
     assert headers is not None
-    decoder, height, width = (int(column[i]) for column in (headers.decoders, headers.heights, headers.widths))
+    height, width = int(headers.heights[i]), int(headers.widths[i])
     yield f"item {i}"
     with stage(f"reading {path}"):
         encoded = storage.read(path)
     label = int(dataset.labels[i])
     yield f"  file     {one_line(path)}, {len(encoded):,} bytes"
     yield f"  label    {label}, {one_line(dataset.classes[label])!r}, from {one_line(label_origin)}"
-    yield f"  decoded  by {'Pillow' if decoder == PILLOW else 'DALI'}, upright, {width} x {height} px, 8-bit RGB"
+    stored = (
+        f", stored with EXIF orientation {orientation}" if (orientation := int(headers.orientations[i])) > 1 else ""
+    )
+    yield f"  decoded  upright, {width} x {height} px, 8-bit RGB{stored}"
     planned = transforms(
         np.array([i]), np.array([height]), np.array([width]), preprocessing, augment=augment, seed=seed
     )

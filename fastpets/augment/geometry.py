@@ -16,6 +16,14 @@ MAX_RATIO = 4  # of the canvas's side to the output's; larger images are shrunk 
 MAX_SAMPLES = 16  # per axis; reached where a perspective comes close to its horizon
 BILINEAR_BLUR = 0.85  # 12 times a bilinear sample's variance, in square pixels; the best of bench/bench_fidelity.py
 
+# For each EXIF orientation from 1 on, where a point (x, y) of the upright image, each from -1 to 1, is stored.
+STORED_FROM_UPRIGHT = np.array(
+    [
+        [[1, 0], [0, 1]], [[-1, 0], [0, 1]], [[-1, 0], [0, -1]], [[1, 0], [0, -1]],
+        [[0, 1], [1, 0]], [[0, 1], [-1, 0]], [[0, -1], [-1, 0]], [[0, -1], [1, 0]],
+    ]
+)  # fmt: skip
+
 
 def image_from_canvas(
     heights: np.ndarray, widths: np.ndarray, size: tuple[int, int], method: PresizeMethod, x: np.ndarray, y: np.ndarray
@@ -56,10 +64,35 @@ def shrink_factors(
 
 
 def shrunk_sizes(
-    heights: np.ndarray, widths: np.ndarray, size: tuple[int, int], presize: int | None, method: PresizeMethod
+    heights: np.ndarray,
+    widths: np.ndarray,
+    orientations: np.ndarray,
+    size: tuple[int, int],
+    presize: int | None,
+    method: PresizeMethod,
 ) -> np.ndarray:
-    """Height and width (B, 2) of images after shrinking."""
-    return np.stack([heights, widths], axis=-1) // shrink_factors(heights, widths, size, presize, method)
+    """Height and width (B, 2) of images as they are stored, after shrinking; `heights` and `widths` are upright."""
+    sizes = np.stack([heights, widths], axis=-1) // shrink_factors(heights, widths, size, presize, method)
+    return np.where(swaps_sides(orientations)[:, None], sizes[:, ::-1], sizes)
+
+
+def stored_from_upright(orientations: np.ndarray, heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    """Maps pixels of upright images to pixels of the images as they are stored: (B, 3, 3).
+
+    `orientations` (B,) are EXIF's, 1 to 8; `heights` and `widths` (B,) are those of the upright images.
+    """
+    turn = np.zeros((len(orientations), 3, 3))
+    turn[:, :2, :2], turn[:, 2, 2] = STORED_FROM_UPRIGHT[orientations - 1], 1
+    is_turned = swaps_sides(orientations)
+    stored_w, stored_h = np.where(is_turned, heights, widths), np.where(is_turned, widths, heights)
+    from_upright = matrices([[2 / widths, 0, -1], [0, 2 / heights, -1], [0, 0, 1]])
+    to_stored = matrices([[stored_w / 2, 0, stored_w / 2], [0, stored_h / 2, stored_h / 2], [0, 0, 1]])
+    return to_stored @ turn @ from_upright
+
+
+def swaps_sides(orientations: np.ndarray) -> np.ndarray:
+    """Whether height and width of images with these EXIF orientations are exchanged in storage."""
+    return orientations >= 5
 
 
 def sampling(

@@ -10,7 +10,8 @@ output to the pixels that are sampled:
     canvas   the part of the image that presizing keeps, in the output's aspect ratio, [-1, 1] on both axes; flip,
              rotation, shear, zoom, translation and warp map the canvas to itself
     image    the upright image, in pixels
-    source   the image that is sampled, in pixels: shrunk by whole factors if it is large, else equal to `image`
+    source   the image as it is stored and sampled, in pixels: turned as its EXIF orientation says, and shrunk by whole
+             factors if it is large
 
 The order is that of fastai 2.8's `aug_transforms(size, min_scale=0.75)`: crop the warped, flipped and rotated canvas,
 then adjust its tones.
@@ -38,7 +39,7 @@ class Transforms(NamedTuple):
     samples: np.ndarray  # (B,) int32: k
     spread: np.ndarray  # (B,) float32, 0-1: side of the grid of samples, as a fraction of the output pixel's side
     luts: np.ndarray  # (B, 3, 256) float32, or uint8 without normalisation
-    shrink: np.ndarray  # (B, 2) int64: whole factors by which height and width are divided before sampling
+    shrink: np.ndarray  # (B, 2) int64: whole factors by which stored height and width are divided before sampling
 
     def select(self, rows: np.ndarray | slice) -> Transforms:
         """The rows that an index array (R,), a mask (B,) or a slice selects."""
@@ -58,6 +59,7 @@ def transforms(
     widths: np.ndarray,
     preprocessing: Preprocessing,
     *,
+    orientations: np.ndarray | None = None,
     shrink_for: tuple[int, int] | None = None,
     augment: Augment | None = None,
     seed: int = 0,
@@ -67,19 +69,23 @@ def transforms(
     """The transforms of images `ids` (B,) of upright `heights` and `widths` (B,) in pixels.
 
     Without `augment`, as in validation, the output is the centre of the image, resized. With it, random parameters
-    depend on `seed`, `epoch`, id and `occurrences` alone; see `draw_parameters`. Images are shrunk as for an output of
-    `shrink_for`, by default `preprocessing.size`.
+    depend on `seed`, `epoch`, id and `occurrences` alone; see `draw_parameters`. Images are stored as their EXIF
+    `orientations` (B,) say, by default upright, and shrunk as for an output of `shrink_for`, by default
+    `preprocessing.size`.
     """
     parameters = None
     if augment is not None:
         parameters = draw_parameters(ids, augment, seed=seed, epoch=epoch, occurrences=occurrences)
-    return compose(parameters, heights, widths, preprocessing, shrink_for or preprocessing.size)
+    if orientations is None:
+        orientations = np.ones(len(ids), np.uint8)
+    return compose(parameters, heights, widths, orientations, preprocessing, shrink_for or preprocessing.size)
 
 
 def compose(
     parameters: RandomParameters | None,
     heights: np.ndarray,
     widths: np.ndarray,
+    orientations: np.ndarray,
     preprocessing: Preprocessing,
     shrink_for: tuple[int, int],
 ) -> Transforms:
@@ -99,6 +105,11 @@ def compose(
     source_from_image = geometry.matrices([[1 / shrink[:, 1], 0, 0], [0, 1 / shrink[:, 0], 0], [0, 0, 1]])
     source_from_output = source_from_image @ image_from_crop @ geometry.crop_from_output(size)
     samples, spread = geometry.sampling(source_from_output, size, preprocessing.supersample, shrink)
+    if (orientations != 1).any():
+        shrunk = heights // shrink[:, 0], widths // shrink[:, 1]
+        source_from_output = geometry.stored_from_upright(orientations, *shrunk) @ source_from_output
+        is_turned = geometry.swaps_sides(orientations)
+        shrink = np.where(is_turned[:, None], shrink[:, ::-1], shrink)
     normalization = preprocessing.normalization
     return Transforms(
         source_from_output.astype(np.float32),

@@ -1,4 +1,4 @@
-"""Image headers: the decoder that each file needs, and its size. Read once and cached on disk."""
+"""Image headers: the decoder that each file needs, its size and orientation. Read once and cached on disk."""
 
 import contextlib
 import io
@@ -15,28 +15,30 @@ import xxhash
 from PIL import Image, UnidentifiedImageError
 
 from fastpets.data import storage
+from fastpets.data.image import FIRST_TURNED, orientation
 from fastpets.data.path_table import PathTable, as_path_table
 from fastpets.utils.atomic import write_atomically
 from fastpets.utils.progress import track
 from fastpets.utils.system import cache_dir
 
-VERSION = 3  # part of the cache file's name: increase it when a column or its meaning changes
+VERSION = 4  # part of the cache file's name: increase it when a column or its meaning changes
 DALI_FORMATS = frozenset({"JPEG", "MPO", "PNG", "WEBP"})
-ORIENTATION = 0x0112  # EXIF tag
-SWAPS_SIDES = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
-
 BAD, DALI, PILLOW = range(3)
 MAX_STAMPED = 1_000_000  # larger data sets are not checked for changed files, since that would take long
-# A row of the cache: a hash of the file's path and stamp, then the first three fields of `Header`.
-ROW = np.dtype([("key", np.uint64), ("decoder", np.uint8), ("height", np.int32), ("width", np.int32)])
+# A row of the cache: a hash of the file's path and stamp, then the first four fields of `Header`.
+ROW = np.dtype(
+    [("key", np.uint64), ("decoder", np.uint8), ("height", np.int32), ("width", np.int32), ("orientation", np.uint8)]
+)
 
 
 class Header(NamedTuple):
-    """One file's decoder (BAD, DALI or PILLOW), its upright size in pixels, and its problem if it is BAD."""
+    """One file's decoder (BAD, DALI or PILLOW), its upright size in pixels, its EXIF orientation (1-8), and its problem
+    if it is BAD."""
 
     decoder: int
     height: int
     width: int
+    orientation: int = 1
     problem: str = ""
 
 
@@ -47,7 +49,8 @@ class ImageHeaders:
     Args:
         paths: of the files.
         decoders: (N,) uint8: BAD, DALI or PILLOW.
-        heights, widths: (N,) int32 in pixels, after EXIF orientation; 0 for a file without a size.
+        heights, widths: (N,) int32 in pixels, of the upright images; 0 for a file without a size.
+        orientations: (N,) uint8: how the pixels are stored, by EXIF's numbers 1 to 8.
         problems: the problem of each BAD file, by its path.
     """
 
@@ -55,10 +58,11 @@ class ImageHeaders:
     decoders: np.ndarray
     heights: np.ndarray
     widths: np.ndarray
+    orientations: np.ndarray
     problems: dict[str, str]
 
     def __post_init__(self) -> None:
-        for array in (self.decoders, self.heights, self.widths):
+        for array in (self.decoders, self.heights, self.widths, self.orientations):
             array.flags.writeable = False
 
     def __len__(self) -> int:
@@ -75,7 +79,12 @@ class ImageHeaders:
         decoders = self.decoders[ids]
         bad = [paths[i] for i in np.flatnonzero(decoders == BAD).tolist()]
         problems = {path: self.problems[path] for path in bad}
-        return ImageHeaders(paths, decoders, self.heights[ids], self.widths[ids], problems)
+        return ImageHeaders(paths, decoders, self.heights[ids], self.widths[ids], self.orientations[ids], problems)
+
+    def stored_size(self, i: int) -> tuple[int, int]:
+        """Height and width of image `i` as it is stored."""
+        height, width = int(self.heights[i]), int(self.widths[i])
+        return (width, height) if self.orientations[i] >= FIRST_TURNED else (height, width)
 
     def limited(self, max_pixels: int) -> "ImageHeaders":
         """These headers with images of more than `max_pixels` marked as BAD."""
@@ -114,12 +123,15 @@ def scan_headers(paths: Sequence[str], root: str, num_workers: int) -> ImageHead
         rows[found] = cached[indices[found]]
         missing = np.flatnonzero(~found)
         for i, header in track(_read_headers(paths, missing, pool), "reading headers", len(missing)):
-            rows[i] = (rows["key"][i], *header[:3])
+            rows[i] = (rows["key"][i], *header[:4])
             if header.decoder == BAD:
                 problems[paths[i]] = header.problem
     if len(missing) and not root.startswith("memory:"):  # such files end with this process
         _save(root, np.concatenate([cached, rows[missing]]))
-    return ImageHeaders(paths, rows["decoder"].copy(), rows["height"].copy(), rows["width"].copy(), problems)
+    decoders, heights, widths, orientations = (
+        rows[name].copy() for name in ("decoder", "height", "width", "orientation")
+    )
+    return ImageHeaders(paths, decoders, heights, widths, orientations, problems)
 
 
 def _read_headers(paths: Sequence[str], ids: np.ndarray, pool: Executor) -> Iterator[tuple[int, Header]]:
@@ -138,15 +150,15 @@ def read_header(path: str) -> Header:
         is_local = not (storage.is_remote(path) or storage.MEMBER.fullmatch(path))
         content = None if is_local else storage.read(path)
         if (os.path.getsize(path) if content is None else len(content)) == 0:
-            return Header(BAD, 0, 0, "0 bytes, expected an image")
+            return _bad("0 bytes, expected an image")
         with open(path, "rb") if content is None else io.BytesIO(content) as file:
             return _parse_header(file)
     except Image.DecompressionBombError as error:
-        return Header(BAD, 0, 0, str(error))
+        return _bad(str(error))
     except OSError as error:
-        return Header(BAD, 0, 0, f"unreadable ({error.strerror or error})")
+        return _bad(f"unreadable ({error.strerror or error})")
     except Exception as error:  # on damaged files, Pillow's parsers raise errors of any type
-        return Header(BAD, 0, 0, f"damaged header ({type(error).__name__}: {error})")
+        return _bad(f"damaged header ({type(error).__name__}: {error})")
 
 
 def _parse_header(file: IO[bytes]) -> Header:
@@ -154,21 +166,18 @@ def _parse_header(file: IO[bytes]) -> Header:
         image = Image.open(file)
     except UnidentifiedImageError:
         file.seek(0)
-        return Header(BAD, 0, 0, f"begins with {file.read(12)!r}, expected an image")
+        return _bad(f"begins with {file.read(12)!r}, expected an image")
     width, height = image.size
-    orientation, same_in_dali = _orientation(image, file)
-    decoder = DALI if image.format in DALI_FORMATS and same_in_dali else PILLOW
-    return Header(decoder, width, height) if orientation in SWAPS_SIDES else Header(decoder, height, width)
-
-
-def _orientation(image: Image.Image, file: IO[bytes]) -> tuple[int, bool]:
-    """An image's orientation (1-8) as Pillow finds it, and whether DALI finds the same."""
+    decoder = DALI if image.format in DALI_FORMATS else PILLOW
     if image.format == "PNG" and "exif" not in image.info and not _png_has_late_exif(file):
-        return 1, True  # getexif would decode the whole image in search of a late chunk
-    orientation = image.getexif().get(ORIENTATION, 1)
-    in_exif = Image.Exif()  # DALI reads EXIF only; Pillow also reads XMP and TIFF tags
-    in_exif.load(image.info.get("exif", b""))
-    return orientation, in_exif.get(ORIENTATION, 1) == orientation
+        return Header(decoder, height, width)  # getexif would decode the whole image in search of a late chunk
+    stored_orientation = orientation(image)
+    upright = (width, height) if stored_orientation >= FIRST_TURNED else (height, width)
+    return Header(decoder, *upright, stored_orientation)
+
+
+def _bad(problem: str) -> Header:
+    return Header(BAD, 0, 0, problem=problem)
 
 
 def _png_has_late_exif(file: IO[bytes]) -> bool:

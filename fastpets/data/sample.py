@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.ExifTags import Base
 
-from fastpets.data.headers import ORIENTATION
 from fastpets.utils.progress import track
 from fastpets.utils.system import cache_dir, num_processors
 
@@ -136,7 +136,7 @@ def _save(image: Image.Image, path: Path, number: int, random: np.random.Generat
         case 7 | 8 | 9 | 10:
             orientation = int(random.integers(2, 9))
             exif = Image.Exif()
-            exif[ORIENTATION] = orientation
+            exif[Base.Orientation] = orientation
             image.transpose(STORED_FROM_UPRIGHT[orientation]).save(path, "JPEG", exif=exif, quality=90)
         case _:
             quality, subsampling = int(random.integers(60, 96)), int(random.integers(0, 3))

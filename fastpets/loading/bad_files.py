@@ -12,6 +12,10 @@ from fastpets.errors import BadFileError, BadFileWarning, FastpetsError, describ
 from fastpets.utils.validation import OnBadFile
 
 
+class UnusableImageError(Exception):
+    """An image cannot be used; the message says what was found."""
+
+
 class BadFiles:
     """The files found to be bad, the files that only Pillow decodes, and the policy for bad ones.
 
@@ -55,8 +59,13 @@ class BadFiles:
         raise FastpetsError(f"no image is left: all {num_items} files are bad")
 
     def report(self, problems: dict[int, str]) -> None:
-        """Records bad items with their problems. Raises BadFileError, or warns, as `on_bad_file` says."""
-        by_path = {self._paths[i]: problem for i, problem in problems.items()}
+        """Records bad items with their problems. Raises BadFileError, or warns, as `on_bad_file` says.
+
+        Items that were recorded before, as by a batch that was made at the same time, are ignored.
+        """
+        by_path = {self._paths[i]: problem for i, problem in problems.items() if i not in self._bad}
+        if not by_path:
+            return
         self.problems.update(by_path)
         if self.on_bad_file == "raise":
             raise BadFileError(by_path)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-MAX_BUFFERS = 4  # one batch being made, one in use, one that a training step still refers to, one spare
+MAX_BUFFERS = 6  # three being made, one in use, one that a training step still refers to, one spare
 
 
 class Buffers:

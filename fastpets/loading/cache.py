@@ -47,6 +47,11 @@ class Cache:
         torch.cat([image.flatten() for image in here], out=packed)
         return kernels.PackedImages(kernels.to_device(packed, device), ends - num_bytes(here.sizes), here.sizes)
 
+    def pixels(self, i: int) -> np.ndarray:
+        """Returns the image (H, W, 3) uint8 of item `i`, which must be filled, in a cache on the host."""
+        height, width = self.sizes[i].tolist()
+        return self.block.numpy()[self.starts[i] : self.starts[i + 1]].reshape(height, width, 3)
+
     def put(self, ids: Sequence[int], images: Sequence[torch.Tensor]) -> None:
         """Copies decoded images into the cache, those that are not in it and have room."""
         for i, image in zip(ids, images, strict=True):

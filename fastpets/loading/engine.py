@@ -1,8 +1,7 @@
-"""From planned batches to tensors: the stages read, decode and warp, and how far each works ahead."""
+"""Engines turn planned batches into tensors: the interface, and which engine a Loader takes."""
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Protocol, TypeVar
@@ -11,23 +10,19 @@ import torch
 
 from fastpets.data.headers import ImageHeaders
 from fastpets.loading.bad_files import BadFiles
-from fastpets.loading.buffers import Buffers
 from fastpets.loading.cache import Cache
-from fastpets.loading.decoding import DaliDecoder, PipelinePool
 from fastpets.loading.planning import PlannedBatch, Planner
-from fastpets.loading.pool import Pool
-from fastpets.loading.reading import Reader
-from fastpets.loading.warping import HeldImages, shrink, warp
-from fastpets.utils.system import give_back_freed_memory
-
-READ_AHEAD = 2  # batches
+from fastpets.utils.validation import DecoderName
 
 T = TypeVar("T")
 U = TypeVar("U")
 
 
 class Engine(Protocol):
-    """Turns planned batches into tensors. All that differs between decoders and devices is behind this."""
+    """Turns planned batches into tensors. All that differs between decoders and devices is behind this.
+
+    A Loader keeps its engine for all its epochs, which may run at the same time in several threads.
+    """
 
     def run(self, batches: Iterable[PlannedBatch], planner: Planner) -> Generator[tuple[PlannedBatch, torch.Tensor]]:
         """Yields each batch, less its bad files, with its images (B, H, W, 3) on the device, in order.
@@ -37,66 +32,29 @@ class Engine(Protocol):
         ...
 
 
-class DaliEngine:
-    """Decodes with DALI, in chunks of bounded memory, then warps each batch on the device.
+def make_engine(
+    decoder: DecoderName,
+    paths: Sequence[str],
+    headers: ImageHeaders,
+    bad_files: BadFiles,
+    cache: Cache | None,
+    *,
+    device: torch.device,
+    batch_size: int,
+    num_threads: int,
+    hw_decoder_load: float,
+) -> Engine:
+    """Returns a CpuEngine, or a DaliEngine for a GPU or if `decoder` is "dali". Each is imported only if it is used."""
+    if device.type == "cpu" and decoder == "auto":
+        from fastpets.loading.cpu_engine import CpuEngine
 
-    A Loader keeps it for all its epochs, which may run at the same time in several threads.
-    """
+        return CpuEngine(paths, headers, bad_files, cache, num_threads)
+    from fastpets.loading.dali_engine import DaliEngine
 
-    def __init__(
-        self,
-        paths: Sequence[str],
-        headers: ImageHeaders,
-        bad_files: BadFiles,
-        cache: Cache | None,
-        *,
-        device: torch.device,
-        batch_size: int,
-        num_threads: int,
-        hw_decoder_load: float,
-    ) -> None:
-        self.paths, self.headers, self.bad_files, self.cache = paths, headers, bad_files, cache
-        self.device, self.num_threads = device, num_threads
-        self.buffers = Buffers(device)
-        self.pipelines = PipelinePool(
-            device, batch_size=batch_size, num_threads=num_threads, hw_decoder_load=hw_decoder_load
-        )
-
-    def run(self, batches: Iterable[PlannedBatch], planner: Planner) -> Generator[tuple[PlannedBatch, torch.Tensor]]:
-        """Reads, decodes and warps, each stage ahead of the next.
-
-            PlannedBatch --read--> EncodedBatch --decode--> Chunk, images --shrink, warp--> (B, H, W, 3)
-                       |                      |                         |
-             threads of the pool       DALI's threads or GPU      threads of the pool, or
-             READ_AHEAD batches        DECODE_AHEAD chunks        one launch on the GPU
-
-        A cached image skips the first two stages. A file that DALI rejects goes back to `read`, for Pillow to decode.
-        """
-        preprocessing = planner.preprocessing
-        dtype = getattr(torch, preprocessing.dtype)
-        decoded: dict[int, torch.Tensor] = {}  # the images of one batch by their positions
-        with contextlib.ExitStack() as stack:
-            stack.callback(give_back_freed_memory)
-            pool = Pool(self.num_threads)
-            reader = Reader(pool, self.paths, self.headers, self.cache, self.bad_files, planner)
-            decoder = stack.enter_context(DaliDecoder(self.pipelines, self.headers, reader.read_with_pillow))
-            held = stack.enter_context(HeldImages(self.device))
-            stack.callback(pool.shutdown, cancel_futures=True)
-            encoded = map(reader.finish, started_ahead(batches, reader.start, READ_AHEAD))
-            for chunk, images in decoder.decode(encoded):
-                planned = chunk.batch.planned
-                if chunk.is_first:
-                    decoded.clear()
-                shrunk = shrink(pool, images, planned.transforms.shrink[chunk.positions])
-                held.hold(images)
-                decoded |= zip(chunk.positions.tolist(), shrunk, strict=True)
-                if chunk.is_last:
-                    out = self.buffers.empty((len(planned.ids), *preprocessing.size, 3), dtype)
-                    warp(pool, planned, decoded, self.cache, out, preprocessing.borders)
-                    held.hold(list(decoded.values()))
-                    decoded.clear()
-                    del images, shrunk, chunk  # they would stay in memory while the caller has the batch
-                    yield planned, out
+    return DaliEngine(
+        paths, headers, bad_files, cache, device=device, batch_size=batch_size, num_threads=num_threads,
+        hw_decoder_load=hw_decoder_load,
+    )  # fmt: skip
 
 
 def started_ahead(items: Iterable[T], start: Callable[[T], U], depth: int) -> Iterator[U]:

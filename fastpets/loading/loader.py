@@ -25,7 +25,7 @@ from fastpets.loading.batch import Batch
 from fastpets.loading.cache import make_cache
 from fastpets.loading.device import resolve_device
 from fastpets.loading.display import batch_grid
-from fastpets.loading.engine import DaliEngine, Engine
+from fastpets.loading.engine import make_engine
 from fastpets.loading.planning import Planner
 from fastpets.loading.sampler import EpochPlan, make_sampler
 from fastpets.utils.system import resolve_num_workers
@@ -34,6 +34,7 @@ from fastpets.utils.validation import (
     MAX_WORKERS,
     Borders,
     CacheWhere,
+    DecoderName,
     LabelFrom,
     Layout,
     OnBadFile,
@@ -103,6 +104,8 @@ class Loader:
         layout: "NCHW", (B, 3, H, W) in channels_last memory format, or "NHWC", the same memory as (B, H, W, 3).
         mean, std: of the normalisation, per channel, for values from 0 to 1.
         batch_transform: called with the images and labels of each batch, on the device; its result is delivered.
+        decoder: "auto" is DALI on a GPU, and libjpeg-turbo and Pillow on a CPU. "dali" is DALI on a CPU, too, which
+            needs its wheel.
         hw_decoder_load: share of the images, 0 to 1, that a GPU's JPEG engine decodes, where it has one (A100, H100).
         cache: where decoded images are kept from the first epoch on: "none", "host" or "device" memory, as many as fit
             in half of what is free; "auto" only if all fit, on the device if possible.
@@ -152,6 +155,7 @@ class Loader:
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         batch_transform: Callable[[torch.Tensor, torch.Tensor], Any] | None = None,
+        decoder: DecoderName = "auto",
         hw_decoder_load: float = 0.0,
         cache: CacheWhere = "none",
         on_bad_file: OnBadFile = "raise",
@@ -169,11 +173,12 @@ class Loader:
         check_range("batch_size", batch_size, 1, MAX_BATCH_SIZE)
         check_range("num_workers", num_workers or 0, 0, MAX_WORKERS)
         check_range("hw_decoder_load", hw_decoder_load, 0, 1)
-        for name, value, choices in (("cache", cache, CacheWhere), ("on_bad_file", on_bad_file, OnBadFile)):
-            check_choice(name, value, choices)
+        check_choice("decoder", decoder, DecoderName)
+        check_choice("cache", cache, CacheWhere)
+        check_choice("on_bad_file", on_bad_file, OnBadFile)
         self.num_workers = resolve_num_workers(num_workers)
         self.device, self.batch_transform = resolve_device(device), batch_transform
-        self.hw_decoder_load = hw_decoder_load
+        self.decoder, self.hw_decoder_load = decoder, hw_decoder_load
         self.dataset = as_dataset(source, label_from=label_from).scanned(self.num_workers)
         assert self.dataset.headers is not None
         self.headers = self.dataset.headers.limited(max_pixels)
@@ -186,11 +191,14 @@ class Loader:
         if warning := self.sampler.warning():
             warnings.warn(warning, stacklevel=2)
         self._shrink_for = self.preprocessing.size
-        sizes = shrunk_sizes(self.headers.heights, self.headers.widths, self._shrink_for, presize, presize_method)
+        sizes = shrunk_sizes(
+            self.headers.heights, self.headers.widths, self.headers.orientations, self._shrink_for, presize,
+            presize_method,
+        )  # fmt: skip
         self.cache = make_cache(cache, sizes, self.device)
-        self._engine: Engine = DaliEngine(
-            self.dataset.paths, self.headers, self._bad_files, self.cache, device=self.device, batch_size=batch_size,
-            num_threads=self.num_workers, hw_decoder_load=hw_decoder_load,
+        self._engine = make_engine(
+            decoder, self.dataset.paths, self.headers, self._bad_files, self.cache, device=self.device,
+            batch_size=batch_size, num_threads=self.num_workers, hw_decoder_load=hw_decoder_load,
         )  # fmt: skip
 
     def _report_bad_headers(self) -> None:
@@ -289,7 +297,7 @@ class Loader:
         A folder is read without labels. The cache, the sampler and the ranks are not taken over; `changes` are further
         arguments of the Loader, which come first.
         """
-        same = ("batch_size", "batch_transform", "num_workers", "device", "hw_decoder_load", "on_bad_file")
+        same = ("batch_size", "batch_transform", "num_workers", "device", "decoder", "hw_decoder_load", "on_bad_file")
         settings: dict[str, Any] = {name: getattr(self, name) for name in same}
         settings |= self.preprocessing.to_dict()
         settings |= {"augment": self.augment or False, "seed": self.sampler.seed, "label_from": "none"}
@@ -331,6 +339,7 @@ class LoaderSettings(TypedDict, total=False):
     mean: Sequence[float]
     std: Sequence[float]
     batch_transform: Callable[[torch.Tensor, torch.Tensor], Any] | None
+    decoder: DecoderName
     hw_decoder_load: float
     cache: CacheWhere
 

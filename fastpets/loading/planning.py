@@ -86,6 +86,7 @@ class Planner:
             self.headers.heights[ids],
             self.headers.widths[ids],
             self.preprocessing,
+            orientations=self.headers.orientations[ids],
             shrink_for=self.shrink_for,
             augment=self.augment,
             seed=self.seed,

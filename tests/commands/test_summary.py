@@ -32,7 +32,7 @@ def test_a_data_set_is_described_and_an_image_traced(
         "3 classes, with their numbers of training and validation images:",
         "beagle_0.jpg",
         r"label    2, 'beagle', from the pattern (.+)_\d+\.\w+$ on 'beagle_0.jpg'",
-        "decoded  by DALI, upright, 70 x 60 px, 8-bit RGB",
+        "decoded  upright, 70 x 60 px, 8-bit RGB",
         "batch    images (1, 3, 32, 32) float32, channels_last; labels (1,) int64",
     ):
         assert line in printed, line

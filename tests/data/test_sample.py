@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from PIL.ExifTags import Base
 
 from fastpets.data.dataset import ImageDataset
-from fastpets.data.headers import ORIENTATION
 from fastpets.data.sample import CLASSES, draw_image, sample_folder
 from fastpets.data.sources import from_folder
 from fastpets.data.splits import split
@@ -34,7 +34,7 @@ def test_all_kinds_of_files_occur(dataset: ImageDataset) -> None:
             width, height = ImageOps.exif_transpose(image).size
             counts.update([image.format, image.mode, "portrait" if height > width else "landscape"])
             counts["progressive"] += "progressive" in image.info
-            counts[f"orientation {image.getexif().get(ORIENTATION, 1)}"] += 1
+            counts[f"orientation {image.getexif().get(Base.Orientation, 1)}"] += 1
             counts["large"] += max(image.size) > 1200
             counts["small"] += max(image.size) < 100
             assert 60 <= min(image.size) <= max(image.size) <= 2000

@@ -49,7 +49,7 @@ def test_nothing_is_read_or_decoded_after_the_first_epoch(make_folder: Callable[
 def test_an_epoch_left_in_its_middle_leaves_a_cache_that_the_next_one_completes(dataset: ImageDataset) -> None:
     cached, uncached = loader(dataset, cache="host"), loader(dataset)
     assert sum(len(batch.ids) for batch in islice(cached, 2)) == 32
-    assert cached.cache.filled.sum() == 32
+    assert 32 <= cached.cache.filled.sum() < len(dataset)  # some are made ahead
     uncached.set_epoch(1)
     assert same(pixels_by_id(cached), pixels_by_id(uncached))
     assert cached.cache.filled.all()

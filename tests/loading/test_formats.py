@@ -1,17 +1,20 @@
 """Every kind of file loads as Pillow shows it: upright, 8-bit RGB, first frame."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from fastpets import pipelines
-from fastpets.data import headers
-from fastpets.data.headers import DALI, PILLOW, read_header
-from fastpets.loading.reading import UnusableImageError, read_encoded
+from fastpets.augment.geometry import stored_from_upright
+from fastpets.data.headers import DALI, PILLOW, Header, read_header
+from fastpets.loading.bad_files import UnusableImageError
+from fastpets.loading.dali_reading import read_encoded
+from fastpets.loading.decoding import load_into
 from tests.images import drawing, encode
 
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
@@ -19,7 +22,7 @@ XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6
 
 def turned(orientation: int) -> Image.Exif:
     exif = Image.Exif()
-    exif[headers.ORIENTATION] = orientation
+    exif[ExifTags.Base.Orientation] = orientation
     return exif
 
 
@@ -64,9 +67,10 @@ FILES: dict[str, tuple[bytes, int]] = {
     "gif": (encode(PHOTO, "GIF"), PILLOW),
     "animated gif": (encode(PHOTO, "GIF", **FRAMES), PILLOW),
     "tiff": (encode(PHOTO, "TIFF"), PILLOW),
+    **{f"tiff orientation {o}": (encode(PHOTO, "TIFF", exif=turned(o)), PILLOW) for o in (3, 6)},
     "jpeg 2000": (encode(PHOTO, "JPEG2000"), PILLOW),
     "ppm": (encode(PHOTO, "PPM"), PILLOW),
-    "xmp orientation": (encode(PHOTO, "JPEG", xmp=XMP), PILLOW),
+    "xmp orientation": (encode(PHOTO, "JPEG", xmp=XMP), DALI),
     **{f"jpeg exif {o}": (encode(PHOTO, "JPEG", exif=turned(o)), DALI) for o in range(1, 9)},
     **{f"png exif {o}": (encode(PHOTO, "PNG", exif=turned(o)), DALI) for o in (1, 2, 6)},
     **{f"webp exif {o}": (encode(PHOTO, "WEBP", exif=turned(o)), DALI) for o in (1, 3, 8)},
@@ -80,7 +84,9 @@ def as_pillow_shows_it(encoded: bytes) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def decoded(encoded: np.ndarray) -> np.ndarray:
+def by_dali(path: Path, header: Header) -> np.ndarray:
+    """A file's pixels as they are stored, as the DALI engine reads and decodes them."""
+    encoded = read_encoded(str(path), header.decoder, *stored_size(header))
     pipeline = pipelines.decoded_images(
         device="cpu", batch_size=1, num_threads=1, device_id=None, prefetch_queue_depth=1
     )
@@ -90,32 +96,55 @@ def decoded(encoded: np.ndarray) -> np.ndarray:
     return np.array(pipeline.share_outputs()[0].at(0))
 
 
+def by_cpu(path: Path, header: Header) -> np.ndarray:
+    """The same as the CPU engine reads and decodes them."""
+    out = np.full((*stored_size(header), 3), 77, np.uint8)
+    load_into(out, str(path))
+    return out
+
+
+def stored_size(header: Header) -> tuple[int, int]:
+    return (header.width, header.height) if header.orientation >= 5 else (header.height, header.width)
+
+
+def upright(stored: np.ndarray, header: Header) -> np.ndarray:
+    """The image that the matrix of an orientation makes of the stored pixels."""
+    sides = np.array([header.height]), np.array([header.width])
+    (matrix,) = stored_from_upright(np.array([header.orientation]), *sides)
+    y, x = np.indices((header.height, header.width)) + 0.5
+    stored_x, stored_y, _ = np.floor(np.tensordot(matrix, np.stack([x, y, np.ones_like(x)]), 1)).astype(int)
+    return stored[stored_y, stored_x]
+
+
+@pytest.mark.parametrize("decode", [by_cpu, by_dali])
 @pytest.mark.parametrize("kind", FILES)
-def test_a_file_of_any_kind_loads_as_pillow_shows_it(kind: str, tmp_path: Path) -> None:
+def test_a_file_of_any_kind_loads_as_pillow_shows_it(
+    kind: str, decode: Callable[[Path, Header], np.ndarray], tmp_path: Path
+) -> None:
     content, decoder = FILES[kind]
     path = tmp_path / "image_1.jpg"  # the name says nothing
     path.write_bytes(content)
-    facts = read_header(str(path))
+    header = read_header(str(path))
     expected = as_pillow_shows_it(content)
-    assert facts == (decoder, *expected.shape[:2], "")
-    found = decoded(read_encoded(str(path), *facts[:3]))
-    assert found.shape == expected.shape
-    assert (found == expected).all()
+    assert header[:3] == (decoder, *expected.shape[:2])
+    assert np.array_equal(upright(decode(path, header), header), expected)
 
 
-def test_16_bit_images_that_pillow_decodes_are_scaled_not_clipped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("decode", [by_cpu, by_dali])
+def test_16_bit_images_that_pillow_decodes_are_scaled_not_clipped(decode: Any, tmp_path: Path) -> None:
     path = tmp_path / "deep.tif"
     grey_16_bit().save(path)
-    found = decoded(read_encoded(str(path), *read_header(str(path))[:3]))
+    found = decode(path, read_header(str(path)))
     assert (found == np.round(np.asarray(grey_16_bit()) / 257)[..., None]).all()
 
 
-def test_very_wide_images_load(tmp_path: Path) -> None:
+@pytest.mark.parametrize("decode", [by_cpu, by_dali])
+def test_very_wide_images_load(decode: Any, tmp_path: Path) -> None:
     path = tmp_path / "wide.jpg"
     drawing(30, 20_000).save(path)
-    facts = read_header(str(path))
-    assert facts == (DALI, 30, 20_000, "")
-    assert decoded(read_encoded(str(path), *facts[:3])).shape == (30, 20_000, 3)
+    header = read_header(str(path))
+    assert header == (DALI, 30, 20_000, 1, "")
+    assert decode(path, header).shape == (30, 20_000, 3)
 
 
 @pytest.mark.parametrize(
@@ -125,12 +154,16 @@ def test_very_wide_images_load(tmp_path: Path) -> None:
         (lambda path: path.write_bytes(b""), "not decoded by Pillow"),
         (lambda path: path.write_bytes(encode(drawing(41, 60), "JPEG")), "60 x 41 px, expected 60 x 40"),
         (lambda path: path.write_bytes(encode(drawing(9, 9), "GIF")), "9 x 9 px, expected 60 x 40"),
+        (lambda path: path.write_bytes(encode(drawing(60, 40), "JPEG")), "40 x 60 px, expected 60 x 40"),
     ],
 )
-def test_a_file_that_changed_after_its_header_was_read_is_rejected(change: Any, message: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("decode", [by_cpu, by_dali])
+def test_a_file_that_changed_after_its_header_was_read_is_rejected(
+    change: Any, message: str, decode: Any, tmp_path: Path
+) -> None:
     path = tmp_path / "image.jpg"
     PHOTO.save(path)
-    facts = read_header(str(path))
+    header = read_header(str(path))
     change(path)
     with pytest.raises(UnusableImageError, match=message):
-        read_encoded(str(path), *facts[:3])
+        decode(path, header)

@@ -13,7 +13,7 @@ import fastpets
 from fastpets import Augment, Batch, FastpetsError, Loader, pipelines
 from fastpets.data.sources import from_folder
 from fastpets.kernels import reference
-from fastpets.loading import decoding
+from fastpets.loading import dali_decoding as decoding
 from tests.epochs import pixels_by_id, same
 from tests.images import drawing
 
@@ -260,6 +260,7 @@ def test_a_batch_of_large_images_is_decoded_in_chunks_to_the_same_pixels(
     for number in range(9):
         drawing(300 + 20 * number, 400, seed=number).save(tmp_path / f"a_{number}.jpg")
     expected = pixels_by_id(Loader(tmp_path, size=SIZE, augment=True, drop_last=False, batch_size=9))
+    monkeypatch.setitem(Loader.__init__.__kwdefaults__, "decoder", "dali")
     taken = []
     take = pipelines.DecodePipeline.take
     monkeypatch.setattr(pipelines.DecodePipeline, "take", lambda self: (taken.append(found := take(self)), found)[1])

@@ -13,16 +13,11 @@ from PIL import Image
 from fastpets import pipelines
 from fastpets.data import storage
 from fastpets.data.headers import DALI, ImageHeaders
-from fastpets.data.image import decode_rgb
-from fastpets.loading.bad_files import BadFiles
+from fastpets.data.image import decode_stored_rgb
+from fastpets.loading.bad_files import BadFiles, UnusableImageError
 from fastpets.loading.cache import Cache
 from fastpets.loading.planning import PlannedBatch, Planner
 from fastpets.loading.pool import Pool
-
-
-class UnusableImageError(Exception):
-    """The file cannot be used; the message says what was found."""
-
 
 EncodedOrError = np.ndarray | UnusableImageError  # a file's bytes, (n,) uint8, or what is wrong with it
 
@@ -79,9 +74,8 @@ class Reader:
         """Reads the files of items (M,), in the calling thread."""
         files: list[EncodedOrError] = []
         for i in ids.tolist():
-            height, width = int(self.headers.heights[i]), int(self.headers.widths[i])
             try:
-                files.append(read_encoded(self.paths[i], self.bad_files.decoder(i), height, width))
+                files.append(read_encoded(self.paths[i], self.bad_files.decoder(i), *self.headers.stored_size(i)))
             except UnusableImageError as problem:
                 files.append(problem)
         return files
@@ -130,7 +124,7 @@ class Reader:
 
 
 def read_encoded(path: str, decoder: int, height: int, width: int) -> np.ndarray:
-    """Reads a file as encoded bytes (n,) uint8 that DALI decodes to the upright (height, width) of its header.
+    """Reads a file as encoded bytes (n,) uint8 that DALI decodes to the stored (height, width) of its header.
 
     Bytes that DALI's parser rejects, and formats it does not decode, are decoded by Pillow and passed on as BMP. Raises
     UnusableImageError if the file is missing, not an image, or has changed its size since the headers were read.
@@ -146,7 +140,7 @@ def read_encoded(path: str, decoder: int, height: int, width: int) -> np.ndarray
     by_pillow = size is None
     if size is None:
         size = _stored_size(encoded)
-    if sorted(size) != sorted((height, width)):  # EXIF orientation may swap the stored sides
+    if size != (height, width):
         raise UnusableImageError(
             f"{size[1]} x {size[0]} px, expected {width} x {height}: the file changed after its header was read"
         )
@@ -166,7 +160,7 @@ def _as_bmp(encoded: bytes) -> bytes:
     """Decodes an image with Pillow and encodes it as an uncompressed BMP file."""
     file = io.BytesIO()
     try:
-        decode_rgb(encoded).save(file, "BMP")
+        decode_stored_rgb(encoded).save(file, "BMP")
     except Exception as error:
         raise _rejected_by_pillow(error) from None
     return file.getvalue()

@@ -1,0 +1,166 @@
+"""The engine for a CPU: each thread reads, decodes, shrinks and warps one image at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import Future, wait
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from fastpets.data.headers import ImageHeaders
+from fastpets.kernels.shrink_cpu import shrink_into
+from fastpets.kernels.warp_cpu import as_integers, warp_image
+from fastpets.loading.bad_files import BadFiles, UnusableImageError
+from fastpets.loading.buffers import Buffers
+from fastpets.loading.cache import Cache
+from fastpets.loading.decoding import load_into
+from fastpets.loading.engine import started_ahead
+from fastpets.loading.planning import PlannedBatch, Planner
+from fastpets.loading.pool import Pool, even_slices
+from fastpets.utils.system import give_back_freed_memory
+
+WORK_AHEAD = 2  # batches
+IMAGES_PER_TASK = 8  # fewer cost more to manage; with more, threads wait longer for the last task of an epoch
+MAX_SCRATCH_BYTES = 2**27  # a thread keeps no larger buffer from one image to the next
+
+Problems = dict[int, UnusableImageError]  # what is wrong with images, by their positions in the batch
+
+
+class StartedBatch(NamedTuple):
+    """A planned batch whose images are being written to `images` (B, H, W, 3) by `tasks`."""
+
+    planned: PlannedBatch
+    images: torch.Tensor
+    tasks: list[Future[Problems]]
+
+
+class CpuEngine:
+    """Reads, decodes, shrinks and warps each image in one thread, one after the other, in memory that it reuses."""
+
+    def __init__(
+        self, paths: Sequence[str], headers: ImageHeaders, bad_files: BadFiles, cache: Cache | None, num_threads: int
+    ) -> None:
+        self.paths, self.headers, self.bad_files, self.cache = paths, headers, bad_files, cache
+        self.num_threads = num_threads
+        self.buffers = Buffers(torch.device("cpu"))
+
+    def run(self, batches: Iterable[PlannedBatch], planner: Planner) -> Generator[tuple[PlannedBatch, torch.Tensor]]:
+        """Has the threads of a pool make whole batches, WORK_AHEAD of them ahead of the caller.
+
+            PlannedBatch --> tasks of IMAGES_PER_TASK images --> read, decode, shrink, warp --> (B, H, W, 3)
+
+        A cached image is only warped. Bad files are dealt with when their batch is due.
+        """
+        with contextlib.ExitStack() as stack:
+            stack.callback(give_back_freed_memory)
+            pool = Pool(self.num_threads)
+            stack.callback(pool.shutdown, cancel_futures=True)
+            scratch = Scratch()
+            for started in started_ahead(batches, partial(self._start, pool, planner, scratch), WORK_AHEAD):
+                planned, images = self._finish(started, planner, scratch)
+                del started  # the caller alone keeps the images in memory
+                if len(planned.ids):
+                    yield planned, images
+                del images
+
+    def _start(self, pool: Pool, planner: Planner, scratch: Scratch, planned: PlannedBatch) -> StartedBatch:
+        """Has the pool make a batch."""
+        count, preprocessing = len(planned.ids), planner.preprocessing
+        images = self.buffers.empty((count, *preprocessing.size, 3), getattr(torch, preprocessing.dtype))
+        is_cached = self.cache is not None and self.cache.filled[planned.ids].all()
+        num_tasks = self.num_threads if is_cached else -(-count // IMAGES_PER_TASK)
+        make = partial(self._make, planned, images, preprocessing.borders, scratch)
+        return StartedBatch(planned, images, [pool.submit(make, part) for part in even_slices(count, num_tasks)])
+
+    def _make(
+        self, planned: PlannedBatch, images: torch.Tensor, borders: str, scratch: Scratch, part: slice
+    ) -> Problems:
+        """Makes the images at positions `part` of a batch, in this thread. Returns what is wrong with the others."""
+        matrices, samples, spreads, luts, factors = planned.transforms.select(part)
+        luts_as_integers = as_integers(torch.from_numpy(luts).to(images.dtype))
+        arguments = zip(matrices, samples, spreads, luts_as_integers, as_integers(images[part]), strict=True)
+        problems: Problems = {}
+        for position, by, of_image in zip(range(part.start, part.stop), factors.tolist(), arguments, strict=True):
+            try:
+                image = self._image(int(planned.ids[position]), by, scratch)
+            except UnusableImageError as problem:
+                problems[position] = problem
+            else:
+                warp_image(image, *of_image, borders)
+        return problems
+
+    def _image(self, i: int, factors: Sequence[int], scratch: Scratch) -> np.ndarray:
+        """Item `i` as stored, divided by `factors` in height and width, from the cache or in memory of this thread."""
+        if self.cache is not None and self.cache.filled[i]:
+            return self.cache.pixels(i)
+        height, width = self.headers.stored_size(i)
+        image = scratch.decoded.image(height, width)
+        load_into(image, self.paths[i])
+        if max(factors) > 1:
+            shrunk = scratch.shrunk.image(height // factors[0], width // factors[1])
+            shrink_into(shrunk, image, *factors)
+            image = shrunk
+        if self.cache is not None:
+            self.cache.put([i], [torch.from_numpy(image)])
+        return image
+
+    def _finish(self, started: StartedBatch, planner: Planner, scratch: Scratch) -> tuple[PlannedBatch, torch.Tensor]:
+        """Waits for a batch; reports its bad files, and leaves them out or replaces them."""
+        planned, images, tasks = started
+        problems: Problems = {}
+        wait(tasks)  # waiting for one after another would wake this thread for each
+        for task in tasks:
+            problems |= task.result()
+        if not problems:
+            return planned, images
+        self.bad_files.report({int(planned.ids[position]): str(problem) for position, problem in problems.items()})
+        if not self.bad_files.replaces:
+            is_good = np.ones(len(planned.ids), bool)
+            is_good[list(problems)] = False
+            return planned.select(is_good), images[torch.from_numpy(is_good)]
+        for position in problems:
+            planned = self._replace(planned, position, images, planner, scratch)
+        return planned, images
+
+    def _replace(
+        self, planned: PlannedBatch, position: int, images: torch.Tensor, planner: Planner, scratch: Scratch
+    ) -> PlannedBatch:
+        """The batch with the next good image at `position`, and that image in `images`."""
+        bad, occurrence = int(planned.ids[position]), int(planned.occurrences[position])
+        while True:
+            other = self.bad_files.replacement_for(bad)
+            replacement = planner.replacement(other, occurrence)
+            at_position = images[position : position + 1]
+            problems = self._make(replacement, at_position, planner.preprocessing.borders, scratch, slice(0, 1))
+            if not problems:
+                return planned.with_image(position, replacement)
+            self.bad_files.report({other: str(problems[0])})
+
+
+class Buffer:
+    """Memory for one image at a time, which the next image overwrites."""
+
+    def __init__(self) -> None:
+        self._memory = np.empty(0, np.uint8)
+
+    def image(self, height: int, width: int) -> np.ndarray:
+        """Uninitialised pixels (height, width, 3) uint8, valid until the next call."""
+        num_bytes = 3 * height * width
+        memory = self._memory
+        if num_bytes > len(memory):
+            memory = np.empty(num_bytes, np.uint8)
+            if num_bytes <= MAX_SCRATCH_BYTES:
+                self._memory = memory
+        return memory[:num_bytes].reshape(height, width, 3)
+
+
+class Scratch(threading.local):
+    """Each thread's own memory for the image that it works on."""
+
+    def __init__(self) -> None:
+        self.decoded, self.shrunk = Buffer(), Buffer()

@@ -1,0 +1,198 @@
+"""The decode stage: decodes batches chunk by chunk in one DALI pipeline, ahead of their use."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from fastpets import pipelines
+from fastpets.data.headers import ImageHeaders
+from fastpets.errors import FastpetsError
+from fastpets.loading.dali_reading import EncodedBatch
+
+DECODE_AHEAD = 2  # chunks in DALI's queue
+CHUNK_BYTES = 2**27  # of decoded images, per thread: a batch of large images is decoded in chunks
+
+Repair = Callable[[EncodedBatch, Sequence[int]], EncodedBatch]
+
+
+class Chunk(NamedTuple):
+    """The images of a batch that are decoded together: a slice of its `encoded`."""
+
+    batch: EncodedBatch
+    part: slice
+
+    @property
+    def encoded(self) -> list[np.ndarray]:
+        """The bytes of its images."""
+        return self.batch.encoded[self.part]
+
+    @property
+    def positions(self) -> np.ndarray:
+        """The positions of its images in the planned batch."""
+        return self.batch.positions[self.part]
+
+    @property
+    def is_first(self) -> bool:
+        """Whether a batch begins with it, or begins again after `repair`."""
+        return self.part.start == 0
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the batch is complete after it."""
+        return self.part.stop == len(self.batch.positions)
+
+
+class PipelinePool:
+    """Makes DALI pipelines, and keeps an idle one for the next epoch: building one takes 5 ms, and more on a GPU."""
+
+    def __init__(self, device: torch.device, *, batch_size: int, num_threads: int, hw_decoder_load: float) -> None:
+        self.batch_size, self.num_threads, self.hw_decoder_load = batch_size, num_threads, hw_decoder_load
+        on_gpu = device.type == "cuda"
+        self.device_arguments: dict[str, Any] = {
+            "device": "gpu" if on_gpu else "cpu",
+            "device_id": device.index if on_gpu else None,
+        }
+        self._idle: dict[int, list[pipelines.DecodePipeline]] = {}  # by process: a forked child lacks its threads
+
+    def acquire(self) -> pipelines.DecodePipeline | None:
+        """The idle pipeline of this process, if there is one."""
+        with contextlib.suppress(IndexError):
+            return self._of_this_process().pop()
+        return None
+
+    def release(self, pipeline: pipelines.DecodePipeline) -> None:
+        """Keeps a pipeline without work for `acquire`; a second one is let go."""
+        if not self._of_this_process():
+            self._of_this_process().append(pipeline)
+
+    def create(self, first: Sequence[pipelines.Encoded]) -> pipelines.DecodePipeline:
+        """A new pipeline that decodes its first batches."""
+        return pipelines.DecodePipeline(
+            first,
+            batch_size=self.batch_size,
+            num_threads=self.num_threads,
+            hw_decoder_load=self.hw_decoder_load,
+            **self.device_arguments,
+        )
+
+    def undecodable(self, encoded: pipelines.Encoded) -> list[int]:
+        """The indices of the images that do not decode."""
+        return pipelines.undecodable(encoded, **self.device_arguments)
+
+    def _of_this_process(self) -> list[pipelines.DecodePipeline]:
+        return self._idle.setdefault(os.getpid(), [])
+
+
+class DaliDecoder:
+    """Decodes the batches of one epoch in order.
+
+    `repair` is called with a batch and the indices, in `encoded`, of the images that DALI failed to decode. It returns
+    the batch with these decoded by Pillow, replaced or left out; all its chunks are then decoded again.
+    """
+
+    def __init__(self, pool: PipelinePool, headers: ImageHeaders, repair: Repair) -> None:
+        self.pool, self.headers, self.repair = pool, headers, repair
+        self.pipeline = pool.acquire()
+        self.waiting: deque[Chunk] = deque()
+        self.decoding: deque[Chunk] = deque()
+        self.error: FastpetsError | None = None
+
+    def __enter__(self) -> DaliDecoder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # DALI must be done with the bytes before they are freed. When Python exits, DALI may be gone already.
+        with contextlib.suppress(RuntimeError, AttributeError, StopIteration):
+            for chunk in self.decoding:
+                self._take(chunk)
+        # Only after a complete epoch is the pipeline known to be empty: an interrupt may come between any two lines.
+        if kind is None and self.pipeline is not None:
+            self.pool.release(self.pipeline)
+
+    def decode(self, batches: Iterator[EncodedBatch]) -> Iterator[tuple[Chunk, list[torch.Tensor]]]:
+        """Yields each chunk with its images, (H, W, 3) uint8, on the device.
+
+        A FastpetsError from `batches` is raised after all earlier chunks were yielded.
+        """
+        self._fill(batches)
+        while self.decoding:
+            chunk = self.decoding[0]
+            try:
+                images = list(map(torch.from_dlpack, self._take(chunk)))
+            except RuntimeError:
+                self._recover(batches)
+                continue
+            self.decoding.popleft()
+            self._fill(batches)  # before the caller warps these, so that DALI is at work meanwhile
+            yield chunk, images
+        if self.error is not None:
+            raise self.error
+
+    def _take(self, chunk: Chunk) -> list[Any]:
+        """DALI's images of `chunk`, the oldest in the queue, as DLPack capsules."""
+        return self.pipeline.take() if self.pipeline is not None and chunk.encoded else []
+
+    def _fill(self, batches: Iterator[EncodedBatch]) -> None:
+        """Gives DALI chunks until DECODE_AHEAD are in its queue."""
+        new: list[Chunk] = []
+        while len(self.decoding) + len(new) < DECODE_AHEAD and self.error is None:
+            if self.waiting:
+                new.append(self.waiting.popleft())
+                continue
+            try:
+                batch = next(batches, None)
+            except FastpetsError as error:
+                self.error = error
+                break
+            if batch is None:
+                break
+            self.waiting.extend(self._chunks(batch))
+        to_decode = [chunk.encoded for chunk in new if chunk.encoded]
+        if self.pipeline is None and to_decode:
+            self.pipeline = self.pool.create(to_decode)
+        elif self.pipeline is not None:
+            for encoded in to_decode:
+                self.pipeline.put(encoded)
+        self.decoding.extend(new)
+
+    def _chunks(self, batch: EncodedBatch) -> list[Chunk]:
+        """Splits a batch so that the decoded images of a chunk take at most CHUNK_BYTES per thread; none if empty."""
+        if len(batch.planned.ids) == 0:
+            return []
+        ids = batch.planned.ids[batch.positions]
+        num_bytes = 3 * self.headers.heights[ids].astype(np.int64) * self.headers.widths[ids]
+        parts = slices_by_size(num_bytes, CHUNK_BYTES * self.pool.num_threads) or [slice(0, 0)]
+        return [Chunk(batch, part) for part in parts]
+
+    def _recover(self, batches: Iterator[EncodedBatch]) -> None:
+        """Repairs the batch of the chunk that failed, and decodes it and all that follow with a new pipeline."""
+        self.pipeline = None
+        failed = self.decoding[0]
+        rejected = [failed.part.start + index for index in self.pool.undecodable(failed.encoded)]
+        if not rejected:
+            raise RuntimeError(
+                "DALI failed to decode a batch, but decodes each of its images alone: probably out of memory; lower "
+                "batch_size"
+            )
+        others = [chunk for chunk in (*self.decoding, *self.waiting) if chunk.batch is not failed.batch]
+        self.waiting = deque([*self._chunks(self.repair(failed.batch, rejected)), *others])
+        self.decoding.clear()
+        self._fill(batches)
+
+
+def slices_by_size(sizes: np.ndarray, limit: int) -> list[slice]:
+    """Splits the sizes (N,) into consecutive slices whose sums are at most `limit`; a larger size is a slice alone."""
+    slices, start, total = [], 0, 0
+    for i, size in enumerate(sizes.tolist()):
+        if i > start and total + size > limit:
+            slices.append(slice(start, i))
+            start, total = i, 0
+        total += size
+    return [*slices, slice(start, len(sizes))] if len(sizes) else []
