@@ -43,7 +43,14 @@ def bench_host(benchmark: BenchmarkFixture, images: list[str], device: str, dtyp
     paths = (images * (COUNT // len(images) + 1))[:COUNT]
     dataset = ImageDataset(tuple(paths), np.arange(COUNT) % 37, tuple(map(str, range(37))))
     loader = Loader(
-        dataset, batch_size=BATCH_SIZE, augment=True, dtype=dtype, device=device, num_workers=4, cache="device"
+        dataset,
+        batch_size=BATCH_SIZE,
+        augment=True,
+        dtype=dtype,
+        device=device,
+        decoder="dali",
+        num_workers=4,
+        cache="device",
     )
     loader.cache.filled[:] = True  # its pixels stay uninitialised: only the host's work is timed
 

@@ -18,6 +18,8 @@ from fastpets.utils.system import num_processors
 # Batches per epoch and processor: an epoch takes some seconds. All are full, as timm and fastai drop an incomplete one.
 NUM_BATCHES = {
     "fastpets": 32,
+    "fastpets-short": 24,  # eight epochs of 384 images on two processors
+    "fastpets-dali": 32,
     "fastpets-cached": 16,  # half a gigabyte of decoded images
     "torchvision": 10,
     "torchvision-pillow": 10,
@@ -26,6 +28,7 @@ NUM_BATCHES = {
     "opencv": 32,
     "dali-native": 24,
     "decode-only": 48,
+    "decode-only-dali": 48,
 }
 
 

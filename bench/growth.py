@@ -19,7 +19,7 @@ COLOURS = {"fastpets": "#0b6e4f", "torchvision": "#c8553d", "decode-only": "#6b7
 
 def draw(report: dict[str, Any]) -> Figure:
     """Plots a JSON report with the four groups: milliseconds per image and thread, on logarithmic axes."""
-    rows = [row for row in report["benchmarks"] if row["group"].startswith(PREFIX)]
+    rows = [row for row in report["benchmarks"] if (row["group"] or "").startswith(PREFIX)]
     groups = dict.fromkeys(row["group"] for row in rows)
     figure = Figure(figsize=(9, 7), layout="constrained")
     lines = {}

@@ -6,14 +6,16 @@ epoch of batches of float images and labels. Optional libraries are imported whe
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from threading import local
 from typing import Any
 
 import numpy as np
+import simplejpeg
 
 from bench.peer_loaders import BATCH_SIZE, SIZE, dali_native, fastai, opencv, timm, torchvision
 from fastpets import pipelines
-from fastpets.augment.policy import Augment
 from fastpets.data.dataset import ImageDataset
 from fastpets.loading.loader import Loader
 
@@ -27,6 +29,7 @@ def fastpets(
     *,
     size: int = SIZE,
     batch_size: int = BATCH_SIZE,
+    augment: bool = True,
     **settings: Any,
 ) -> Iterable[Any]:
     """This project's loader with its default augmentation, that of fastai's chapter; `settings` go to Loader."""
@@ -35,7 +38,7 @@ def fastpets(
         dataset,
         batch_size=batch_size,
         size=size,
-        augment=Augment(),
+        augment=augment,
         num_workers=num_workers,
         device="cpu",
         drop_last=False,
@@ -43,16 +46,60 @@ def fastpets(
     )
 
 
+def fastpets_short(paths: Sequence[str], labels: Sequence[int], num_workers: int) -> Iterable[Any]:
+    """Eight epochs of an eighth of the images each, by a training and a validation loader in turn."""
+    count = len(paths) // 8
+    train = fastpets(paths[:count], labels[:count], num_workers)
+    return _InTurn(train, fastpets(paths[:count], labels[:count], num_workers, augment=False), 8)
+
+
+class _InTurn:
+    def __init__(self, train: Iterable[Any], valid: Iterable[Any], num_epochs: int) -> None:
+        self.loaders, self.num_epochs = (train, valid), num_epochs
+
+    def __iter__(self) -> Iterator[Any]:
+        for number in range(self.num_epochs):
+            yield from self.loaders[number % 2]
+
+
 def decode_only(
     paths: Sequence[str], labels: Sequence[int], num_workers: int, *, batch_size: int = BATCH_SIZE
 ) -> Iterable[Any]:
+    """libjpeg-turbo alone, in threads, on bytes in memory and into memory that each thread reuses.
+
+    A batch's labels are its files, and its images None.
+    """
+    return _DecodeInThreads(_encoded_batches(paths, batch_size), num_workers)
+
+
+class _DecodeInThreads:
+    def __init__(self, batches: list[list[np.ndarray]], num_threads: int) -> None:
+        self.batches, self.num_threads = batches, num_threads
+        self.buffers = local()
+
+    def decode(self, encoded: np.ndarray) -> None:
+        buffer = getattr(self.buffers, "memory", None)
+        if buffer is None:
+            buffer = self.buffers.memory = np.empty(2**26, np.uint8)
+        simplejpeg.decode_jpeg(encoded, "RGB", buffer=buffer)
+
+    def __iter__(self) -> Iterator[Any]:
+        with ThreadPoolExecutor(self.num_threads) as pool:
+            pending = [(batch, [pool.submit(self.decode, image) for image in batch]) for batch in self.batches]
+            for batch, tasks in pending:
+                for task in tasks:
+                    task.result()
+                yield None, batch
+
+
+def decode_only_dali(
+    paths: Sequence[str], labels: Sequence[int], num_workers: int, *, batch_size: int = BATCH_SIZE
+) -> Iterable[Any]:
     """DALI's decoder alone, on bytes in memory. A batch's labels are its files, and its images None."""
-    encoded = [np.fromfile(path, np.uint8) for path in paths]
-    batches = [encoded[start : start + batch_size] for start in range(0, len(encoded), batch_size)]
-    return _DecodeOnly(batches, batch_size, num_workers)
+    return _DecodeByDali(_encoded_batches(paths, batch_size), batch_size, num_workers)
 
 
-class _DecodeOnly:
+class _DecodeByDali:
     """Decodes all batches in each pass, two batches ahead, and yields None and the encoded batch."""
 
     def __init__(self, batches: list[list[np.ndarray]], batch_size: int, num_threads: int) -> None:
@@ -60,16 +107,23 @@ class _DecodeOnly:
         self.settings = {"batch_size": batch_size, "num_threads": num_threads}
 
     def __iter__(self) -> Iterator[Any]:
-        stream = pipelines.DecodePipeline(self.batches[:2], **self.settings, device="cpu", device_id=None)
+        pipeline = pipelines.DecodePipeline(self.batches[:2], **self.settings, device="cpu", device_id=None)
         for number, batch in enumerate(self.batches):
-            stream.take()
+            pipeline.take()
             if number + 2 < len(self.batches):
-                stream.put(self.batches[number + 2])
+                pipeline.put(self.batches[number + 2])
             yield None, batch
+
+
+def _encoded_batches(paths: Sequence[str], batch_size: int) -> list[list[np.ndarray]]:
+    encoded = [np.fromfile(path, np.uint8) for path in paths]
+    return [encoded[start : start + batch_size] for start in range(0, len(encoded), batch_size)]
 
 
 PEERS: dict[str, Peer] = {
     "fastpets": fastpets,
+    "fastpets-short": fastpets_short,
+    "fastpets-dali": partial(fastpets, decoder="dali"),
     "fastpets-cached": partial(fastpets, cache="host"),
     "torchvision": torchvision,
     "torchvision-pillow": partial(torchvision, pillow=True),
@@ -78,6 +132,7 @@ PEERS: dict[str, Peer] = {
     "opencv": opencv,
     "dali-native": dali_native,
     "decode-only": decode_only,
+    "decode-only-dali": decode_only_dali,
 }
 # The optional library that a row needs.
 LIBRARIES = {"timm": "timm", "fastai": "fastai", "opencv": "cv2"}

@@ -13,7 +13,7 @@ from bench.gpu.part import Part, linked_images
 from bench.peers import PEERS
 from fastpets import Loader
 from fastpets.data.sources import from_folder
-from fastpets.loading import decoding
+from fastpets.loading import dali_decoding
 from fastpets.utils.system import num_processors
 
 # Settings are swept in this order, each with the best values of those before it.
@@ -27,7 +27,7 @@ DEFAULTS = {
     "num_workers": num_processors(),
     "batch_size": 256,
     "hw_decoder_load": 0.0,
-    "decode_ahead": decoding.DECODE_AHEAD,
+    "decode_ahead": dali_decoding.DECODE_AHEAD,
 }
 PEERS_SECONDS = 6
 
@@ -54,8 +54,9 @@ def main() -> None:
 
 def rate_of(part: Part, folder: Path, seconds: float, *, decode_ahead: int, **settings: Any) -> dict[str, float]:
     """Returns `measured` of a fastpets Loader, after an epoch that fills its cache, if it has one."""
-    decoding.DECODE_AHEAD = decode_ahead
-    loader = Loader(from_folder(folder), augment=True, dtype=torch.float16, device=part.device, **settings)
+    dali_decoding.DECODE_AHEAD = decode_ahead
+    settings |= {"device": part.device, "decoder": "dali"}
+    loader = Loader(from_folder(folder), augment=True, dtype=torch.float16, **settings)
     if loader.cache is not None:
         for _ in loader:
             pass

@@ -47,6 +47,7 @@ def make_loader(part: Part, folder: Path, batch_size: int, size: int, where: str
         size=size,
         dtype=dtype,
         device=part.device,
+        decoder="dali",
         cache=where,
     )
 
