@@ -184,6 +184,9 @@ def test_a_loader_on_a_cpu_needs_no_dali(make_folder: Callable[..., Path]) -> No
     code += f"print(sum(len(labels) for _, labels in Loader({str(make_folder(3))!r}, size=8, device='cpu')))"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (child.stdout, child.stderr) == ("3\n", "")
+    code = code.replace("size=8", "size=8, decoder='dali'")
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "fastpets.errors.FastpetsError: on a GPU, and with decoder='dali'" in child.stderr.splitlines()[-1]
 
 
 def test_data_outside_the_repository_is_found_by_environment_variables_alone() -> None:

@@ -92,7 +92,7 @@ def stored_from_upright(orientations: np.ndarray, heights: np.ndarray, widths: n
 
 def swaps_sides(orientations: np.ndarray) -> np.ndarray:
     """Whether height and width of images with these EXIF orientations are exchanged in storage."""
-    return orientations >= 5
+    return STORED_FROM_UPRIGHT[orientations - 1, 0, 0] == 0
 
 
 def sampling(

@@ -31,10 +31,10 @@ class DaliEngine:
         headers: ImageHeaders,
         bad_files: BadFiles,
         cache: Cache | None,
+        num_threads: int,
         *,
         device: torch.device,
         batch_size: int,
-        num_threads: int,
         hw_decoder_load: float,
     ) -> None:
         self.paths, self.headers, self.bad_files, self.cache = paths, headers, bad_files, cache

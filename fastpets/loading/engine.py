@@ -1,18 +1,14 @@
-"""Engines turn planned batches into tensors: the interface, and which engine a Loader takes."""
+"""Engines turn planned batches into tensors: their interface, and the work ahead that they share."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Protocol, TypeVar
 
 import torch
 
-from fastpets.data.headers import ImageHeaders
-from fastpets.loading.bad_files import BadFiles
-from fastpets.loading.cache import Cache
 from fastpets.loading.planning import PlannedBatch, Planner
-from fastpets.utils.validation import DecoderName
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -30,31 +26,6 @@ class Engine(Protocol):
         It works ahead of the caller. Batches without a good file are passed over. Closing the iterator ends all work.
         """
         ...
-
-
-def make_engine(
-    decoder: DecoderName,
-    paths: Sequence[str],
-    headers: ImageHeaders,
-    bad_files: BadFiles,
-    cache: Cache | None,
-    *,
-    device: torch.device,
-    batch_size: int,
-    num_threads: int,
-    hw_decoder_load: float,
-) -> Engine:
-    """Returns a CpuEngine, or a DaliEngine for a GPU or if `decoder` is "dali". Each is imported only if it is used."""
-    if device.type == "cpu" and decoder == "auto":
-        from fastpets.loading.cpu_engine import CpuEngine
-
-        return CpuEngine(paths, headers, bad_files, cache, num_threads)
-    from fastpets.loading.dali_engine import DaliEngine
-
-    return DaliEngine(
-        paths, headers, bad_files, cache, device=device, batch_size=batch_size, num_threads=num_threads,
-        hw_decoder_load=hw_decoder_load,
-    )  # fmt: skip
 
 
 def started_ahead(items: Iterable[T], start: Callable[[T], U], depth: int) -> Iterator[U]:

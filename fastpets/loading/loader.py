@@ -25,7 +25,7 @@ from fastpets.loading.batch import Batch
 from fastpets.loading.cache import make_cache
 from fastpets.loading.device import resolve_device
 from fastpets.loading.display import batch_grid
-from fastpets.loading.engine import make_engine
+from fastpets.loading.engine import Engine
 from fastpets.loading.planning import Planner
 from fastpets.loading.sampler import EpochPlan, make_sampler
 from fastpets.utils.system import resolve_num_workers
@@ -196,10 +196,20 @@ class Loader:
             presize_method,
         )  # fmt: skip
         self.cache = make_cache(cache, sizes, self.device)
-        self._engine = make_engine(
-            decoder, self.dataset.paths, self.headers, self._bad_files, self.cache, device=self.device,
-            batch_size=batch_size, num_threads=self.num_workers, hw_decoder_load=hw_decoder_load,
-        )  # fmt: skip
+        self._engine = self._make_engine()
+
+    def _make_engine(self) -> Engine:
+        """The engine for this device and decoder, which is imported only now. Raises FastpetsError without DALI."""
+        parts = self.dataset.paths, self.headers, self._bad_files, self.cache, self.num_workers
+        if self.device.type == "cpu" and self.decoder == "auto":
+            from fastpets.loading.cpu_engine import CpuEngine
+
+            return CpuEngine(*parts)
+        try:
+            from fastpets.loading.dali_engine import DaliEngine
+        except ImportError as error:
+            raise FastpetsError(str(error)) from None
+        return DaliEngine(*parts, device=self.device, batch_size=self.batch_size, hw_decoder_load=self.hw_decoder_load)
 
     def _report_bad_headers(self) -> None:
         """Reports the files whose headers are bad. Raises FastpetsError if no image is left."""
