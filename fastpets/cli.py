@@ -47,6 +47,7 @@ COMMANDS = {
     "predict": Command("PredictConfig", "predict the classes of images", lists_bad_files=True),
     "export": Command("ExportConfig", "convert a trained model to ONNX or torch.export"),
     "serve": Command("ServeConfig", "serve a page that classifies images dropped on it"),
+    "cache": Command("CacheConfig", "list or remove the decoded images that are kept on disk"),
     "ceiling": Command("CeilingConfig", "measure how much of its speed training loses to loading"),
 }
 

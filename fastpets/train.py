@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from fastpets.training.learner import Learner
     from fastpets.training.phases import Phase
 
-CAN_CHANGE = ("device", "num_workers", "resume")  # settings that may differ when a run is resumed
+# Settings that may differ when a run is resumed. Another number of threads may change the order of summation on a CPU,
+# and so the last digits.
+CAN_CHANGE = ("device", "num_workers", "cache_dir", "cache_gb")
 
 
 def train(config: TrainConfig) -> int:
@@ -55,6 +57,8 @@ def _train(config: TrainConfig) -> int:
         _check_outputs(config)
     learner = build_learner(config, set_up_process(config))
     _print_data_set(learner.train.dataset, *(loader.headers.usable.sum() for loader in (learner.train, learner.valid)))
+    if config.cache != "none":
+        print(f"cache: {learner.train.cache_reason}")
     if state is not None:
         learner.load_state_dict(state)
         learner.random.diverge(distributed.rank())
@@ -95,21 +99,19 @@ def _only_first_process_prints() -> Iterator[None]:
 
 
 def resumed_config(config: TrainConfig, run_folder: Path) -> TrainConfig:
-    """The settings of the run in a folder, with the device and the number of threads of `config` if it has any.
+    """The settings of the run in a folder, with those of CAN_CHANGE that `config` has.
 
     Raises InvalidArgumentError if another setting of `config` differs from both its default and the run's.
     """
     stored, defaults = read_config(run_folder, out=run_folder, resume=config.resume), TrainConfig()
     for field in dataclasses.fields(TrainConfig):
-        given, default = getattr(config, field.name), getattr(defaults, field.name)
-        if field.name not in CAN_CHANGE and given not in (default, getattr(stored, field.name)):
+        value, default = getattr(config, field.name), getattr(defaults, field.name)
+        if field.name not in (*CAN_CHANGE, "resume") and value not in (default, getattr(stored, field.name)):
             raise InvalidArgumentError(
-                f"{field.name}: {given}, but the run that is resumed has {getattr(stored, field.name)}; leave it out"
+                f"{field.name}: {value}, but the run that is resumed has {getattr(stored, field.name)}; leave it out"
             )
-    device = stored.device if config.device == defaults.device else config.device
-    # On a CPU another number of threads may change the order of summation, and so the last digits.
-    num_workers = stored.num_workers if config.num_workers is None else config.num_workers
-    return dataclasses.replace(stored, device=device, num_workers=num_workers)
+    given = {name: getattr(config, name) for name in CAN_CHANGE if getattr(config, name) != getattr(defaults, name)}
+    return dataclasses.replace(stored, **given)
 
 
 def _check_outputs(config: TrainConfig) -> None:

@@ -50,7 +50,7 @@ class ImageDataset:
             raise InvalidArgumentError(f"labels: {len(labels)} for {len(paths)} paths, expected one for each path")
         if (highest := labels.max(initial=NO_LABEL)) >= len(classes):
             raise InvalidArgumentError(f"labels: {highest} with {len(classes)} classes, expected less than that number")
-        root = self.root or (os.path.dirname(paths[0]) if paths else "")
+        root = self.root or (paths[0].rpartition("/")[0] + "/" if paths else "")
         root = root if storage.is_remote(root) else os.path.abspath(root)
         fields = {"paths": paths, "labels": labels, "classes": classes, "root": root}
         for name, value in {**fields, "ignored_files": tuple(self.ignored_files)}.items():

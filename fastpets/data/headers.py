@@ -52,6 +52,7 @@ class ImageHeaders:
         heights, widths: (N,) int32 in pixels, of the upright images; 0 for a file without a size.
         orientations: (N,) uint8: how the pixels are stored, by EXIF's numbers 1 to 8.
         problems: the problem of each BAD file, by its path.
+        keys: (N,) uint64, the `file_keys`; None if they are without stamps, as those of more than MAX_STAMPED files.
     """
 
     paths: PathTable
@@ -60,6 +61,7 @@ class ImageHeaders:
     widths: np.ndarray
     orientations: np.ndarray
     problems: dict[str, str]
+    keys: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         for array in (self.decoders, self.heights, self.widths, self.orientations):
@@ -79,7 +81,9 @@ class ImageHeaders:
         decoders = self.decoders[ids]
         bad = [paths[i] for i in np.flatnonzero(decoders == BAD).tolist()]
         problems = {path: self.problems[path] for path in bad}
-        return ImageHeaders(paths, decoders, self.heights[ids], self.widths[ids], self.orientations[ids], problems)
+        keys = None if self.keys is None else self.keys[ids]
+        arrays = decoders, self.heights[ids], self.widths[ids], self.orientations[ids]
+        return ImageHeaders(paths, *arrays, problems, keys)
 
     def stored_size(self, i: int) -> tuple[int, int]:
         """Height and width of image `i` as it is stored."""
@@ -112,10 +116,8 @@ def scan_headers(paths: Sequence[str], root: str, num_workers: int) -> ImageHead
     with ThreadPoolExecutor(num_workers) as pool, warnings.catch_warnings():
         # Pillow warns from half of the number of pixels on from which it raises.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        rows["key"] = paths.hashes()
-        if len(paths) <= MAX_STAMPED:
-            stamps = (xxhash.xxh64_intdigest(stamp.encode()) for stamp in storage.stamps(paths, pool))
-            rows["key"] += np.fromiter(stamps, np.uint64, len(paths))
+        is_stamped = len(paths) <= MAX_STAMPED
+        rows["key"] = file_keys(paths, pool) if is_stamped else paths.hashes()
         by_key = np.argsort(rows["key"])  # searching in sorted order is 15 times as fast
         indices = np.empty(len(paths), np.int64)
         indices[by_key] = np.searchsorted(cached["key"], rows["key"][by_key]).clip(max=max(0, len(cached) - 1))
@@ -131,7 +133,15 @@ def scan_headers(paths: Sequence[str], root: str, num_workers: int) -> ImageHead
     decoders, heights, widths, orientations = (
         rows[name].copy() for name in ("decoder", "height", "width", "orientation")
     )
-    return ImageHeaders(paths, decoders, heights, widths, orientations, problems)
+    return ImageHeaders(
+        paths, decoders, heights, widths, orientations, problems, rows["key"].copy() if is_stamped else None
+    )
+
+
+def file_keys(paths: PathTable, pool: Executor) -> np.ndarray:
+    """A hash of each file's path, size and modification time: (N,) uint64."""
+    stamps = (xxhash.xxh64_intdigest(stamp.encode()) for stamp in storage.stamps(paths, pool))
+    return paths.hashes() + np.fromiter(stamps, np.uint64, len(paths))
 
 
 def _read_headers(paths: Sequence[str], ids: np.ndarray, pool: Executor) -> Iterator[tuple[int, Header]]:

@@ -1,92 +1,185 @@
-"""Decoded images, kept in memory from the first epoch on, so that later epochs do not decode them again."""
+"""Where decoded images are kept from the first epoch on, so that later epochs do not decode them again."""
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Sequence
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 
-from fastpets import kernels
-from fastpets.utils.system import free_memory
+from fastpets.data.headers import ImageHeaders, file_keys
+from fastpets.errors import InvalidArgumentError
+from fastpets.loading.memory_cache import MemoryCache, free_bytes, num_bytes
+from fastpets.utils.system import num_local_processes, resolve_num_workers
 from fastpets.utils.validation import CacheWhere
 
-# Pages are committed when they are written: what caches have reserved counts as free memory until then.
-_caches: weakref.WeakSet[Cache] = weakref.WeakSet()
+HOST = torch.device("cpu")
+SHARED_MEMORY = Path("/dev/shm")
+DECODING_LIBRARIES = {"cpu": ("pillow", "simplejpeg"), "cuda": ("nvidia-dali-cuda130", "nvidia-dali-cuda120")}
+# Odd numbers of 64 random bits (from SplitMix64 and MurmurHash3), by which facts about an image are multiplied.
+HASH_MULTIPLIERS = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0xFF51AFD7ED558CCD)
 
 
-class Cache:
-    """The pixels of N images of the `sizes` (N, 2), height and width, packed in one block of memory on `device`.
-
-    The block holds as many of the images, from the first on, as fit in `budget` bytes. Threads may share it.
+class Cache(Protocol):
+    """The pixels of images (H, W, 3) uint8, decoded and, if large, shrunk. Threads may share it.
 
     Attributes:
-        filled: (N,) bool, the images that are in the cache.
+        sizes: (N, 2), height and width of each image.
+        device: where the pixels are.
     """
 
-    def __init__(self, sizes: np.ndarray, device: torch.device, budget: int) -> None:
-        self.sizes, self.device = sizes, device
-        self.starts = np.concatenate([[0], np.cumsum(num_bytes(sizes))])
-        self.num_kept = int(np.searchsorted(self.starts, budget, side="right")) - 1
-        end = int(self.starts[self.num_kept])
-        if device.type == "cpu":
-            self.block = torch.from_numpy(np.empty(end, np.uint8))  # NumPy asks for huge pages, torch does not
-        else:
-            self.block = torch.empty(end, dtype=torch.uint8, device=device)
-        self.filled = np.zeros(len(sizes), bool)
-        _caches.add(self)
+    sizes: np.ndarray
+    device: torch.device
 
-    def images(self, ids: np.ndarray, device: torch.device) -> kernels.PackedImages:
-        """Returns the images (H, W, 3) uint8 of items `ids` (B,), which must be filled, on `device`."""
-        here = kernels.PackedImages(self.block, self.starts[ids], self.sizes[ids])
-        if self.device == device or not len(ids):
-            return here
-        ends = np.cumsum(num_bytes(here.sizes))
-        packed = torch.empty(int(ends[-1]), dtype=torch.uint8, pin_memory=True)
-        torch.cat([image.flatten() for image in here], out=packed)
-        return kernels.PackedImages(kernels.to_device(packed, device), ends - num_bytes(here.sizes), here.sizes)
+    @property
+    def filled(self) -> np.ndarray:
+        """(N,) bool, the images that are in the cache."""
+        ...
 
-    def pixels(self, i: int) -> np.ndarray:
-        """Returns the image (H, W, 3) uint8 of item `i`, which must be filled, in a cache on the host."""
-        height, width = self.sizes[i].tolist()
-        return self.block.numpy()[self.starts[i] : self.starts[i + 1]].reshape(height, width, 3)
+    def refresh(self) -> None:
+        """Takes in the images that other processes have added."""
+        ...
 
-    def put(self, ids: Sequence[int], images: Sequence[torch.Tensor]) -> None:
-        """Copies decoded images into the cache, those that are not in it and have room."""
-        for i, image in zip(ids, images, strict=True):
-            if i < self.num_kept and not self.filled[i]:
-                (view,) = kernels.PackedImages(self.block, self.starts[[i]], self.sizes[[i]])
-                if view.device.type == image.device.type == "cpu":
-                    np.copyto(view.numpy(), image.numpy())  # torch would wake its own threads for each image
-                else:
-                    view.copy_(image)
-                self.filled[i] = True
+    def has(self, ids: np.ndarray) -> np.ndarray:
+        """Whether each of the items `ids` (B,) is in the cache: (B,) bool."""
+        ...
+
+    def get(self, i: int, out: np.ndarray) -> np.ndarray | None:
+        """The image of item `i`, on the host, or None if it is not there intact. It may be read into `out`."""
+        ...
+
+    def put(self, i: int, image: torch.Tensor) -> None:
+        """Adds the image of item `i`, if it is not there yet and there is room."""
+        ...
 
 
-def make_cache(where: CacheWhere, sizes: np.ndarray, device: torch.device) -> Cache | None:
-    """Returns a cache for images of the `sizes` (N, 2), height and width, or None.
+@dataclass(frozen=True, eq=False)
+class ImagesToCache:
+    """N images of a dataset, as they are cached.
 
-    "host" and "device" take at most half of the memory that is free there. "auto" is the device if all images fit in
-    half of its free memory, else the host likewise, else no cache.
+    Args:
+        headers: of their files.
+        root: where the dataset comes from.
+        sizes: (N, 2), height and width as stored, after shrinking.
+        shrink: (N, 2), the factors by which height and width were divided.
+        device: where they are decoded and used.
     """
-    host = torch.device("cpu")
+
+    headers: ImageHeaders
+    root: str
+    sizes: np.ndarray
+    shrink: np.ndarray
+    device: torch.device
+
+    @property
+    def are_files(self) -> bool:
+        """Whether another process can read them."""
+        return not self.root.startswith("memory:")
+
+    def keys(self) -> np.ndarray:
+        """A hash of what the pixels of each image depend on: (N,) uint64."""
+        keys = self.headers.keys
+        if keys is None:
+            with ThreadPoolExecutor(resolve_num_workers(None)) as pool:
+                keys = file_keys(self.headers.paths, pool)
+        facts = np.concatenate([self.sizes, self.shrink], axis=1).astype(np.uint64)
+        return keys + facts @ np.array(HASH_MULTIPLIERS, np.uint64)
+
+    def version(self) -> str:
+        """The libraries that decode them: others, and other releases, may give other pixels."""
+        versions = []
+        for name in DECODING_LIBRARIES[self.device.type]:
+            with contextlib.suppress(metadata.PackageNotFoundError):
+                versions.append(f"{name} {metadata.version(name)}")
+        return ", ".join(versions)
+
+
+class Place(NamedTuple):
+    """A place for a cache, and the bytes that it may take there."""
+
+    name: str
+    room: int
+    make: Callable[[], Cache]
+
+
+def make_cache(
+    where: CacheWhere, images: ImagesToCache, cache_dir: str | os.PathLike[str] | None, cache_gb: float | None
+) -> tuple[Cache | None, str]:
+    """Returns a cache for images, or None, and a line that says where it is and why.
+
+    "auto" is the first of device, host and disk that has room for all images, else no cache. For processes that
+    torchrun started together, "host" is shared memory if that has room for all images, else the disk.
+
+    Args:
+        cache_dir: the folder below which the files are. Default: the user's cache folder.
+        cache_gb: room in GB; on a disk, that of all datasets together. Default: half of what is free.
+
+    Raises FastpetsError if the files cannot be written, InvalidArgumentError for "disk" without image files.
+    """
+    if where == "none":
+        return None, "none"
+    if where == "disk" and not images.are_files:
+        raise InvalidArgumentError("cache: 'disk', but the images are not in files; use 'host'")
+    needed = int(num_bytes(images.sizes).sum())
+    too_small: list[Place] = []
+    for place in _places(where, images, cache_dir, cache_gb):
+        if needed <= place.room:
+            others = "".join(f"; {other.name}: room for only {_gb(other.room)}" for other in too_small)
+            return place.make(), f"{place.name}: {_gb(needed)} of images, room for {_gb(place.room)}{others}"
+        too_small.append(place)
     if where == "auto":
-        devices = [each for each in (device, host) if num_bytes(sizes).sum() <= free_bytes(each) // 2]
-    else:
-        devices = {"none": [], "host": [host], "device": [device]}[where]
-    return Cache(sizes, devices[0], free_bytes(devices[0]) // 2) if devices else None
+        rooms = ", ".join(f"{place.name} has room for {_gb(place.room)}" for place in too_small)
+        return None, f"none: {_gb(needed)} of images, and {rooms}"
+    place = too_small[-1]
+    return place.make(), f"{place.name}: {_gb(needed)} of images, room for only {_gb(place.room)}"
 
 
-def num_bytes(sizes: np.ndarray) -> np.ndarray:
-    """Returns the bytes (N,) of images of the sizes (N, 2)."""
-    return sizes.astype(np.int64).prod(axis=-1) * 3
+def _places(
+    where: CacheWhere, images: ImagesToCache, cache_dir: str | os.PathLike[str] | None, cache_gb: float | None
+) -> Iterator[Place]:
+    """The places that `where` permits, the best first."""
+    from fastpets.loading import cached_datasets  # needs a POSIX system
+
+    def room(free: int) -> int:
+        return free // 2 if cache_gb is None else int(cache_gb * 1e9)
+
+    def memory(name: str, device: torch.device) -> Place:
+        allowed = room(free_bytes(device))
+        return Place(name, allowed, lambda: MemoryCache(images.sizes, device, allowed))
+
+    def files(name: str, folder: Path, allowed: int, is_temporary: bool) -> Place:
+        def make() -> Cache:
+            from fastpets.loading.disk_cache import DiskCache
+
+            keys, version = images.keys(), images.version()
+            return DiskCache(folder, images.root, version, keys, images.sizes, allowed, is_temporary)
+
+        return Place(name, allowed, make)
+
+    is_shared = num_local_processes() > 1 and images.are_files
+    if where == "device" and images.device.type == "cpu":
+        where = "host"
+    if where in ("device", "auto") and images.device.type != "cpu":
+        yield memory(f"memory of {images.device}", images.device)
+    if where in ("host", "auto") and not is_shared:
+        yield memory("host memory", HOST)
+    if where in ("host", "auto") and is_shared and SHARED_MEMORY.is_dir():
+        folder = cached_datasets.temporary_folder(SHARED_MEMORY)
+        free = min(free_bytes(HOST), shutil.disk_usage(SHARED_MEMORY).free)
+        yield files("memory shared by the processes of this machine", folder, room(free), is_temporary=True)
+    if images.are_files and (where in ("disk", "auto") or is_shared):
+        folder = cached_datasets.pixels_folder(cache_dir)
+        free = shutil.disk_usage(folder).free + cached_datasets.num_bytes_on_disk(folder)
+        yield files(f"files below {folder}", folder, room(free), is_temporary=False)
 
 
-def free_bytes(device: torch.device) -> int:
-    """Returns the free bytes of a device; on the host, less what existing caches have reserved but not yet written."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    reserved = sum(cache.block.numel() - int(num_bytes(cache.sizes[cache.filled]).sum())
-                   for cache in list(_caches) if cache.device == device)  # fmt: skip
-    return max(0, free_memory() - reserved)
+def _gb(num: int) -> str:
+    return f"{num / 1e9:.1f} GB" if num >= 1e8 else f"{num / 1e6:.1f} MB"

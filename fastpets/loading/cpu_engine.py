@@ -72,7 +72,7 @@ class CpuEngine:
         """Has the pool make a batch."""
         count, preprocessing = len(planned.ids), planner.preprocessing
         images = self.buffers.empty((count, *preprocessing.size, 3), getattr(torch, preprocessing.dtype))
-        is_cached = self.cache is not None and self.cache.filled[planned.ids].all()
+        is_cached = self.cache is not None and self.cache.has(planned.ids).all()
         num_tasks = self.num_threads if is_cached else -(-count // IMAGES_PER_TASK)
         make = partial(self._make, planned, images, preprocessing.borders, scratch)
         return StartedBatch(planned, images, [pool.submit(make, part) for part in even_slices(count, num_tasks)])
@@ -96,9 +96,11 @@ class CpuEngine:
 
     def _image(self, i: int, factors: Sequence[int], scratch: Scratch) -> np.ndarray:
         """Item `i` as stored, divided by `factors` in height and width, from the cache or in memory of this thread."""
-        if self.cache is not None and self.cache.filled[i]:
-            return self.cache.pixels(i)
         height, width = self.headers.stored_size(i)
+        if self.cache is not None:
+            cached = self.cache.get(i, scratch.shrunk.image(height // factors[0], width // factors[1]))
+            if cached is not None:
+                return cached
         image = scratch.decoded.image(height, width)
         load_into(image, self.paths[i])
         if max(factors) > 1:
@@ -106,7 +108,7 @@ class CpuEngine:
             shrink_into(shrunk, image, *factors)
             image = shrunk
         if self.cache is not None:
-            self.cache.put([i], [torch.from_numpy(image)])
+            self.cache.put(i, torch.from_numpy(image))
         return image
 
     def _finish(self, started: StartedBatch, planner: Planner, scratch: Scratch) -> tuple[PlannedBatch, torch.Tensor]:

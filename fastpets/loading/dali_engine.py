@@ -60,7 +60,7 @@ class DaliEngine:
         with contextlib.ExitStack() as stack:
             stack.callback(give_back_freed_memory)
             pool = Pool(self.num_threads)
-            reader = Reader(pool, self.paths, self.headers, self.cache, self.bad_files, planner)
+            reader = Reader(pool, self.paths, self.headers, self.cache, self.bad_files, planner, self.device)
             decoder = stack.enter_context(DaliDecoder(self.pipelines, self.headers, reader.read_with_pillow))
             held = stack.enter_context(HeldImages(self.device))
             stack.callback(pool.shutdown, cancel_futures=True)
@@ -74,7 +74,7 @@ class DaliEngine:
                 decoded |= zip(chunk.positions.tolist(), shrunk, strict=True)
                 if chunk.is_last:
                     out = self.buffers.empty((len(planned.ids), *preprocessing.size, 3), dtype)
-                    warp(pool, planned, decoded, self.cache, out, preprocessing.borders)
+                    warp(pool, planned, decoded, chunk.batch.cached, self.cache, out, preprocessing.borders)
                     held.hold(list(decoded.values()))
                     decoded.clear()
                     del images, shrunk, chunk  # they would stay in memory while the caller has the batch

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 
 from fastpets import pipelines
@@ -16,6 +17,7 @@ from fastpets.data.headers import DALI, ImageHeaders
 from fastpets.data.image import decode_stored_rgb
 from fastpets.loading.bad_files import BadFiles, UnusableImageError
 from fastpets.loading.cache import Cache
+from fastpets.loading.cached_images import CachedImages
 from fastpets.loading.planning import PlannedBatch, Planner
 from fastpets.loading.pool import Pool
 
@@ -25,21 +27,26 @@ EncodedOrError = np.ndarray | UnusableImageError  # a file's bytes, (n,) uint8, 
 class PendingBatch(NamedTuple):
     """A planned batch whose files are being read.
 
-    `positions` (M,) are those in the batch that must be decoded; the cache has the others. `files` are futures of
-    consecutive shares of these M files.
+    `positions` (M,) are those in the batch that must be decoded. `files` are futures of consecutive shares of these M
+    files. `cached` are the other images.
     """
 
     planned: PlannedBatch
     positions: np.ndarray
     files: list[Future[list[EncodedOrError]]]
+    cached: CachedImages
 
 
 class EncodedBatch(NamedTuple):
-    """A planned batch of good files: the `encoded` bytes, each (n,) uint8, of the images at its `positions` (M,)."""
+    """A planned batch of good files: the `encoded` bytes, each (n,) uint8, of the images at its `positions` (M,).
+
+    `cached` are the other images.
+    """
 
     planned: PlannedBatch
     positions: np.ndarray
     encoded: list[np.ndarray]
+    cached: CachedImages
 
 
 class Reader:
@@ -53,22 +60,26 @@ class Reader:
         cache: Cache | None,
         bad_files: BadFiles,
         planner: Planner,
+        device: torch.device,
     ) -> None:
-        self.pool, self.paths, self.headers = pool, paths, headers
+        self.pool, self.paths, self.headers, self.device = pool, paths, headers, device
         self.cache, self.bad_files, self.planner = cache, bad_files, planner
 
     def start(self, planned: PlannedBatch) -> PendingBatch:
-        """Has the pool read the files that are not in the cache."""
-        num_images = len(planned.ids)
-        positions = np.arange(num_images) if self.cache is None else np.flatnonzero(~self.cache.filled[planned.ids])
+        """Has the pool read the images that are in the cache, and the files of the others."""
+        is_cached = np.zeros(len(planned.ids), bool) if self.cache is None else self.cache.has(planned.ids)
+        positions = np.flatnonzero(~is_cached)
         ids = planned.ids[positions]
-        return PendingBatch(planned, positions, self.pool.submit_shares(lambda s: self.read(ids[s]), len(ids)))
+        files = self.pool.submit_shares(lambda s: self.read(ids[s]), len(ids))
+        cached = CachedImages.start(self.pool, self.cache, planned.ids, np.flatnonzero(is_cached), self.device)
+        return PendingBatch(planned, positions, files, cached)
 
     def finish(self, batch: PendingBatch) -> EncodedBatch:
-        """Waits for the files. Raises BadFileError for bad ones if they are neither left out nor replaced."""
-        return self.without_bad(
-            batch.planned, batch.positions, [file for share in batch.files for file in share.result()]
-        )
+        """Waits for all images. Raises BadFileError for bad files if they are neither left out nor replaced."""
+        files = [file for share in batch.files for file in share.result()]
+        cached, damaged = batch.cached.finish()
+        files += self.read(batch.planned.ids[damaged])
+        return self.without_bad(batch.planned, np.concatenate([batch.positions, damaged]), files, cached)
 
     def read(self, ids: np.ndarray) -> list[EncodedOrError]:
         """Reads the files of items (M,), in the calling thread."""
@@ -90,9 +101,11 @@ class Reader:
         files: list[EncodedOrError] = list(batch.encoded)
         for index, file in zip(rejected, self.read(ids), strict=True):
             files[index] = file
-        return self.without_bad(batch.planned, batch.positions, files)
+        return self.without_bad(batch.planned, batch.positions, files, batch.cached)
 
-    def without_bad(self, planned: PlannedBatch, positions: np.ndarray, files: list[EncodedOrError]) -> EncodedBatch:
+    def without_bad(
+        self, planned: PlannedBatch, positions: np.ndarray, files: list[EncodedOrError], cached: CachedImages
+    ) -> EncodedBatch:
         """Reports bad files, and leaves them out of the batch or replaces them.
 
         The other images keep their transforms; a replacement's are drawn when it is chosen.
@@ -109,9 +122,10 @@ class Reader:
         elif bad:
             is_kept = np.ones(len(planned.ids), bool)
             is_kept[positions[bad]] = False
-            planned = planned.select(is_kept)
-            positions = (np.cumsum(is_kept) - 1)[positions[is_kept[positions]]]
-        return EncodedBatch(planned, positions, [file for file in files if isinstance(file, np.ndarray)])
+            planned, new_position = planned.select(is_kept), np.cumsum(is_kept) - 1
+            positions = new_position[positions[is_kept[positions]]]
+            cached = cached._replace(positions=new_position[cached.positions])
+        return EncodedBatch(planned, positions, [file for file in files if isinstance(file, np.ndarray)], cached)
 
     def _replacement(self, i: int) -> tuple[int, np.ndarray]:
         """The next good item after a bad one, and its bytes."""

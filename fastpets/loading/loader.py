@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from fastpets import kernels
-from fastpets.augment.geometry import shrunk_sizes
+from fastpets.augment.geometry import shrink_factors, shrunk_sizes
 from fastpets.augment.policy import Augment, as_policy
 from fastpets.augment.preprocessing import IMAGENET_MEAN, IMAGENET_STD, MAX_PIXELS, Preprocessing
 from fastpets.data.sources import LABEL_PATTERN, as_dataset
@@ -22,7 +22,7 @@ from fastpets.data.splits import train_valid_datasets
 from fastpets.errors import FastpetsError, InvalidArgumentError
 from fastpets.loading.bad_files import BadFiles
 from fastpets.loading.batch import Batch
-from fastpets.loading.cache import make_cache
+from fastpets.loading.cache import ImagesToCache, make_cache
 from fastpets.loading.device import resolve_device
 from fastpets.loading.display import batch_grid
 from fastpets.loading.engine import Engine
@@ -31,6 +31,7 @@ from fastpets.loading.sampler import EpochPlan, make_sampler
 from fastpets.utils.system import resolve_num_workers
 from fastpets.utils.validation import (
     MAX_BATCH_SIZE,
+    MAX_CACHE_GB,
     MAX_WORKERS,
     Borders,
     CacheWhere,
@@ -107,8 +108,12 @@ class Loader:
         decoder: "auto" is DALI on a GPU, and libjpeg-turbo and Pillow on a CPU. "dali" is DALI on a CPU, too, which
             needs its wheel.
         hw_decoder_load: share of the images, 0 to 1, that a GPU's JPEG engine decodes, where it has one (A100, H100).
-        cache: where decoded images are kept from the first epoch on: "none", "host" or "device" memory, as many as fit
-            in half of what is free; "auto" only if all fit, on the device if possible.
+        cache: where decoded images are kept from the first epoch on: "none"; "host" or "device" memory; "disk", in
+            files that later runs and other processes use, too; or "auto", the first of device, host and disk that has
+            room for all images. Processes that torchrun started share one cache in the host's memory.
+        cache_dir: the folder for `cache="disk"`. Default: the user's cache folder.
+        cache_gb: the most that the cache may take, in GB. Default: half of what is free there. On disk, this is for all
+            datasets together: those used least recently are removed.
         on_bad_file: what to do about an unusable image. "raise" BadFileError: for a bad header when the Loader is made,
             for an image that does not decode when its batch is delivered; "skip" it with a warning; or "replace" it
             with the next good image.
@@ -123,6 +128,7 @@ class Loader:
         augment: the `Augment`, or None.
         sampler: the `EpochSampler`: it has `set_epoch` and a length, and yields the item ids of the next epoch.
         device: the torch.device of the batches.
+        cache_reason: a line that says where decoded images are kept, and why.
         batch_sampler: None; some libraries read it.
 
     Raises InvalidArgumentError for an invalid argument, BadFileError for bad files, FastpetsError if no image is left.
@@ -158,6 +164,8 @@ class Loader:
         decoder: DecoderName = "auto",
         hw_decoder_load: float = 0.0,
         cache: CacheWhere = "none",
+        cache_dir: str | os.PathLike[str] | None = None,
+        cache_gb: float | None = None,
         on_bad_file: OnBadFile = "raise",
         max_pixels: int = MAX_PIXELS,
         label_from: LabelFrom = "auto",
@@ -175,6 +183,8 @@ class Loader:
         check_range("hw_decoder_load", hw_decoder_load, 0, 1)
         check_choice("decoder", decoder, DecoderName)
         check_choice("cache", cache, CacheWhere)
+        if cache_gb is not None:
+            check_range("cache_gb", cache_gb, 0, MAX_CACHE_GB)
         check_choice("on_bad_file", on_bad_file, OnBadFile)
         self.num_workers = resolve_num_workers(num_workers)
         self.device, self.batch_transform = resolve_device(device), batch_transform
@@ -191,12 +201,15 @@ class Loader:
         if warning := self.sampler.warning():
             warnings.warn(warning, stacklevel=2)
         self._shrink_for = self.preprocessing.size
-        sizes = shrunk_sizes(
-            self.headers.heights, self.headers.widths, self.headers.orientations, self._shrink_for, presize,
-            presize_method,
-        )  # fmt: skip
-        self.cache = make_cache(cache, sizes, self.device)
+        self.cache, self.cache_reason = make_cache(cache, self._images_to_cache(), cache_dir, cache_gb)
         self._engine = self._make_engine()
+
+    def _images_to_cache(self) -> ImagesToCache:
+        headers, preprocessing = self.headers, self.preprocessing
+        limits = self._shrink_for, preprocessing.presize, preprocessing.presize_method
+        shrink = shrink_factors(headers.heights, headers.widths, *limits)
+        sizes = shrunk_sizes(headers.heights, headers.widths, headers.orientations, *limits)
+        return ImagesToCache(headers, self.dataset.root, sizes, shrink, self.device)
 
     def _make_engine(self) -> Engine:
         """The engine for this device and decoder, which is imported only now. Raises FastpetsError without DALI."""
@@ -284,6 +297,8 @@ class Loader:
 
     def _batches(self, plan: EpochPlan) -> Generator[tuple[Batch, int]]:
         """Yields the batches of an epoch, each with the number of items that all ranks have after it."""
+        if self.cache is not None:
+            self.cache.refresh()
         planner = Planner(
             headers=self.headers,
             preprocessing=self.preprocessing,
@@ -352,6 +367,8 @@ class LoaderSettings(TypedDict, total=False):
     decoder: DecoderName
     hw_decoder_load: float
     cache: CacheWhere
+    cache_dir: str | os.PathLike[str] | None
+    cache_gb: float | None
 
 
 def loaders(

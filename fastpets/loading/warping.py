@@ -11,6 +11,7 @@ import torch
 
 from fastpets import kernels
 from fastpets.loading.cache import Cache
+from fastpets.loading.cached_images import CachedImages, keep
 from fastpets.loading.planning import PlannedBatch
 from fastpets.loading.pool import Pool
 
@@ -56,16 +57,16 @@ def warp(
     pool: Pool,
     planned: PlannedBatch,
     decoded: dict[int, torch.Tensor],
+    cached: CachedImages,
     cache: Cache | None,
     out: torch.Tensor,
     borders: str,
 ) -> None:
     """Warps a batch of B images into `out` (B, H, W, 3).
 
-    `decoded` maps positions in the batch to decoded, shrunk images. The others come from the cache, which also keeps
-    the decoded ones.
+    `decoded` maps positions in the batch to decoded, shrunk images, which `cache` keeps. The others are `cached`.
     """
-    images = _in_order(planned.ids, decoded, cache, out.device)
+    images = _in_order(decoded, cached, out.device)
     matrices, samples, spread, luts = map(torch.from_numpy, planned.transforms[:4])
     luts = luts.to(out.dtype).contiguous()
 
@@ -73,7 +74,8 @@ def warp(
         some = images[share], matrices[share], samples[share], spread[share], luts[share]
         kernels.warp(*some, out[share], borders)
         if cache is not None and decoded:
-            cache.put(planned.ids[share].tolist(), images[share])
+            new = [position for position in range(share.start, share.stop) if position in decoded]
+            keep(pool, cache, planned.ids[new], [images[position] for position in new])
 
     if out.device.type == "cpu":
         pool.run_shares(warp_share, len(planned.ids))
@@ -81,14 +83,9 @@ def warp(
         warp_share(slice(0, len(planned.ids)))  # in this thread, whose current stream it follows
 
 
-def _in_order(
-    ids: np.ndarray, decoded: dict[int, torch.Tensor], cache: Cache | None, device: torch.device
-) -> Sequence[torch.Tensor]:
-    """The images of a batch: decoded ones, and the others from the cache."""
-    if cache is None:
-        return [decoded[position] for position in range(len(ids))]
+def _in_order(decoded: dict[int, torch.Tensor], cached: CachedImages, device: torch.device) -> Sequence[torch.Tensor]:
+    """The images of a batch, decoded or cached, on the device."""
     if not decoded:
-        return cache.images(ids, device)
-    cached = [position for position in range(len(ids)) if position not in decoded]
-    images = decoded | dict(zip(cached, cache.images(ids[cached], device), strict=True))
-    return [images[position] for position in range(len(ids))]
+        return cached.on(device)
+    images = decoded | dict(zip(cached.positions.tolist(), cached.on(device), strict=True))
+    return [images[position] for position in range(len(images))]

@@ -84,6 +84,8 @@ def build_loaders(
         **preprocessing.to_dict(),
         "batch_size": config.batch_size,
         "cache": config.cache,
+        "cache_dir": config.cache_dir,
+        "cache_gb": config.cache_gb,
         "seed": config.seed,
         "num_workers": config.num_workers,
         "on_bad_file": config.on_bad_file,

@@ -16,6 +16,7 @@ from fastpets.training.options import AmpDtype, MetricName, TrainingOptions
 from fastpets.training.phases import Phase, fine_tune_phases, parse_rate, parse_schedule
 from fastpets.utils.validation import (
     MAX_BATCH_SIZE,
+    MAX_CACHE_GB,
     MAX_SEED,
     MAX_WORKERS,
     Borders,
@@ -95,7 +96,12 @@ class LearnerConfig(DataConfig):
     sampler: Literal["balanced"] | None = None
     """`balanced` samples training images with replacement, every class equally often."""
     cache: CacheWhere = "none"
-    """Memory that keeps decoded images after the first epoch. `auto`: the device's or the host's, if all images fit."""
+    """Where decoded images are kept from the first epoch on: in memory of the host or the device; on `disk`, for later
+    runs, too; or `auto`, the first of device, host and disk that has room for all images."""
+    cache_dir: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Folder of the cache on disk. Default: the user's cache folder. `fastpets cache` lists and clears it."""
+    cache_gb: Annotated[float | None, arg(metavar="GB")] = None
+    """Most that the cache may take; on disk, all datasets together. Default: half of what is free."""
     batch_size: int = 64
     """Images per batch and process."""
     device: str = "auto"
@@ -123,6 +129,8 @@ class LearnerConfig(DataConfig):
         super().__post_init__()
         self.options()
         check_range("batch_size", self.batch_size, 1, MAX_BATCH_SIZE)
+        if self.cache_gb is not None:
+            check_range("cache_gb", self.cache_gb, 0, MAX_CACHE_GB)
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise InvalidArgumentError(f"device: {self.device!r}, expected auto, cpu, cuda or cuda:N")
 
@@ -213,7 +221,7 @@ def read_config(run_folder: Path, **changes: Any) -> TrainConfig:
     file = run_folder / "config.json"
     try:
         values = {**json.loads(file.read_text(encoding="utf-8"))["settings"], **changes}
-        for name in ("labels", "out", "resume"):
+        for name in ("labels", "cache_dir", "out", "resume"):
             values[name] = None if values[name] is None else Path(values[name])
         return TrainConfig(**values | {"metrics": tuple(values["metrics"])})
     except (OSError, ValueError, TypeError, KeyError) as error:

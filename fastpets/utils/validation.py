@@ -10,7 +10,7 @@ PresizeMethod = Literal["crop", "squish", "pad"]
 Borders = Literal["reflect", "border", "zeros"]
 Output = Literal["float", "uint8"]
 Layout = Literal["NCHW", "NHWC"]
-CacheWhere = Literal["none", "host", "device", "auto"]
+CacheWhere = Literal["none", "host", "device", "disk", "auto"]
 DecoderName = Literal["auto", "dali"]
 OnBadFile = Literal["raise", "skip", "replace"]
 FrozenNorms = Literal["train", "eval"]
@@ -19,6 +19,7 @@ Mix = Literal["none", "mixup", "cutmix", "both"]
 
 MAX_BATCH_SIZE = 65_535  # CUDA's limit of the third dimension of a grid, which is the batch in the Triton kernel
 MAX_WORKERS = 1024
+MAX_CACHE_GB = 1e6
 MAX_SEED = 2**63 - 1
 
 

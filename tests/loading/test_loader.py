@@ -149,7 +149,7 @@ def test_augment_takes_the_name_of_a_policy(make_folder: Callable[..., Path]) ->
         ({"presize_method": "stretch"}, "presize_method: 'stretch', expected one of crop, squish, pad"),
         ({"borders": "mirror"}, "borders: 'mirror', expected one of reflect, border, zeros"),
         ({"output": "int"}, "output: 'int', expected one of float, uint8"),
-        ({"cache": "disk"}, "cache: 'disk', expected one of none, host, device, auto"),
+        ({"cache": "tape"}, "cache: 'tape', expected one of none, host, device, disk, auto"),
         ({"dtype": torch.float64}, "dtype: 'float64', expected one of float32, float16, bfloat16, uint8"),
         ({"supersample": 0}, "supersample: 0, expected a value from 1 to 4"),
     ],

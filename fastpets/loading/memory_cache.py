@@ -1,0 +1,78 @@
+"""A cache of decoded images in the memory of this process, on the host or on a GPU."""
+
+from __future__ import annotations
+
+import weakref
+
+import numpy as np
+import torch
+
+from fastpets import kernels
+from fastpets.utils.system import free_memory
+
+# Pages are committed when they are written: what caches have reserved counts as free memory until then.
+_caches: weakref.WeakSet[MemoryCache] = weakref.WeakSet()
+
+
+class MemoryCache:
+    """The pixels of N images of the `sizes` (N, 2), height and width, packed in one block of memory on `device`.
+
+    The block holds as many of the images, from the first on, as fit in `max_bytes`. Threads may share it.
+
+    Attributes:
+        filled: (N,) bool, the images that are in the cache.
+    """
+
+    def __init__(self, sizes: np.ndarray, device: torch.device, max_bytes: int) -> None:
+        self.sizes, self.device = sizes, device
+        self.starts = np.concatenate([[0], np.cumsum(num_bytes(sizes))])
+        self.num_kept = int(np.searchsorted(self.starts, max_bytes, side="right")) - 1
+        end = int(self.starts[self.num_kept])
+        if device.type == "cpu":
+            self.block = torch.from_numpy(np.empty(end, np.uint8))  # NumPy asks for huge pages, torch does not
+        else:
+            self.block = torch.empty(end, dtype=torch.uint8, device=device)
+        self.filled = np.zeros(len(sizes), bool)
+        _caches.add(self)
+
+    def refresh(self) -> None:
+        """Does nothing: no other process fills this cache."""
+
+    def has(self, ids: np.ndarray) -> np.ndarray:
+        """Whether each of the items `ids` (B,) is in the cache: (B,) bool."""
+        return self.filled[ids]
+
+    def get(self, i: int, out: np.ndarray) -> np.ndarray | None:
+        """Returns the image of item `i`, on the host, or None if it is not there. `out` only gives its shape."""
+        if not self.filled[i]:
+            return None
+        return self.block.numpy()[self.starts[i] : self.starts[i + 1]].reshape(out.shape)
+
+    def packed(self, ids: np.ndarray) -> kernels.PackedImages:
+        """Returns the images of items `ids` (B,), which must be in the cache, where they lie."""
+        return kernels.PackedImages(self.block, self.starts[ids], self.sizes[ids])
+
+    def put(self, i: int, image: torch.Tensor) -> None:
+        """Copies the image (H, W, 3) uint8 of item `i` into the cache, if there is room and it is not there yet."""
+        if i >= self.num_kept or self.filled[i]:
+            return
+        (view,) = self.packed(np.array([i]))
+        if view.device.type == image.device.type == "cpu":
+            np.copyto(view.numpy(), image.numpy())  # torch would wake its own threads for each image
+        else:
+            view.copy_(image)
+        self.filled[i] = True
+
+
+def num_bytes(sizes: np.ndarray) -> np.ndarray:
+    """Returns the bytes (N,) of images of the sizes (N, 2)."""
+    return sizes.astype(np.int64).prod(axis=-1) * 3
+
+
+def free_bytes(device: torch.device) -> int:
+    """Returns the free bytes of a device; on the host, less what existing caches have reserved but not yet written."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    reserved = sum(cache.block.numel() - int(num_bytes(cache.sizes[cache.filled]).sum())
+                   for cache in list(_caches) if cache.device == device)  # fmt: skip
+    return max(0, free_memory() - reserved)
