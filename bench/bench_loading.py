@@ -21,6 +21,8 @@ NUM_BATCHES = {
     "fastpets-short": 24,  # eight epochs of 384 images on two processors
     "fastpets-dali": 32,
     "fastpets-cached": 16,  # half a gigabyte of decoded images
+    "fastpets-disk": 32,
+    "warp-only": 16,
     "torchvision": 10,
     "torchvision-pillow": 10,
     "timm": 12,

