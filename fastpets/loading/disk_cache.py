@@ -195,10 +195,11 @@ class Segment:
         """Reserves disk space after what is written."""
         try:
             os.posix_fallocate(self.pixels, self.end, num_bytes)
+        except AttributeError:
+            pass  # macOS cannot reserve space
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            # This file system cannot reserve space.
+                raise  # others: the file system cannot
         self.num_free = num_bytes
 
     def allocate(self, num_bytes: int) -> int:

@@ -27,6 +27,12 @@ def test_without_quotas_the_affinity_mask_counts(cgroups: Path) -> None:
     assert system.num_processors() == 64
 
 
+def test_on_systems_without_affinity_masks_all_processors_count(cgroups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    assert system.num_processors() == 12
+
+
 def test_the_smallest_quota_of_a_group_and_its_ancestors_counts(cgroups: Path) -> None:
     (cgroups / "own" / "group" / "cpu.max").write_text("800000 100000\n")
     assert system.num_processors() == 8
