@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import stat
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -21,7 +22,9 @@ from fastpets.utils.atomic import write_atomically
 from fastpets.utils.progress import track
 from fastpets.utils.system import cache_dir
 
-VERSION = 4  # part of the cache file's name: increase it when a column or its meaning changes
+KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
+CHECKSUM_BYTES = 16  # at the start of the cache file, of the rows after it
+VERSION = 5  # part of the cache file's name: increase it when a column or its meaning changes
 DALI_FORMATS = frozenset({"JPEG", "MPO", "PNG", "WEBP"})
 BAD, DALI, PILLOW = range(3)
 MAX_STAMPED = 1_000_000  # larger data sets are not checked for changed files, since that would take long
@@ -158,10 +161,9 @@ def read_header(path: str) -> Header:
     """
     try:
         is_local = not (storage.is_remote(path) or storage.MEMBER.fullmatch(path))
-        content = None if is_local else storage.read(path)
-        if (os.path.getsize(path) if content is None else len(content)) == 0:
-            return _bad("0 bytes, expected an image")
-        with open(path, "rb") if content is None else io.BytesIO(content) as file:
+        if is_local and not stat.S_ISREG(mode := os.stat(path).st_mode):  # opening a FIFO would wait for a writer
+            return _bad(f"{KINDS.get(stat.S_IFMT(mode), 'a device')}, expected an image")
+        with open(path, "rb") if is_local else io.BytesIO(storage.read(path)) as file:
             return _parse_header(file)
     except Image.DecompressionBombError as error:
         return _bad(str(error))
@@ -175,8 +177,7 @@ def _parse_header(file: IO[bytes]) -> Header:
     try:
         image = Image.open(file)
     except UnidentifiedImageError:
-        file.seek(0)
-        return _bad(f"begins with {file.read(12)!r}, expected an image")
+        return _bad(_why_unidentified(file))
     width, height = image.size
     decoder = DALI if image.format in DALI_FORMATS else PILLOW
     if image.format == "PNG" and "exif" not in image.info and not _png_has_late_exif(file):
@@ -184,6 +185,22 @@ def _parse_header(file: IO[bytes]) -> Header:
     stored_orientation = orientation(image)
     upright = (width, height) if stored_orientation >= FIRST_TURNED else (height, width)
     return Header(decoder, *upright, stored_orientation)
+
+
+def _why_unidentified(file: IO[bytes]) -> str:
+    """Why Pillow does not open a file: what the plugin of its format says, if it begins as an image does."""
+    file.seek(0)
+    prefix = file.read(16)
+    if not prefix:
+        return "0 bytes, expected an image"
+    for name, (plugin, accepts) in Image.OPEN.items():
+        if accepts is not None and accepts(prefix) is True:
+            file.seek(0)
+            try:
+                plugin(file, "")
+            except Exception as error:  # the plugin's own error, which Image.open discards
+                return f"damaged or unsupported {name} ({error})"
+    return f"begins with {prefix[:12]!r}, expected an image"
 
 
 def _bad(problem: str) -> Header:
@@ -207,15 +224,16 @@ def _png_has_late_exif(file: IO[bytes]) -> bool:
 def _cache_file(root: str) -> Path:
     folder = cache_dir() / "headers"
     folder.mkdir(exist_ok=True)
-    return folder / f"{xxhash.xxh3_128_hexdigest(os.fsencode(root))}-v{VERSION}.npy"
+    return folder / f"{xxhash.xxh3_128_hexdigest(os.fsencode(root))}-v{VERSION}.rows"
 
 
 def _load(root: str) -> np.ndarray:
     """The cached rows, sorted by key; no rows if there is no intact cache."""
-    with contextlib.suppress(OSError, ValueError, EOFError):
-        rows = np.load(_cache_file(root), allow_pickle=False)
-        if rows.dtype == ROW:
-            return rows
+    with contextlib.suppress(OSError):
+        content = np.fromfile(_cache_file(root), np.uint8)
+        checksum, rows = content[:CHECKSUM_BYTES], content[CHECKSUM_BYTES:]
+        if xxhash.xxh3_128_digest(rows.data) == checksum.tobytes():
+            return rows.view(ROW)
     return np.zeros(0, ROW)
 
 
@@ -223,5 +241,11 @@ def _save(root: str, rows: np.ndarray) -> None:
     """Replaces the cache. BAD files are not stored, so that they are read again in the next scan."""
     good = rows[rows["decoder"] != BAD]
     good = good[np.unique(good["key"], return_index=True)[1]]
+
+    def write(staging: Path) -> None:
+        with open(staging, "wb") as file:
+            file.write(xxhash.xxh3_128_digest(good.data))
+            file.write(good.data)
+
     with contextlib.suppress(OSError):  # without a cache the next scan reads all headers again
-        write_atomically(_cache_file(root), lambda staging: np.save(staging, good))
+        write_atomically(_cache_file(root), write)

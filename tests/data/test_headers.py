@@ -1,6 +1,7 @@
 """Image headers are read once, cached, and read again when a file changes."""
 
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +11,9 @@ from PIL import Image
 
 from fastpets.data import headers
 from fastpets.data.dataset import ImageDataset
-from fastpets.data.headers import BAD, DALI, PILLOW, ImageHeaders
+from fastpets.data.headers import BAD, DALI, PILLOW, ROW, Header, ImageHeaders
 from fastpets.data.sources import from_folder
-from tests.images import drawing
+from tests.images import drawing, encode
 
 
 @pytest.fixture
@@ -101,19 +102,95 @@ def test_no_warning_of_a_decompression_bomb_below_the_limit(tmp_path: Path, recw
     assert not recwarn
 
 
-def test_a_damaged_cache_file_is_replaced(
-    make_folder: Callable[..., Path], headers_read: list[str], cache: Path
+@pytest.fixture
+def cached_folder(make_folder: Callable[..., Path], cache: Path) -> tuple[Path, Path]:
+    """A folder of images whose headers are cached, and the file of the cache."""
+    folder, before = make_folder(4), set(cache.rglob("*.rows"))
+    scan(from_folder(folder), 1)
+    (cache_file,) = set(cache.rglob("*.rows")) - before  # one file for each root
+    return folder, cache_file
+
+
+@pytest.mark.parametrize("position", [*range(0, 16, 5), *range(16, 88, 3)])
+def test_a_flipped_bit_anywhere_in_the_cache_means_a_new_scan(
+    cached_folder: tuple[Path, Path], headers_read: list[str], position: int
 ) -> None:
-    folder = make_folder(4)
-    before = set(cache.rglob("*.npy"))
+    folder, cache_file = cached_folder
     expected = scan(from_folder(folder), 1)
-    (kept,) = set(cache.rglob("*.npy")) - before  # one file for each root
-    kept.write_bytes(kept.read_bytes()[:-20])
-    headers_read.clear()
+    content = bytearray(cache_file.read_bytes())
+    content[position] ^= 1 << position % 8
+    cache_file.write_bytes(content)
     found = scan(from_folder(folder), 1)
     assert len(headers_read) == 4
-    assert (found.heights == expected.heights).all()
-    assert not [path for path in kept.parent.iterdir() if path.suffix != ".npy"]  # no temporary files remain
+    assert all(
+        np.array_equal(getattr(found, name), getattr(expected, name)) for name in ("heights", "widths", "decoders")
+    )
+    headers_read.clear()
+    scan(from_folder(folder), 1)
+    assert headers_read == []  # the cache has healed
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-20],
+        lambda content: content[:7],
+        lambda content: b"",
+        lambda content: content + b"\0" * ROW.itemsize,
+        lambda content: np.random.default_rng(0).bytes(1000),
+        lambda content: b"{}",
+    ],
+    ids=["truncated", "a piece", "empty", "longer", "random", "foreign"],
+)
+def test_a_damaged_cache_file_is_replaced(
+    cached_folder: tuple[Path, Path], headers_read: list[str], damage: Callable[[bytes], bytes]
+) -> None:
+    folder, cache_file = cached_folder
+    content = cache_file.read_bytes()
+    cache_file.write_bytes(damage(content))
+    scan(from_folder(folder), 1)
+    assert len(headers_read) == 4
+    assert cache_file.read_bytes() == content
+    assert not [path for path in cache_file.parent.iterdir() if path.suffix != ".rows"]  # no temporary files remain
+
+
+@pytest.mark.parametrize("what", ["a FIFO", "a folder", "a socket"])
+def test_what_is_no_file_is_a_bad_file(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "x_1.jpg"
+    if what == "a FIFO":
+        os.mkfifo(path)
+    elif what == "a folder":
+        path.mkdir()
+    else:
+        socket.socket(socket.AF_UNIX).bind(str(path))
+    assert headers.read_header(str(path)) == Header(BAD, 0, 0, problem=f"{what}, expected an image")
+
+
+def twelve_bit(jpeg: bytes) -> bytes:
+    start = jpeg.index(b"\xff\xc0")
+    return jpeg[: start + 4] + b"\x0c" + jpeg[start + 5 :]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"\x89PNG\r\n\x1a\n" + bytes(30), "damaged or unsupported PNG ("),
+        (encode(drawing(9, 9), "PNG").replace(b"IHDR", b"IHDS"), "damaged or unsupported PNG ("),
+        (twelve_bit(encode(drawing(9, 9), "JPEG")), "damaged or unsupported JPEG (cannot handle 12-bit layers)"),
+        (encode(drawing(9, 9), "JPEG")[:30], "unreadable (Truncated File Read)"),
+        (encode(drawing(9, 9), "BMP")[:20], "unreadable (Truncated File Read)"),
+        (b"GIF89a", "damaged or unsupported GIF ("),
+    ],
+)
+def test_a_file_that_begins_as_an_image_is_named_with_what_pillow_says(
+    tmp_path: Path, content: bytes, problem: str
+) -> None:
+    path = tmp_path / "image_1.jpg"
+    path.write_bytes(content)
+    found = headers.read_header(str(path))
+    assert found.decoder == BAD
+    assert found.problem.startswith(problem)
+    assert "expected an image" not in found.problem
 
 
 def test_a_part_of_a_data_set_uses_the_cache_of_the_whole(
