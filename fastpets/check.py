@@ -47,13 +47,17 @@ class CheckConfig:
 
 def check(config: CheckConfig) -> int:
     """Decodes all images, prints and saves the list of bad files, and returns the exit status."""
+    from fastpets.analysis.data_quality import narrow_ranges
     from fastpets.data.sources import as_dataset
+    from fastpets.utils.system import resolve_num_workers
 
     logging.getLogger("PIL").setLevel(logging.CRITICAL)  # bad files are listed below
-    dataset = as_dataset(config.source, label_from="none")
+    dataset = as_dataset(config.source, label_from="none").scanned(resolve_num_workers(config.num_workers))
     num_good, problems = decode_all(dataset, config.num_workers, config.max_pixels)
     for path, problem in problems.items():
         print(one_line(f"{path}: {problem}"))
+    for path, problem in narrow_ranges(dataset).items():
+        print(one_line(f"warning: {path}: {problem}"))
     if dataset.ignored_files:
         print(f"ignored {len(dataset.ignored_files)} files without an image's suffix")
     print(f"{len(dataset)} files: {num_good} good, {len(problems)} bad")

@@ -70,7 +70,7 @@ def describe(train: ImageDataset, valid: ImageDataset, problems: dict[str, str])
 
     The data sets have the usable images. `problems` says what is wrong with each of the others, by its path.
     """
-    from fastpets.data.headers import PILLOW
+    from fastpets.data.headers import DEEP, PILLOW
 
     assert train.headers is not None
     assert valid.headers is not None
@@ -79,7 +79,7 @@ def describe(train: ImageDataset, valid: ImageDataset, problems: dict[str, str])
     yield f"  {len(train) + len(valid)} images: {len(train)} for training, {len(valid)} for validation"
     suffixes = Counter(Path(path).suffix.lower() for paths in (train.paths, valid.paths, problems) for path in paths)
     yield f"  suffixes: {', '.join(f'{count} {suffix}' for suffix, count in suffixes.most_common())}"
-    if num_pillow := sum(int((part.decoders == PILLOW).sum()) for part in headers):
+    if num_pillow := sum(int(np.isin(part.decoders, (PILLOW, DEEP)).sum()) for part in headers):
         yield f"  {num_pillow} have a format that only Pillow decodes"
     for name in ("heights", "widths"):
         values = np.concatenate([getattr(part, name) for part in headers])

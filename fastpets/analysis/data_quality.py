@@ -1,25 +1,33 @@
-"""Data-quality warnings: small or imbalanced classes, similar class names, duplicates, images that do not decode.
+"""Data-quality warnings: small or imbalanced classes, similar class names, duplicates, almost uniform or broken images.
 
 Duplicates are validation images that look identical to training images.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
+from fastpets.data import storage
 from fastpets.data.dataset import ImageDataset
+from fastpets.data.headers import DEEP
+from fastpets.data.image import full_range, values
 from fastpets.errors import BadFileWarning, describe_bad_files, first_few
 from fastpets.loading.display import to_pixels
 from fastpets.loading.loader import Loader
 from fastpets.utils.progress import track
+from fastpets.utils.system import resolve_num_workers
 
 MAX_IMBALANCE = 10  # ratio of the largest class's number of images to the smallest's
 MAX_DIFFERING_BITS = 3  # of 128; smaller or recompressed copies of an image differ in a few bits
+MIN_FILLED = 0.02  # share of the range of an image of more than 8 bits
 MAX_COMPARISONS = 2**22  # pairs of images that are compared at once; limits memory
 
 
@@ -47,8 +55,32 @@ def find_warnings(train: ImageDataset, valid: ImageDataset, num_workers: int | N
             f"{len(pairs)} validation images look identical to training images: {names}; remove each from one of the "
             "two sets"
         )
+    if narrow := narrow_ranges(train) | narrow_ranges(valid):
+        lines = first_few([f"{path}: {problem}" for path, problem in narrow.items()], "; ")
+        yield f"images that use a small part of their range ({len(narrow)}): {lines}"
     if problems := train_hashes.problems | valid_hashes.problems:
         yield f"images that do not decode ({len(problems)}): {describe_bad_files(problems)}; repair or delete them"
+
+
+def narrow_ranges(dataset: ImageDataset) -> dict[str, str]:
+    """The images of more than 8 bits that use less than MIN_FILLED of their range, and what they use, by their paths.
+
+    They usually hold 8-bit or 10-bit values, and are shown almost uniform. Of other images only the headers are read.
+    """
+    headers = dataset.scanned(resolve_num_workers(None)).headers
+    assert headers is not None
+    found = {}
+    for i in np.flatnonzero(headers.decoders == DEEP).tolist():
+        with contextlib.suppress(Exception):  # that an image does not decode is reported by the caller
+            image = Image.open(io.BytesIO(storage.read(dataset.paths[i])))
+            black, white = full_range(image)
+            lowest, highest = np.nanmin(values(image)), np.nanmax(values(image))
+            if highest - lowest < MIN_FILLED * (white - black):
+                look = "black" if highest < (black + white) / 2 else "white"
+                found[dataset.paths[i]] = (
+                    f"values {lowest:g} to {highest:g} of {black:g} to {white:g}: will look {look}"
+                )
+    return found
 
 
 def class_warnings(classes: Sequence[str], train_labels: np.ndarray, valid_labels: np.ndarray) -> Iterator[str]:

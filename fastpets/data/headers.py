@@ -16,17 +16,20 @@ import xxhash
 from PIL import Image, UnidentifiedImageError
 
 from fastpets.data import storage
-from fastpets.data.image import FIRST_TURNED, orientation
+from fastpets.data.image import FIRST_TURNED, is_deep, orientation
 from fastpets.data.path_table import PathTable, as_path_table
 from fastpets.utils.atomic import write_atomically
 from fastpets.utils.progress import track
 from fastpets.utils.system import cache_dir
 
+PNG_TEXT = (b"tEXt", b"zTXt", b"iTXt")
+PNG_METADATA_KEYS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
+PNG_KEY_BYTES = max(map(len, PNG_METADATA_KEYS))
 KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
 CHECKSUM_BYTES = 16  # at the start of the cache file, of the rows after it
 VERSION = 5  # part of the cache file's name: increase it when a column or its meaning changes
 DALI_FORMATS = frozenset({"JPEG", "MPO", "PNG", "WEBP"})
-BAD, DALI, PILLOW = range(3)
+BAD, DALI, PILLOW, DEEP = range(4)
 MAX_STAMPED = 1_000_000  # larger data sets are not checked for changed files, since that would take long
 # A row of the cache: a hash of the file's path and stamp, then the first four fields of `Header`.
 ROW = np.dtype(
@@ -35,8 +38,14 @@ ROW = np.dtype(
 
 
 class Header(NamedTuple):
-    """One file's decoder (BAD, DALI or PILLOW), its upright size in pixels, its EXIF orientation (1-8), and its problem
-    if it is BAD."""
+    """What is known of a file before it is decoded.
+
+    Attributes:
+        decoder: BAD, DALI, PILLOW, or DEEP: Pillow, for more than 8 bits.
+        height, width: of the upright image, in pixels.
+        orientation: how it is stored, by EXIF's numbers 1 to 8.
+        problem: of a BAD file.
+    """
 
     decoder: int
     height: int
@@ -51,7 +60,7 @@ class ImageHeaders:
 
     Args:
         paths: of the files.
-        decoders: (N,) uint8: BAD, DALI or PILLOW.
+        decoders: (N,) uint8: BAD, DALI, PILLOW, or DEEP: Pillow, for more than 8 bits.
         heights, widths: (N,) int32 in pixels, of the upright images; 0 for a file without a size.
         orientations: (N,) uint8: how the pixels are stored, by EXIF's numbers 1 to 8.
         problems: the problem of each BAD file, by its path.
@@ -180,8 +189,14 @@ def _parse_header(file: IO[bytes]) -> Header:
         return _bad(_why_unidentified(file))
     width, height = image.size
     decoder = DALI if image.format in DALI_FORMATS else PILLOW
-    if image.format == "PNG" and "exif" not in image.info and not _png_has_late_exif(file):
-        return Header(decoder, height, width)  # getexif would decode the whole image in search of a late chunk
+    if image.mode == "CMYK":
+        decoder = PILLOW  # DALI converts it differently
+    if image.format == "PNG" and _png_bit_depth(file) > 8:
+        decoder = PILLOW  # it keeps the higher byte, DALI rounds
+    if is_deep(image):
+        decoder = DEEP
+    if image.format == "PNG" and not _png_has_metadata(file):
+        return Header(decoder, height, width)  # getexif would decode the whole image in search of late chunks
     stored_orientation = orientation(image)
     upright = (width, height) if stored_orientation >= FIRST_TURNED else (height, width)
     return Header(decoder, *upright, stored_orientation)
@@ -207,15 +222,28 @@ def _bad(problem: str) -> Header:
     return Header(BAD, 0, 0, problem=problem)
 
 
-def _png_has_late_exif(file: IO[bytes]) -> bool:
-    """Whether a PNG has an eXIf chunk after its pixels (PNG 3rd edition, 5.3: length, type, content, checksum)."""
+def _png_bit_depth(file: IO[bytes]) -> int:
+    """Bits per channel, from the header chunk (PNG 3rd edition, 11.2.1)."""
+    position = file.tell()
+    file.seek(24)
+    (bit_depth,) = file.read(1)
+    file.seek(position)  # Pillow continues from here
+    return bit_depth
+
+
+def _png_has_metadata(file: IO[bytes]) -> bool:
+    """Whether a PNG has a chunk in which Pillow looks for an orientation, before or after its pixels.
+
+    A chunk is a length, a type, content and a checksum (PNG 3rd edition, 5.3). Text begins with a key (11.3.3).
+    """
     position = file.tell()
     try:
         file.seek(8)
         while len(chunk := file.read(8)) == 8:
-            if chunk[4:] == b"eXIf":
+            start, kind = file.tell(), chunk[4:]
+            if kind == b"eXIf" or (kind in PNG_TEXT and file.read(PNG_KEY_BYTES).startswith(PNG_METADATA_KEYS)):
                 return True
-            file.seek(int.from_bytes(chunk[:4], "big") + 4, os.SEEK_CUR)
+            file.seek(start + int.from_bytes(chunk[:4], "big") + 4)
         return False
     finally:
         file.seek(position)  # Pillow continues from here

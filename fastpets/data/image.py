@@ -2,19 +2,28 @@
 
 import contextlib
 import io
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+# Tags of TIFF 6.0, and values of SampleFormat.
+BITS_PER_SAMPLE, SAMPLE_FORMAT = 258, 339
+MIN_AND_MAX_TAGS = ((340, 341), (280, 281))
+UNSIGNED, SIGNED = 1, 2
 FIRST_TURNED = 5  # from this EXIF orientation on, height and width are exchanged in storage
 
 
 def decode_rgb(encoded: bytes) -> Image.Image:
-    """Decodes the first frame of an image, upright, as 8-bit RGB. Alpha is dropped; 16-bit grey is scaled to 8 bits.
+    """Decodes the first frame of an image, upright, as 8-bit RGB.
 
+    Alpha is dropped. Values of more than 8 bits are scaled from their `full_range`, which Pillow would clip at 255.
     Pillow may raise errors of any type on damaged bytes.
     """
-    return _as_rgb(ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))))
+    image = _as_rgb(Image.open(io.BytesIO(encoded)))
+    with contextlib.suppress(Exception):  # unreadable metadata, with errors of any type: as without an orientation
+        return ImageOps.exif_transpose(image)
+    return image
 
 
 def decode_stored_rgb(encoded: bytes) -> Image.Image:
@@ -36,9 +45,52 @@ def orientation(image: Image.Image) -> int:
     return 1
 
 
+def is_deep(image: Image.Image) -> bool:
+    """Whether an image that was opened by Pillow has one channel of more than 8 bits: modes I, I;16 and F."""
+    return image.mode.startswith(("I", "F"))
+
+
+def full_range(image: Image.Image) -> tuple[float, float]:
+    """The values of a deep image that are shown black and white.
+
+    A TIFF's tags MinSampleValue and MaxSampleValue, or SMinSampleValue and SMaxSampleValue, say so. Without them, black
+    is 0, and white is 1 for floating-point numbers, and the highest number of the file's bits for integers.
+    """
+    tags = getattr(image, "tag_v2", {})
+    bits = max(tags.get(BITS_PER_SAMPLE, (16,)))
+    is_signed = tags.get(SAMPLE_FORMAT, (UNSIGNED,))[0] == SIGNED
+    white = 1.0 if image.mode == "F" else 2.0 ** (bits - is_signed) - 1
+    for lowest, highest in MIN_AND_MAX_TAGS:
+        stated_black, stated_white = _number(tags.get(lowest, 0)), _number(tags.get(highest))
+        if stated_black < stated_white:  # both are numbers
+            return stated_black, stated_white
+    return 0.0, white
+
+
+def values(image: Image.Image) -> np.ndarray:
+    """The values of a deep image (H, W)."""
+    array = np.asarray(image)
+    tags = getattr(image, "tag_v2", {})
+    if image.mode == "I" and tags.get(SAMPLE_FORMAT, (UNSIGNED,))[0] == UNSIGNED and BITS_PER_SAMPLE in tags:
+        return array.view(np.uint32)  # Pillow's mode I is signed
+    return array
+
+
+def _number(value: Any) -> float:
+    """A tag's value, or the first of several; NaN if it is no finite number."""
+    with contextlib.suppress(TypeError, ValueError, ArithmeticError):
+        number = float(value[0] if isinstance(value, tuple) else value)
+        return number if np.isfinite(number) else np.nan
+    return np.nan
+
+
 def _as_rgb(image: Image.Image) -> Image.Image:
+    image.load()  # which may change the mode, as of an icon
     image.info.pop("transparency", None)  # convert() may warn about it
-    if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip
-        values = np.asarray(image).clip(0, 65535)
-        image = Image.fromarray(np.round(values / 257).astype(np.uint8))
+    if is_deep(image):
+        black, white = full_range(image)
+        scaled = (values(image).astype(np.float64) - black) * (255 / (white - black))
+        grey = Image.fromarray(np.round(np.nan_to_num(scaled).clip(0, 255)).astype(np.uint8))
+        grey.info = image.info  # with its orientation
+        image = grey
     return image.convert("RGB")
