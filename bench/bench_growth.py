@@ -64,11 +64,11 @@ def bench_threads(benchmark: BenchmarkFixture, images: list[str], row: str, num_
 
 @pytest.mark.benchmark(group="cost: source size, px")
 @pytest.mark.parametrize("longer_side", SOURCE_IMAGES)
-@pytest.mark.parametrize("row", [*IMAGES, "decode-only"])
+@pytest.mark.parametrize("row", [*IMAGES, "fastpets-fast", "decode-only"])
 def bench_source_size(
     benchmark: BenchmarkFixture, resized: Callable[[int], list[str]], row: str, longer_side: int
 ) -> None:
-    """Output of 224 x 224 px from images of 100 to 4,000 px, and decoding alone."""
+    """Output of 224 x 224 px from images of 100 to 4,000 px, also with decode="fast", and decoding alone."""
     num_threads = num_processors()
     most = IMAGES.get(row, SOURCE_IMAGES[longer_side])
     count = min(most, SOURCE_IMAGES[longer_side]) * num_threads if benchmark.enabled else UNTIMED_IMAGES

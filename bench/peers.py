@@ -125,6 +125,7 @@ PEERS: dict[str, Peer] = {
     "fastpets-short": fastpets_short,
     "fastpets-dali": partial(fastpets, decoder="dali"),
     "fastpets-cached": partial(fastpets, cache="host"),
+    "fastpets-fast": partial(fastpets, decode="fast"),
     "torchvision": torchvision,
     "torchvision-pillow": partial(torchvision, pillow=True),
     "timm": timm,

@@ -84,6 +84,7 @@ def build_loaders(
         **preprocessing.to_dict(),
         "batch_size": config.batch_size,
         "cache": config.cache,
+        "decode": config.decode,
         "seed": config.seed,
         "num_workers": config.num_workers,
         "on_bad_file": config.on_bad_file,

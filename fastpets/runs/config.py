@@ -20,6 +20,7 @@ from fastpets.utils.validation import (
     MAX_WORKERS,
     Borders,
     CacheWhere,
+    Decode,
     FrozenNorms,
     LabelFrom,
     Mix,
@@ -96,6 +97,8 @@ class LearnerConfig(DataConfig):
     """`balanced` samples training images with replacement, every class equally often."""
     cache: CacheWhere = "none"
     """Memory that keeps decoded images after the first epoch. `auto`: the device's or the host's, if all images fit."""
+    decode: Decode = "exact"
+    """`fast` decodes large JPEGs, which are shrunk anyway, at a smaller size. Pixels differ a little. Only on a CPU."""
     batch_size: int = 64
     """Images per batch and process."""
     device: str = "auto"
