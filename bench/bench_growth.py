@@ -64,11 +64,11 @@ def bench_threads(benchmark: BenchmarkFixture, images: list[str], row: str, num_
 
 @pytest.mark.benchmark(group="cost: source size, px")
 @pytest.mark.parametrize("longer_side", SOURCE_IMAGES)
-@pytest.mark.parametrize("row", [*IMAGES, "fastpets-disk", "decode-only"])
+@pytest.mark.parametrize("row", [*IMAGES, "fastpets-fast", "fastpets-disk", "decode-only"])
 def bench_source_size(
     benchmark: BenchmarkFixture, resized: Callable[[int], list[str]], row: str, longer_side: int
 ) -> None:
-    """Output of 224 x 224 px from images of 100 to 4,000 px; the same in a second run; and decoding alone."""
+    """Output of 224 x 224 px from images of 100 to 4,000 px, also with decode="fast" and in a second run."""
     num_threads = num_processors()
     most = IMAGES.get(row, max(SOURCE_IMAGES.values()))
     count = min(most, SOURCE_IMAGES[longer_side]) * num_threads if benchmark.enabled else UNTIMED_IMAGES

@@ -11,7 +11,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.peer_loaders import BATCH_SIZE
-from bench.peers import LIBRARIES, PEERS
+from bench.peers import LIBRARIES
 from bench.rate import measure
 from fastpets.utils.system import num_processors
 
@@ -35,7 +35,7 @@ NUM_BATCHES = {
 
 
 @pytest.mark.benchmark(group="loading at 224 px on the CPU")
-@pytest.mark.parametrize("row", PEERS)
+@pytest.mark.parametrize("row", NUM_BATCHES)
 def bench_loading(benchmark: BenchmarkFixture, images: list[str], row: str) -> None:
     """Measures one row; every epoch must deliver all images."""
     if row in LIBRARIES:

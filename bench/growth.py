@@ -14,7 +14,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 PREFIX = "cost: "  # of the groups to plot
-COLOURS = {"fastpets": "#0b6e4f", "torchvision": "#c8553d", "fastpets-disk": "#6ab187", "decode-only": "#6b7280"}
+COLOURS = {
+    "fastpets": "#0b6e4f",
+    "fastpets-fast": "#6cc3a0",
+    "fastpets-disk": "#3a6ea5",
+    "torchvision": "#c8553d",
+    "decode-only": "#6b7280",
+}
 
 
 def draw(report: dict[str, Any]) -> Figure:

@@ -181,6 +181,7 @@ PEERS: dict[str, Peer] = {
     "fastpets-dali": partial(fastpets, decoder="dali"),
     "fastpets-cached": partial(fastpets, cache="host"),
     "fastpets-disk": fastpets_disk,
+    "fastpets-fast": partial(fastpets, decode="fast"),
     "torchvision": torchvision,
     "torchvision-pillow": partial(torchvision, pillow=True),
     "timm": timm,

@@ -26,7 +26,7 @@ def decode_rgb(encoded: bytes) -> Image.Image:
     return image
 
 
-def decode_stored_rgb(encoded: bytes) -> Image.Image:
+def decode_stored_rgb(encoded: bytes | memoryview) -> Image.Image:
     """Decodes as `decode_rgb` does, but leaves the pixels as they are stored: `orientation` is not applied."""
     return _as_rgb(Image.open(io.BytesIO(encoded)))
 

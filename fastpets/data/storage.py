@@ -8,11 +8,12 @@ import posixpath
 import re
 import tarfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from typing import IO, Any
 
 import fsspec
+import numpy as np
 from braceexpand import braceexpand
 
 from fastpets.errors import FastpetsError
@@ -20,6 +21,7 @@ from fastpets.errors import FastpetsError
 MEMBER = re.compile(r"(?P<shard>.+)::(?P<offset>\d+)\+(?P<size>\d+)::(?P<name>.+)", re.DOTALL)
 ATTEMPTS = 4  # to read a remote file; 0.5, 1 and 2 seconds apart
 RETRIED_STATUSES = (408, 429)  # HTTP: timeout, too many requests; other client errors are final
+OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK  # a FIFO in a file's place is an error, and does not wait for a writer
 CHUNK = 4096  # files that are in a thread pool's queue at a time, since each takes memory there
 
 
@@ -36,18 +38,54 @@ def name_of(path: str) -> str:
 
 def read(path: str) -> bytes:
     """Reads a file's bytes. Raises OSError."""
-    member = MEMBER.fullmatch(path)
-    start, size = (int(member["offset"]), int(member["size"])) if member else (0, None)
-    container = member["shard"] if member else path
+    container, start, size = _byte_range(path)
     if is_remote(container):
         return _read_remote(container, start, None if size is None else start + size)
     # Each system call releases the interpreter's lock, for which reading threads then wait. Four calls (open, fstat,
     # pread, close) instead of the seven that `open` makes save 20 to 30% of the loader's time.
-    file = os.open(container, os.O_RDONLY)
+    file = os.open(container, OPEN_FLAGS)
     try:
         return os.pread(file, os.fstat(file).st_size if size is None else size, start)
     finally:
         os.close(file)
+
+
+class BlockReader:
+    """Reads files one after another into blocks of memory: half the time of reading into new memory for each.
+
+    The operating system maps and clears new memory page by page, so `allocate` should return memory that was used
+    before. It is called for `block_bytes`, or for the size of a larger file, and returns an array (n,) uint8.
+    """
+
+    def __init__(self, allocate: Callable[[int], np.ndarray], block_bytes: int) -> None:
+        self._allocate, self._block_bytes = allocate, block_bytes
+        self._rest = allocate(block_bytes)
+
+    def read(self, path: str) -> np.ndarray:
+        """Reads a file's bytes, (n,) uint8. Those of a remote file are in memory of their own. Raises OSError."""
+        container, start, size = _byte_range(path)
+        if is_remote(container):
+            return np.frombuffer(read(path), np.uint8)
+        file = os.open(container, OPEN_FLAGS)
+        try:
+            if size is not None and size > len(self._rest):
+                self._rest = self._allocate(max(size, self._block_bytes))
+            count = os.preadv(file, [self._rest[:size].data], start)
+            while size is None and count == len(self._rest):  # the file may go on
+                needed = max(os.fstat(file).st_size + 1, 2 * count)
+                self._rest = self._allocate(max(needed, self._block_bytes))
+                count = os.preadv(file, [self._rest.data], start)
+        finally:
+            os.close(file)
+        content, self._rest = self._rest[:count], self._rest[count:]
+        return content
+
+
+def _byte_range(path: str) -> tuple[str, int, int | None]:
+    """The file that has a path's content, the first byte in it, and the number of bytes; None is all of them."""
+    if "::" in path and (member := MEMBER.fullmatch(path)):
+        return member["shard"], int(member["offset"]), int(member["size"])
+    return path, 0, None
 
 
 def _read_remote(url: str, start: int, end: int | None) -> bytes:

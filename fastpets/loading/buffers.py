@@ -19,8 +19,8 @@ class Buffers:
     allocator does the same.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, max_buffers: int = MAX_BUFFERS) -> None:
+        self.device, self.max_buffers = device, max_buffers
         self._lock = threading.Lock()
         self._slots: list[tuple[np.ndarray, weakref.ref[np.ndarray]]] = []
 
@@ -35,5 +35,5 @@ class Buffers:
                 memory = np.empty(num_bytes, np.uint8)
             user = memory[:num_bytes]  # kept alive by the tensor's storage, which all views share
             others = [slot for slot in self._slots if slot[0] is not memory]
-            self._slots = [*others, (memory, weakref.ref(user))][-MAX_BUFFERS:]
+            self._slots = [*others, (memory, weakref.ref(user))][-self.max_buffers :]
         return torch.from_numpy(user).view(dtype).view(*shape)

@@ -19,7 +19,7 @@ from fastpets.data.headers import ImageHeaders, file_keys
 from fastpets.errors import InvalidArgumentError
 from fastpets.loading.memory_cache import MemoryCache, free_bytes, num_bytes
 from fastpets.utils.system import num_local_processes, resolve_num_workers
-from fastpets.utils.validation import CacheWhere
+from fastpets.utils.validation import CacheWhere, Decode
 
 HOST = torch.device("cpu")
 SHARED_MEMORY = Path("/dev/shm")
@@ -71,6 +71,7 @@ class ImagesToCache:
         sizes: (N, 2), height and width as stored, after shrinking.
         shrink: (N, 2), the factors by which height and width were divided.
         device: where they are decoded and used.
+        decode: "exact" or "fast".
     """
 
     headers: ImageHeaders
@@ -78,6 +79,7 @@ class ImagesToCache:
     sizes: np.ndarray
     shrink: np.ndarray
     device: torch.device
+    decode: Decode
 
     @property
     def are_files(self) -> bool:
@@ -94,8 +96,8 @@ class ImagesToCache:
         return keys + facts @ np.array(HASH_MULTIPLIERS, np.uint64)
 
     def version(self) -> str:
-        """The libraries that decode them: others, and other releases, may give other pixels."""
-        versions = []
+        """How they are decoded: other libraries, and other releases, may give other pixels."""
+        versions: list[str] = [self.decode]
         for name in DECODING_LIBRARIES[self.device.type]:
             with contextlib.suppress(metadata.PackageNotFoundError):
                 versions.append(f"{name} {metadata.version(name)}")

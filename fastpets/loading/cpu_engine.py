@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, wait
 from functools import partial
@@ -13,20 +12,19 @@ import numpy as np
 import torch
 
 from fastpets.data.headers import ImageHeaders
-from fastpets.kernels.shrink_cpu import shrink_into
 from fastpets.kernels.warp_cpu import as_integers, warp_image
 from fastpets.loading.bad_files import BadFiles, UnusableImageError
 from fastpets.loading.buffers import Buffers
 from fastpets.loading.cache import Cache
-from fastpets.loading.decoding import load_into
+from fastpets.loading.decoding import Scratch, load
 from fastpets.loading.engine import started_ahead
 from fastpets.loading.planning import PlannedBatch, Planner
 from fastpets.loading.pool import Pool, even_slices
 from fastpets.utils.system import give_back_freed_memory
+from fastpets.utils.validation import Decode
 
 WORK_AHEAD = 2  # batches
 IMAGES_PER_TASK = 8  # fewer cost more to manage; with more, threads wait longer for the last task of an epoch
-MAX_SCRATCH_BYTES = 2**27  # a thread keeps no larger buffer from one image to the next
 
 Problems = dict[int, UnusableImageError]  # what is wrong with images, by their positions in the batch
 
@@ -43,10 +41,17 @@ class CpuEngine:
     """Reads, decodes, shrinks and warps each image in one thread, one after the other, in memory that it reuses."""
 
     def __init__(
-        self, paths: Sequence[str], headers: ImageHeaders, bad_files: BadFiles, cache: Cache | None, num_threads: int
+        self,
+        paths: Sequence[str],
+        headers: ImageHeaders,
+        bad_files: BadFiles,
+        cache: Cache | None,
+        num_threads: int,
+        *,
+        decode: Decode,
     ) -> None:
         self.paths, self.headers, self.bad_files, self.cache = paths, headers, bad_files, cache
-        self.num_threads = num_threads
+        self.num_threads, self.decode = num_threads, decode
         self.buffers = Buffers(torch.device("cpu"))
 
     def run(self, batches: Iterable[PlannedBatch], planner: Planner) -> Generator[tuple[PlannedBatch, torch.Tensor]]:
@@ -96,17 +101,12 @@ class CpuEngine:
 
     def _image(self, i: int, factors: Sequence[int], scratch: Scratch) -> np.ndarray:
         """Item `i` as stored, divided by `factors` in height and width, from the cache or in memory of this thread."""
-        height, width = self.headers.stored_size(i)
+        size = self.headers.stored_size(i)
         if self.cache is not None:
-            cached = self.cache.get(i, scratch.shrunk.image(height // factors[0], width // factors[1]))
+            cached = self.cache.get(i, scratch.shrunk.image(size[0] // factors[0], size[1] // factors[1]))
             if cached is not None:
                 return cached
-        image = scratch.decoded.image(height, width)
-        load_into(image, self.paths[i])
-        if max(factors) > 1:
-            shrunk = scratch.shrunk.image(height // factors[0], width // factors[1])
-            shrink_into(shrunk, image, *factors)
-            image = shrunk
+        image = load(self.paths[i], size, factors, scratch, self.decode)
         if self.cache is not None:
             self.cache.put(i, torch.from_numpy(image))
         return image
@@ -142,27 +142,3 @@ class CpuEngine:
             if not problems:
                 return planned.with_image(position, replacement)
             self.bad_files.report({other: str(problems[0])})
-
-
-class Buffer:
-    """Memory for one image at a time, which the next image overwrites."""
-
-    def __init__(self) -> None:
-        self._memory = np.empty(0, np.uint8)
-
-    def image(self, height: int, width: int) -> np.ndarray:
-        """Uninitialised pixels (height, width, 3) uint8, valid until the next call."""
-        num_bytes = 3 * height * width
-        memory = self._memory
-        if num_bytes > len(memory):
-            memory = np.empty(num_bytes, np.uint8)
-            if num_bytes <= MAX_SCRATCH_BYTES:
-                self._memory = memory
-        return memory[:num_bytes].reshape(height, width, 3)
-
-
-class Scratch(threading.local):
-    """Each thread's own memory for the image that it works on."""
-
-    def __init__(self) -> None:
-        self.decoded, self.shrunk = Buffer(), Buffer()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
 
@@ -16,10 +16,14 @@ from fastpets.data import storage
 from fastpets.data.headers import DALI, ImageHeaders
 from fastpets.data.image import decode_stored_rgb
 from fastpets.loading.bad_files import BadFiles, UnusableImageError
+from fastpets.loading.buffers import Buffers
 from fastpets.loading.cache import Cache
 from fastpets.loading.cached_images import CachedImages
 from fastpets.loading.planning import PlannedBatch, Planner
 from fastpets.loading.pool import Pool
+
+TYPICAL_BYTES = 2**17  # of a file
+BLOCKS_PER_THREAD = 12  # two for its share of each batch that is being read, waits or is being decoded
 
 EncodedOrError = np.ndarray | UnusableImageError  # a file's bytes, (n,) uint8, or what is wrong with it
 
@@ -64,6 +68,7 @@ class Reader:
     ) -> None:
         self.pool, self.paths, self.headers, self.device = pool, paths, headers, device
         self.cache, self.bad_files, self.planner = cache, bad_files, planner
+        self.buffers = Buffers(torch.device("cpu"), BLOCKS_PER_THREAD * pool.num_threads)
 
     def start(self, planned: PlannedBatch) -> PendingBatch:
         """Has the pool read the images that are in the cache, and the files of the others."""
@@ -84,12 +89,18 @@ class Reader:
     def read(self, ids: np.ndarray) -> list[EncodedOrError]:
         """Reads the files of items (M,), in the calling thread."""
         files: list[EncodedOrError] = []
+        reader = storage.BlockReader(self._allocate, TYPICAL_BYTES * len(ids))
         for i in ids.tolist():
+            decoder, size = self.bad_files.decoder(i), self.headers.stored_size(i)
             try:
-                files.append(read_encoded(self.paths[i], self.bad_files.decoder(i), *self.headers.stored_size(i)))
+                files.append(read_encoded(self.paths[i], decoder, *size, reader.read))
             except UnusableImageError as problem:
                 files.append(problem)
         return files
+
+    def _allocate(self, num_bytes: int) -> np.ndarray:
+        """Memory (num_bytes,) uint8, which is used again when none of the files in it is left."""
+        return self.buffers.empty((num_bytes,), torch.uint8).numpy()
 
     def read_with_pillow(self, batch: EncodedBatch, rejected: Sequence[int]) -> EncodedBatch:
         """The batch with the files that DALI rejected, given by their indices in `encoded`, decoded by Pillow.
@@ -137,14 +148,14 @@ class Reader:
             self.bad_files.report({other: str(file)})
 
 
-def read_encoded(path: str, decoder: int, height: int, width: int) -> np.ndarray:
+def read_encoded(path: str, decoder: int, height: int, width: int, read: Callable[[str], np.ndarray]) -> np.ndarray:
     """Reads a file as encoded bytes (n,) uint8 that DALI decodes to the stored (height, width) of its header.
 
     Bytes that DALI's parser rejects, and formats it does not decode, are decoded by Pillow and passed on as BMP. Raises
     UnusableImageError if the file is missing, not an image, or has changed its size since the headers were read.
     """
     try:
-        encoded = storage.read(path)
+        encoded = read(path)
     except OSError as error:
         raise UnusableImageError(f"unreadable ({error.strerror or error})") from None
     try:
@@ -153,15 +164,15 @@ def read_encoded(path: str, decoder: int, height: int, width: int) -> np.ndarray
         size = None  # such as lossless WebP with EXIF
     by_pillow = size is None
     if size is None:
-        size = _stored_size(encoded)
+        size = _stored_size(encoded.data)
     if size != (height, width):
         raise UnusableImageError(
             f"{size[1]} x {size[0]} px, expected {width} x {height}: the file changed after its header was read"
         )
-    return np.frombuffer(_as_bmp(encoded) if by_pillow else encoded, np.uint8)
+    return np.frombuffer(_as_bmp(encoded.data), np.uint8) if by_pillow else encoded
 
 
-def _stored_size(encoded: bytes) -> tuple[int, int]:
+def _stored_size(encoded: memoryview) -> tuple[int, int]:
     """Height and width as stored, without decoding."""
     try:
         width, height = Image.open(io.BytesIO(encoded)).size
@@ -170,7 +181,7 @@ def _stored_size(encoded: bytes) -> tuple[int, int]:
     return height, width
 
 
-def _as_bmp(encoded: bytes) -> bytes:
+def _as_bmp(encoded: memoryview) -> bytes:
     """Decodes an image with Pillow and encodes it as an uncompressed BMP file."""
     file = io.BytesIO()
     try:

@@ -35,6 +35,7 @@ from fastpets.utils.validation import (
     MAX_WORKERS,
     Borders,
     CacheWhere,
+    Decode,
     DecoderName,
     LabelFrom,
     Layout,
@@ -107,6 +108,9 @@ class Loader:
         batch_transform: called with the images and labels of each batch, on the device; its result is delivered.
         decoder: "auto" is DALI on a GPU, and libjpeg-turbo and Pillow on a CPU. "dali" is DALI on a CPU, too, which
             needs its wheel.
+        decode: "exact" decodes all pixels, as Pillow does. "fast" decodes JPEGs that are shrunk anyway (see `presize`)
+            at a half, a quarter or an eighth of their size, where that divides the factors. It takes 0.4 times as long
+            for 12 megapixels; the pixels differ by a PSNR of more than 40 dB in photos. Not with DALI.
         hw_decoder_load: share of the images, 0 to 1, that a GPU's JPEG engine decodes, where it has one (A100, H100).
         cache: where decoded images are kept from the first epoch on: "none"; "host" or "device" memory; "disk", in
             files that later runs and other processes use, too; or "auto", the first of device, host and disk that has
@@ -129,6 +133,7 @@ class Loader:
         sampler: the `EpochSampler`: it has `set_epoch` and a length, and yields the item ids of the next epoch.
         device: the torch.device of the batches.
         cache_reason: a line that says where decoded images are kept, and why.
+        decode: "exact" or "fast", on which the pixels of shrunk images depend.
         batch_sampler: None; some libraries read it.
 
     Raises InvalidArgumentError for an invalid argument, BadFileError for bad files, FastpetsError if no image is left.
@@ -162,6 +167,7 @@ class Loader:
         std: Sequence[float] = IMAGENET_STD,
         batch_transform: Callable[[torch.Tensor, torch.Tensor], Any] | None = None,
         decoder: DecoderName = "auto",
+        decode: Decode = "exact",
         hw_decoder_load: float = 0.0,
         cache: CacheWhere = "none",
         cache_dir: str | os.PathLike[str] | None = None,
@@ -182,13 +188,16 @@ class Loader:
         check_range("num_workers", num_workers or 0, 0, MAX_WORKERS)
         check_range("hw_decoder_load", hw_decoder_load, 0, 1)
         check_choice("decoder", decoder, DecoderName)
+        check_choice("decode", decode, Decode)
         check_choice("cache", cache, CacheWhere)
         if cache_gb is not None:
             check_range("cache_gb", cache_gb, 0, MAX_CACHE_GB)
         check_choice("on_bad_file", on_bad_file, OnBadFile)
         self.num_workers = resolve_num_workers(num_workers)
         self.device, self.batch_transform = resolve_device(device), batch_transform
-        self.decoder, self.hw_decoder_load = decoder, hw_decoder_load
+        self.decoder, self.decode, self.hw_decoder_load = decoder, decode, hw_decoder_load
+        if decode == "fast" and self._uses_dali:
+            raise InvalidArgumentError("decode: 'fast', but DALI decodes whole images only; use 'exact'")
         self.dataset = as_dataset(source, label_from=label_from).scanned(self.num_workers)
         assert self.dataset.headers is not None
         self.headers = self.dataset.headers.limited(max_pixels)
@@ -209,15 +218,19 @@ class Loader:
         limits = self._shrink_for, preprocessing.presize, preprocessing.presize_method
         shrink = shrink_factors(headers.heights, headers.widths, *limits)
         sizes = shrunk_sizes(headers.heights, headers.widths, headers.orientations, *limits)
-        return ImagesToCache(headers, self.dataset.root, sizes, shrink, self.device)
+        return ImagesToCache(headers, self.dataset.root, sizes, shrink, self.device, self.decode)
+
+    @property
+    def _uses_dali(self) -> bool:
+        return self.device.type != "cpu" or self.decoder == "dali"
 
     def _make_engine(self) -> Engine:
         """The engine for this device and decoder, which is imported only now. Raises FastpetsError without DALI."""
         parts = self.dataset.paths, self.headers, self._bad_files, self.cache, self.num_workers
-        if self.device.type == "cpu" and self.decoder == "auto":
+        if not self._uses_dali:
             from fastpets.loading.cpu_engine import CpuEngine
 
-            return CpuEngine(*parts)
+            return CpuEngine(*parts, decode=self.decode)
         try:
             from fastpets.loading.dali_engine import DaliEngine
         except ImportError as error:
@@ -322,8 +335,8 @@ class Loader:
         A folder is read without labels. The cache, the sampler and the ranks are not taken over; `changes` are further
         arguments of the Loader, which come first.
         """
-        same = ("batch_size", "batch_transform", "num_workers", "device", "decoder", "hw_decoder_load", "on_bad_file")
-        settings: dict[str, Any] = {name: getattr(self, name) for name in same}
+        same = ("batch_size", "batch_transform", "num_workers", "device", "decoder", "decode", "hw_decoder_load")
+        settings: dict[str, Any] = {name: getattr(self, name) for name in (*same, "on_bad_file")}
         settings |= self.preprocessing.to_dict()
         settings |= {"augment": self.augment or False, "seed": self.sampler.seed, "label_from": "none"}
         return Loader(source, **(settings | changes))
@@ -365,6 +378,7 @@ class LoaderSettings(TypedDict, total=False):
     std: Sequence[float]
     batch_transform: Callable[[torch.Tensor, torch.Tensor], Any] | None
     decoder: DecoderName
+    decode: Decode
     hw_decoder_load: float
     cache: CacheWhere
     cache_dir: str | os.PathLike[str] | None

@@ -86,6 +86,7 @@ def build_loaders(
         "cache": config.cache,
         "cache_dir": config.cache_dir,
         "cache_gb": config.cache_gb,
+        "decode": config.decode,
         "seed": config.seed,
         "num_workers": config.num_workers,
         "on_bad_file": config.on_bad_file,

@@ -21,6 +21,7 @@ from fastpets.utils.validation import (
     MAX_WORKERS,
     Borders,
     CacheWhere,
+    Decode,
     FrozenNorms,
     LabelFrom,
     Mix,
@@ -102,6 +103,8 @@ class LearnerConfig(DataConfig):
     """Folder of the cache on disk. Default: the user's cache folder. `fastpets cache` lists and clears it."""
     cache_gb: Annotated[float | None, arg(metavar="GB")] = None
     """Most that the cache may take; on disk, all datasets together. Default: half of what is free."""
+    decode: Decode = "exact"
+    """`fast` decodes large JPEGs, which are shrunk anyway, at a smaller size. Pixels differ a little. Only on a CPU."""
     batch_size: int = 64
     """Images per batch and process."""
     device: str = "auto"

@@ -31,9 +31,9 @@ pytestmark = pytest.mark.slow
 TINY = ["--arch", "resnet18", "--weights", "none", "--size", "32", "--batch-size", "8", "--device", "cpu"]
 FLAGS = (
     "data label_from label_pattern labels split_seed on_bad_file max_pixels size augment presize presize_method "
-    "borders supersample seed num_workers sampler cache cache_dir cache_gb batch_size device arch weights amp "
-    "amp_dtype compile mix ema clip_norm epochs freeze_epochs lr schedule initial_size accumulate weight_decay bn "
-    "label_smoothing class_weights metrics tta tensorboard out resume"
+    "borders supersample seed num_workers sampler cache cache_dir cache_gb decode batch_size device arch weights "
+    "amp amp_dtype compile mix ema clip_norm epochs freeze_epochs lr schedule initial_size accumulate "
+    "weight_decay bn label_smoothing class_weights metrics tta tensorboard out resume"
 )
 FILES = "checkpoint-{}.pt checkpoint-{}.pt config.json metrics.csv model.json model.safetensors report.html steps.csv"
 
@@ -61,7 +61,7 @@ def test_other_sizes_are_rejected(text: str) -> None:
 def test_the_saved_model_has_the_preprocessing_of_the_run(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     out = tmp_path / "run"
     seen = ["--size", "24x40", "--augment", "trivial-geometric", "--presize", 60, "--presize-method", "pad"]
-    more = ["--borders", "zeros", "--supersample", 2, "--cache", "auto", "--max-pixels", 10_000]
+    more = ["--borders", "zeros", "--supersample", 2, "--cache", "auto", "--max-pixels", 10_000, "--decode", "fast"]
     child = run("--data", make_folder(20), *TINY, *seen, *more, "--epochs", 2, "--out", out)
     assert child.returncode == 0, child.stderr
     saved = load_run(out, "cpu").preprocessing

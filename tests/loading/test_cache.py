@@ -106,7 +106,7 @@ def test_a_cache_in_memory_holds_whole_images_up_to_its_limit(max_bytes: int, ke
 
 def images_to_cache(make_folder: Callable[..., Path]) -> ImagesToCache:
     dataset = from_folder(make_folder(3)).scanned(1)
-    return ImagesToCache(dataset.headers, dataset.root, SIZES, np.ones_like(SIZES), CPU)
+    return ImagesToCache(dataset.headers, dataset.root, SIZES, np.ones_like(SIZES), CPU, "exact")
 
 
 @pytest.fixture

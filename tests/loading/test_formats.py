@@ -15,10 +15,11 @@ from PIL import ExifTags, Image, ImageOps, PngImagePlugin, features
 
 from fastpets import pipelines
 from fastpets.augment.geometry import stored_from_upright
+from fastpets.data import storage
 from fastpets.data.headers import DALI, DEEP, PILLOW, Header, read_header
 from fastpets.loading.bad_files import UnusableImageError
 from fastpets.loading.dali_reading import read_encoded
-from fastpets.loading.decoding import load_into
+from fastpets.loading.decoding import Scratch, load
 from tests.images import drawing, encode
 
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
@@ -217,7 +218,8 @@ def as_pillow_shows_it(encoded: bytes) -> np.ndarray:
 
 def by_dali(path: Path, header: Header) -> np.ndarray:
     """A file's pixels as they are stored, as the DALI engine reads and decodes them."""
-    encoded = read_encoded(str(path), header.decoder, *stored_size(header))
+    read = storage.BlockReader(lambda num_bytes: np.full(num_bytes, 77, np.uint8), 1000).read
+    encoded = read_encoded(str(path), header.decoder, *stored_size(header), read)
     pipeline = pipelines.decoded_images(
         device="cpu", batch_size=1, num_threads=1, device_id=None, prefetch_queue_depth=1
     )
@@ -229,9 +231,7 @@ def by_dali(path: Path, header: Header) -> np.ndarray:
 
 def by_cpu(path: Path, header: Header) -> np.ndarray:
     """The same as the CPU engine reads and decodes them."""
-    out = np.full((*stored_size(header), 3), 77, np.uint8)
-    load_into(out, str(path))
-    return out
+    return load(str(path), stored_size(header), (1, 1), Scratch(), "exact")
 
 
 def stored_size(header: Header) -> tuple[int, int]:

@@ -192,3 +192,12 @@ def test_a_host_cache_that_does_not_fit_into_shared_memory_is_on_disk(
     cached = loader(make_folder(20), cache="host", cache_dir=tmp_path)
     assert cached.cache_reason.startswith(f"files below {tmp_path}/pixels: 0.3 MB of images")
     assert "memory shared by the processes of this machine: room for only 0.0 MB" in cached.cache_reason
+
+
+def test_images_that_are_decoded_fast_are_kept_apart(sample: Path, tmp_path: Path, decoder: str) -> None:
+    if decoder == "dali":
+        pytest.skip("DALI decodes whole images only")
+    dataset = from_folder(sample).select(np.arange(0, 480, 5))
+    for decode in ("exact", "fast", "exact"):
+        cached = loader(dataset, cache="disk", cache_dir=tmp_path, decode=decode)
+        assert same(pixels_by_id(cached), pixels_by_id(loader(dataset, decode=decode)))
