@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,13 @@ from fastpets import kernels
 from fastpets.loading.cache import Cache
 from fastpets.loading.planning import PlannedBatch
 from fastpets.loading.pool import Pool
+
+
+class DecodedImages(NamedTuple):
+    """Decoded, shrunk images (H, W, 3) uint8, and their positions (M,), in ascending order, in a batch."""
+
+    positions: np.ndarray
+    images: Sequence[torch.Tensor]
 
 
 class HeldImages:
@@ -29,7 +36,7 @@ class HeldImages:
         for event, _ in self._held:  # the caller may have changed streams between them
             event.synchronize()
 
-    def hold(self, images: Sequence[torch.Tensor]) -> None:
+    def hold(self, images: Sequence[Any]) -> None:
         """Keeps images until all work that the current stream has now is done; on a CPU, does nothing."""
         if self.device.type != "cuda" or not images:
             return
@@ -40,14 +47,14 @@ class HeldImages:
             self._held.popleft()
 
 
-def shrink(pool: Pool, images: Sequence[torch.Tensor], factors: np.ndarray) -> list[torch.Tensor]:
+def shrink(pool: Pool, images: Sequence[torch.Tensor], factors: np.ndarray) -> Sequence[torch.Tensor]:
     """Divides images by whole factors (M, 2) in height and width, each block of pixels to its mean."""
 
     def shrink_one(image: torch.Tensor, by: list[int]) -> torch.Tensor:
         return kernels.shrink(image, *by) if max(by) > 1 else image
 
     if factors.max(initial=1) == 1:
-        return list(images)
+        return images
     on_cpu = images[0].device.type == "cpu"  # a GPU's launches stay in this thread, whose current stream they follow
     return list((pool.map if on_cpu else map)(shrink_one, images, factors.tolist()))
 
@@ -55,15 +62,14 @@ def shrink(pool: Pool, images: Sequence[torch.Tensor], factors: np.ndarray) -> l
 def warp(
     pool: Pool,
     planned: PlannedBatch,
-    decoded: dict[int, torch.Tensor],
+    decoded: Sequence[DecodedImages],
     cache: Cache | None,
     out: torch.Tensor,
     borders: str,
 ) -> None:
     """Warps a batch of B images into `out` (B, H, W, 3).
 
-    `decoded` maps positions in the batch to decoded, shrunk images. The others come from the cache, which also keeps
-    the decoded ones.
+    Images that are not among the `decoded` ones come from the cache, which also keeps the decoded ones.
     """
     images = _in_order(planned.ids, decoded, cache, out.device)
     matrices, samples, spread, luts = map(torch.from_numpy, planned.transforms[:4])
@@ -72,7 +78,7 @@ def warp(
     def warp_share(share: slice) -> None:
         some = images[share], matrices[share], samples[share], spread[share], luts[share]
         kernels.warp(*some, out[share], borders)
-        if cache is not None and decoded:
+        if cache is not None and any(len(part.positions) for part in decoded):
             cache.put(planned.ids[share].tolist(), images[share])
 
     if out.device.type == "cpu":
@@ -82,13 +88,18 @@ def warp(
 
 
 def _in_order(
-    ids: np.ndarray, decoded: dict[int, torch.Tensor], cache: Cache | None, device: torch.device
+    ids: np.ndarray, decoded: Sequence[DecodedImages], cache: Cache | None, device: torch.device
 ) -> Sequence[torch.Tensor]:
     """The images of a batch: decoded ones, and the others from the cache."""
-    if cache is None:
-        return [decoded[position] for position in range(len(ids))]
-    if not decoded:
+    parts = [part for part in decoded if len(part.positions)]
+    if not parts and cache is not None:
         return cache.images(ids, device)
-    cached = [position for position in range(len(ids)) if position not in decoded]
-    images = decoded | dict(zip(cached, cache.images(ids[cached], device), strict=True))
+    if len(parts) == 1 and len(parts[0].positions) == len(ids):
+        return parts[0].images  # packed as DALI returned them, without a tensor for each
+    images: dict[int, torch.Tensor] = {}
+    for positions, some in parts:
+        images |= zip(positions.tolist(), some, strict=True)
+    others = [position for position in range(len(ids)) if position not in images]
+    if others and cache is not None:
+        images |= zip(others, cache.images(ids[others], device), strict=True)
     return [images[position] for position in range(len(ids))]
