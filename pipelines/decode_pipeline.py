@@ -57,15 +57,19 @@ class DecodePipeline:
         self._pipeline.feed_input("encoded", encoded)
         self._pipeline.schedule_run()
 
-    def take(self) -> list[Any]:
-        """Waits for the oldest batch and returns its images as DLPack capsules, without a copy.
+    def take(self) -> tuple[Any, np.ndarray]:
+        """Waits for the oldest batch and returns its B images without a copy: their memory, and their sizes (B, 2).
 
-        An image stays valid while a tensor made from its capsule exists, which only the dynamic executor guarantees.
-        Raises RuntimeError if an image of the batch cannot be decoded; the pipeline must not be used after that.
+        DALI makes the output of a pipeline contiguous: the images (H, W, 3) lie one after another in the memory, which
+        is a DLPack capsule (bytes,). It stays valid while a tensor made from the capsule exists, which only the dynamic
+        executor guarantees. Raises RuntimeError if an image of the batch cannot be decoded; the pipeline must not be
+        used after that.
         """
         (images,) = self._pipeline.share_outputs()
         self._pipeline.release_outputs()
-        return [image.__dlpack__(**self._dlpack_arguments) for image in images]
+        shapes = np.array(images.shape(), np.int64)
+        block = images.as_reshaped_tensor([int(shapes.prod(axis=1).sum())])
+        return block.__dlpack__(**self._dlpack_arguments), shapes[:, :2]
 
 
 def undecodable(encoded: Encoded, *, device: str, device_id: int | None) -> list[int]:

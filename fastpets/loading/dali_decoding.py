@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from fastpets import pipelines
+from fastpets import kernels, pipelines
 from fastpets.data.headers import ImageHeaders
 from fastpets.errors import FastpetsError
 from fastpets.loading.dali_reading import EncodedBatch
@@ -116,7 +116,7 @@ class DaliDecoder:
         if kind is None and self.pipeline is not None:
             self.pool.release(self.pipeline)
 
-    def decode(self, batches: Iterator[EncodedBatch]) -> Iterator[tuple[Chunk, list[torch.Tensor]]]:
+    def decode(self, batches: Iterator[EncodedBatch]) -> Iterator[tuple[Chunk, Sequence[torch.Tensor]]]:
         """Yields each chunk with its images, (H, W, 3) uint8, on the device.
 
         A FastpetsError from `batches` is raised after all earlier chunks were yielded.
@@ -125,7 +125,7 @@ class DaliDecoder:
         while self.decoding:
             chunk = self.decoding[0]
             try:
-                images = list(map(torch.from_dlpack, self._take(chunk)))
+                images = self._take(chunk)
             except RuntimeError:
                 self._recover(batches)
                 continue
@@ -135,9 +135,13 @@ class DaliDecoder:
         if self.error is not None:
             raise self.error
 
-    def _take(self, chunk: Chunk) -> list[Any]:
-        """DALI's images of `chunk`, the oldest in the queue, as DLPack capsules."""
-        return self.pipeline.take() if self.pipeline is not None and chunk.encoded else []
+    def _take(self, chunk: Chunk) -> Sequence[torch.Tensor]:
+        """DALI's images of `chunk`, the oldest in the queue, in its memory."""
+        if self.pipeline is None or not chunk.encoded:
+            return []
+        block, sizes = self.pipeline.take()
+        num_bytes = 3 * sizes.prod(axis=1)
+        return kernels.PackedImages(torch.from_dlpack(block), np.cumsum(num_bytes) - num_bytes, sizes)
 
     def _fill(self, batches: Iterator[EncodedBatch]) -> None:
         """Gives DALI chunks until DECODE_AHEAD are in its queue."""

@@ -16,7 +16,7 @@ from fastpets.loading.dali_reading import Reader
 from fastpets.loading.engine import started_ahead
 from fastpets.loading.planning import PlannedBatch, Planner
 from fastpets.loading.pool import Pool
-from fastpets.loading.warping import HeldImages, shrink, warp
+from fastpets.loading.warping import DecodedImages, HeldImages, shrink, warp
 from fastpets.utils.system import give_back_freed_memory
 
 READ_AHEAD = 2  # batches
@@ -56,7 +56,7 @@ class DaliEngine:
         """
         preprocessing = planner.preprocessing
         dtype = getattr(torch, preprocessing.dtype)
-        decoded: dict[int, torch.Tensor] = {}  # the images of one batch by their positions
+        decoded: list[DecodedImages] = []  # of one batch
         with contextlib.ExitStack() as stack:
             stack.callback(give_back_freed_memory)
             pool = Pool(self.num_threads)
@@ -71,11 +71,11 @@ class DaliEngine:
                     decoded.clear()
                 shrunk = shrink(pool, images, planned.transforms.shrink[chunk.positions])
                 held.hold(images)
-                decoded |= zip(chunk.positions.tolist(), shrunk, strict=True)
+                decoded.append(DecodedImages(chunk.positions, shrunk))
                 if chunk.is_last:
                     out = self.buffers.empty((len(planned.ids), *preprocessing.size, 3), dtype)
                     warp(pool, planned, decoded, chunk.batch.cached, self.cache, out, preprocessing.borders)
-                    held.hold(list(decoded.values()))
+                    held.hold([part.images for part in decoded])  # a list of its own
                     decoded.clear()
                     del images, shrunk, chunk  # they would stay in memory while the caller has the batch
                     yield planned, out

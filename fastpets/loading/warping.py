@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,13 @@ from fastpets.loading.cache import Cache
 from fastpets.loading.cached_images import CachedImages, keep
 from fastpets.loading.planning import PlannedBatch
 from fastpets.loading.pool import Pool
+
+
+class DecodedImages(NamedTuple):
+    """Images (H, W, 3) uint8, decoded and shrunk, and their positions (M,) in a batch."""
+
+    positions: np.ndarray
+    images: Sequence[torch.Tensor]
 
 
 class HeldImages:
@@ -30,7 +37,7 @@ class HeldImages:
         for event, _ in self._held:  # the caller may have changed streams between them
             event.synchronize()
 
-    def hold(self, images: Sequence[torch.Tensor]) -> None:
+    def hold(self, images: Sequence[Any]) -> None:
         """Keeps images until all work that the current stream has now is done; on a CPU, does nothing."""
         if self.device.type != "cuda" or not images:
             return
@@ -41,14 +48,14 @@ class HeldImages:
             self._held.popleft()
 
 
-def shrink(pool: Pool, images: Sequence[torch.Tensor], factors: np.ndarray) -> list[torch.Tensor]:
+def shrink(pool: Pool, images: Sequence[torch.Tensor], factors: np.ndarray) -> Sequence[torch.Tensor]:
     """Divides images by whole factors (M, 2) in height and width, each block of pixels to its mean."""
 
     def shrink_one(image: torch.Tensor, by: list[int]) -> torch.Tensor:
         return kernels.shrink(image, *by) if max(by) > 1 else image
 
     if factors.max(initial=1) == 1:
-        return list(images)
+        return images
     on_cpu = images[0].device.type == "cpu"  # a GPU's launches stay in this thread, whose current stream they follow
     return list((pool.map if on_cpu else map)(shrink_one, images, factors.tolist()))
 
@@ -56,25 +63,24 @@ def shrink(pool: Pool, images: Sequence[torch.Tensor], factors: np.ndarray) -> l
 def warp(
     pool: Pool,
     planned: PlannedBatch,
-    decoded: dict[int, torch.Tensor],
+    decoded: Sequence[DecodedImages],
     cached: CachedImages,
     cache: Cache | None,
     out: torch.Tensor,
     borders: str,
 ) -> None:
-    """Warps a batch of B images into `out` (B, H, W, 3).
-
-    `decoded` maps positions in the batch to decoded, shrunk images, which `cache` keeps. The others are `cached`.
-    """
-    images = _in_order(decoded, cached, out.device)
+    """Warps a batch of B images into `out` (B, H, W, 3). `cache` keeps the `decoded` ones."""
+    images = _in_order([*decoded, DecodedImages(cached.positions, cached.on(out.device))], len(planned.ids))
+    is_new = np.ones(len(planned.ids), bool)
+    is_new[cached.positions] = False
     matrices, samples, spread, luts = map(torch.from_numpy, planned.transforms[:4])
     luts = luts.to(out.dtype).contiguous()
 
     def warp_share(share: slice) -> None:
         some = images[share], matrices[share], samples[share], spread[share], luts[share]
         kernels.warp(*some, out[share], borders)
-        if cache is not None and decoded:
-            new = [position for position in range(share.start, share.stop) if position in decoded]
+        if cache is not None and is_new[share].any():
+            new = (share.start + np.flatnonzero(is_new[share])).tolist()
             keep(pool, cache, planned.ids[new], [images[position] for position in new])
 
     if out.device.type == "cpu":
@@ -83,9 +89,12 @@ def warp(
         warp_share(slice(0, len(planned.ids)))  # in this thread, whose current stream it follows
 
 
-def _in_order(decoded: dict[int, torch.Tensor], cached: CachedImages, device: torch.device) -> Sequence[torch.Tensor]:
-    """The images of a batch, decoded or cached, on the device."""
-    if not decoded:
-        return cached.on(device)
-    images = decoded | dict(zip(cached.positions.tolist(), cached.on(device), strict=True))
-    return [images[position] for position in range(len(images))]
+def _in_order(parts: Sequence[DecodedImages], num_images: int) -> Sequence[torch.Tensor]:
+    """The images of a batch from its parts."""
+    parts = [part for part in parts if len(part.positions)]
+    if len(parts) == 1 and np.array_equal(parts[0].positions, np.arange(num_images)):
+        return parts[0].images  # packed, without a tensor for each
+    images: dict[int, torch.Tensor] = {}
+    for positions, some in parts:
+        images |= zip(positions.tolist(), some, strict=True)
+    return [images[position] for position in range(num_images)]

@@ -50,7 +50,9 @@ def decoded(encoded: list[bytes], device: str) -> list[torch.Tensor]:
     where = {"device": "cpu", "device_id": None} if device == "cpu" else {"device": "gpu", "device_id": 0}
     batch = [np.frombuffer(each, np.uint8) for each in encoded]
     stream = pipelines.DecodePipeline([batch], batch_size=len(batch), num_threads=2, **where)
-    return [torch.from_dlpack(image).cpu() for image in stream.take()]
+    block, sizes = stream.take()
+    images = torch.from_dlpack(block).cpu().split((3 * sizes.prod(axis=1)).tolist())
+    return [image.view(*size, 3) for image, size in zip(images, sizes.tolist(), strict=True)]
 
 
 def assert_equals_pillow(encoded: list[bytes], device: str, record_property: Callable[..., None]) -> None:

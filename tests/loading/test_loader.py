@@ -267,7 +267,7 @@ def test_a_batch_of_large_images_is_decoded_in_chunks_to_the_same_pixels(
     monkeypatch.setattr(decoding, "CHUNK_BYTES", 3 * 450 * 400)  # one or two of them for each of two threads
     loader = Loader(tmp_path, size=SIZE, augment=True, drop_last=False, batch_size=9, num_workers=2)
     assert same(pixels_by_id(loader), expected)
-    assert [len(part) for part in taken] == [2, 2, 2, 2, 1]
+    assert [len(sizes) for _, sizes in taken] == [2, 2, 2, 2, 1]
     (tmp_path / "a_5.jpg").write_bytes((tmp_path / "a_5.jpg").read_bytes()[:3000])  # parses, and does not decode
     skipping = Loader(
         tmp_path, size=SIZE, augment=True, drop_last=False, batch_size=9, num_workers=2, on_bad_file="skip"
@@ -276,6 +276,22 @@ def test_a_batch_of_large_images_is_decoded_in_chunks_to_the_same_pixels(
         found = pixels_by_id(skipping)
     del expected[5]
     assert same(found, expected)
+
+
+def test_all_images_are_held_while_a_gpu_may_read_them(
+    make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU, kernels run after their launch; so what is held there must not be emptied after it."""
+    from fastpets.loading.warping import HeldImages
+
+    held = []
+    monkeypatch.setattr(HeldImages, "hold", lambda self, images: held.append(images))
+    loader = Loader(make_folder(12), size=SIZE, batch_size=4, decoder="dali")
+    num_batches = sum(1 for _ in loader)
+    for decoded, warped in zip(held[::2], held[1::2], strict=True):
+        assert len(decoded) == sum(map(len, warped)) == 4
+        assert decoded.block.data_ptr() == warped[0].block.data_ptr()  # DALI's memory, not a copy
+    assert len(held) == 2 * num_batches == 6
 
 
 def test_loaders_give_the_sampler_and_drop_last_to_the_training_loader_only(make_folder: Callable[..., Path]) -> None:

@@ -25,7 +25,10 @@ def stream(first: list[pipelines.Encoded], batch_size: int) -> pipelines.DecodeP
 
 
 def taken(pipeline: pipelines.DecodePipeline) -> list[torch.Tensor]:
-    return [torch.from_dlpack(image) for image in pipeline.take()]
+    """The images of the oldest batch, as views of its memory."""
+    capsule, sizes = pipeline.take()
+    images = torch.from_dlpack(capsule).split((3 * sizes.prod(axis=1)).tolist())
+    return [image.view(*size, 3) for image, size in zip(images, sizes.tolist(), strict=True)]
 
 
 def test_decoded_images_equal_the_encoded_ones_each_in_its_own_size() -> None:
