@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from fastpets import pipelines
+from fastpets.augment.transforms import Transforms
 from fastpets.data import storage
 from fastpets.data.headers import DALI, ImageHeaders
 from fastpets.data.image import decode_stored_rgb
@@ -35,11 +36,15 @@ class PendingBatch(NamedTuple):
 
 
 class EncodedBatch(NamedTuple):
-    """A planned batch of good files: the `encoded` bytes, each (n,) uint8, of the images at its `positions` (M,)."""
+    """A planned batch of good files: the `encoded` bytes, each (n,) uint8, of the images at its `positions` (M,).
+
+    A thread of the pool computes the `transforms` of the whole batch, while earlier batches are decoded and warped.
+    """
 
     planned: PlannedBatch
     positions: np.ndarray
     encoded: list[np.ndarray]
+    transforms: Future[Transforms]
 
 
 class Reader:
@@ -93,10 +98,7 @@ class Reader:
         return self.without_bad(batch.planned, batch.positions, files)
 
     def without_bad(self, planned: PlannedBatch, positions: np.ndarray, files: list[EncodedOrError]) -> EncodedBatch:
-        """Reports bad files, and leaves them out of the batch or replaces them.
-
-        The other images keep their transforms; a replacement's are drawn when it is chosen.
-        """
+        """Reports bad files, and leaves them out of the batch or replaces them."""
         bad = [index for index, file in enumerate(files) if isinstance(file, UnusableImageError)]
         if bad:
             self.bad_files.report({int(planned.ids[positions[index]]): str(files[index]) for index in bad})
@@ -104,14 +106,15 @@ class Reader:
             for index in bad:
                 position = int(positions[index])
                 other, files[index] = self._replacement(int(planned.ids[position]))
-                replacement = self.planner.replacement(other, int(planned.occurrences[position]))
-                planned = planned.with_image(position, replacement)
+                planned = planned.with_replacement(position, other)
         elif bad:
             is_kept = np.ones(len(planned.ids), bool)
             is_kept[positions[bad]] = False
             planned = planned.select(is_kept)
             positions = (np.cumsum(is_kept) - 1)[positions[is_kept[positions]]]
-        return EncodedBatch(planned, positions, [file for file in files if isinstance(file, np.ndarray)])
+        encoded = [file for file in files if isinstance(file, np.ndarray)]
+        composed = self.pool.submit(self.planner.transforms, planned.ids, planned.occurrences)
+        return EncodedBatch(planned, positions, encoded, composed)
 
     def _replacement(self, i: int) -> tuple[int, np.ndarray]:
         """The next good item after a bad one, and its bytes."""

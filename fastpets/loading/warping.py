@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from fastpets import kernels
+from fastpets.augment.transforms import Transforms
 from fastpets.loading.cache import Cache
-from fastpets.loading.planning import PlannedBatch
 from fastpets.loading.pool import Pool
 
 
@@ -54,31 +54,32 @@ def shrink(pool: Pool, images: Sequence[torch.Tensor], factors: np.ndarray) -> l
 
 def warp(
     pool: Pool,
-    planned: PlannedBatch,
+    ids: np.ndarray,
+    transforms: Transforms,
     decoded: dict[int, torch.Tensor],
     cache: Cache | None,
     out: torch.Tensor,
     borders: str,
 ) -> None:
-    """Warps a batch of B images into `out` (B, H, W, 3).
+    """Warps the images of items `ids` (B,) into `out` (B, H, W, 3).
 
     `decoded` maps positions in the batch to decoded, shrunk images. The others come from the cache, which also keeps
     the decoded ones.
     """
-    images = _in_order(planned.ids, decoded, cache, out.device)
-    matrices, samples, spread, luts = map(torch.from_numpy, planned.transforms[:4])
+    images = _in_order(ids, decoded, cache, out.device)
+    matrices, samples, spread, luts = map(torch.from_numpy, transforms[:4])
     luts = luts.to(out.dtype).contiguous()
 
     def warp_share(share: slice) -> None:
         some = images[share], matrices[share], samples[share], spread[share], luts[share]
         kernels.warp(*some, out[share], borders)
         if cache is not None and decoded:
-            cache.put(planned.ids[share].tolist(), images[share])
+            cache.put(ids[share].tolist(), images[share])
 
     if out.device.type == "cpu":
-        pool.run_shares(warp_share, len(planned.ids))
+        pool.run_shares(warp_share, len(ids))
     else:
-        warp_share(slice(0, len(planned.ids)))  # in this thread, whose current stream it follows
+        warp_share(slice(0, len(ids)))  # in this thread, whose current stream it follows
 
 
 def _in_order(
