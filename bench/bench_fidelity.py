@@ -50,22 +50,22 @@ class Scene(NamedTuple):
 
 def scenes(paths: Sequence[str]) -> list[Scene]:
     """The images with the chapter's random parameters, their crops moved to whole pixels of the canvas."""
-    p = draw_parameters(np.arange(len(paths)), Augment(), seed=0, epoch=0)
-    side = np.round(CANVAS * np.sqrt(p.crop_scale))
-    left, top = np.round(p.crop_x * (CANVAS - side)), np.round(p.crop_y * (CANVAS - side))
-    half = CANVAS / 2
-    crops = geometry.matrices(
-        [[side / CANVAS, 0, (left + side / 2) / half - 1], [0, side / CANVAS, (top + side / 2) / half - 1], [0, 0, 1]]
-    )
-    perspectives = geometry.perspective(p.warp_x, p.warp_y) @ geometry.flip(p.flip)
-    rotations = geometry.rotation(p.rotate) @ geometry.zoom(p.zoom, p.zoom_x, p.zoom_y)
     found = []
-    for number, path in enumerate(paths):
+    for i, path in enumerate(paths):
+        p = draw_parameters(i, Augment(), seed=0, epoch=0)
         image = torch.from_numpy(np.array(Image.open(path).convert("RGB")))
-        sides = np.array([image.shape[0]]), np.array([image.shape[1]])
-        place = p.presize_x[number : number + 1], p.presize_y[number : number + 1]
-        (canvas,) = geometry.image_from_canvas(*sides, (CANVAS, CANVAS), "crop", *place)
-        found.append(Scene(image, canvas, perspectives[number], rotations[number], crops[number]))
+        side = np.round(CANVAS * np.sqrt(p.crop_scale))
+        left, top = np.round(p.crop_x * (CANVAS - side)), np.round(p.crop_y * (CANVAS - side))
+        half, scale = CANVAS / 2, side / CANVAS
+        crop = [[scale, 0, (left + side / 2) / half - 1], [0, scale, (top + side / 2) / half - 1], [0, 0, 1]]
+        place = (CANVAS, CANVAS), geometry.CROP, p.presize_x, p.presize_y
+        matrices = (
+            geometry.image_from_canvas(*image.shape[:2], *place),
+            geometry.product(geometry.perspective(p.warp_x, p.warp_y), geometry.flip(p.flip)),
+            geometry.product(geometry.rotation(p.rotate), geometry.zoom(p.zoom, p.zoom_x, p.zoom_y)),
+            crop,
+        )
+        found.append(Scene(image, *map(np.array, matrices)))
     return found
 
 
@@ -109,7 +109,7 @@ def torchvision(scene: Scene, size: int) -> torch.Tensor:
 
     # As RandomResizedCrop, but not rounded to whole pixels.
     pixels = _resized_region(scene.image, scene.image_from_canvas @ scene.canvas_from_crop, size)
-    output = geometry.crop_from_output((size, size))
+    output = np.array(geometry.crop_from_output((size, size)))
     tensor = v2.functional.pil_to_tensor(pixels)
     for step in (scene.perspective, scene.rotation):
         matrix = np.linalg.inv(scene.canvas_from_crop @ output) @ step @ scene.canvas_from_crop @ output

@@ -25,15 +25,14 @@ def interpolation(image: Image.Image) -> Image.Image:
     """An image rotated, zoomed and warped in one interpolation, and in four, one after another."""
     pixels = torch.from_numpy(np.asarray(image.convert("RGB")).copy())
     height, width = pixels.shape[:2]
-    one = np.ones(1)
-    image_from_canvas = geometry.image_from_canvas(one * height, one * width, (SIDE, SIDE), "crop", one / 2, one / 2)
-    rotation = geometry.rotation(one * 30, 1.0)
-    zoom = geometry.zoom(one * 1.2, one / 2, one / 2)
-    warp = geometry.perspective(one * -0.2, one * 0.2)
-    canvas_from_output = geometry.crop_from_output((SIDE, SIDE))
+    image_from_canvas = np.array(geometry.image_from_canvas(height, width, (SIDE, SIDE), geometry.CROP, 0.5, 0.5))
+    rotation = np.array(geometry.rotation(30))
+    zoom = np.array(geometry.zoom(1.2, 0.5, 0.5))
+    warp = np.array(geometry.perspective(-0.2, 0.2))
+    canvas_from_output = np.array(geometry.crop_from_output((SIDE, SIDE)))
 
     def warped(source: torch.Tensor, matrix: np.ndarray) -> torch.Tensor:
-        return rendered(source, matrix[0], SIDE, supersample=1)
+        return rendered(source, matrix, SIDE, supersample=1)
 
     at_once = warped(pixels, image_from_canvas @ warp @ rotation @ zoom @ canvas_from_output)
     step_by_step = warped(pixels, image_from_canvas @ canvas_from_output)

@@ -18,9 +18,10 @@ import torch
 from bench.peer_loaders import BATCH_SIZE, SIZE, dali_native, fastai, opencv, timm, torchvision
 from bench.second_run import SecondRun
 from fastpets import kernels, pipelines
+from fastpets.augment.transforms import Transforms
 from fastpets.data.dataset import ImageDataset
 from fastpets.loading.loader import Loader
-from fastpets.loading.planning import PlannedBatch, Planner
+from fastpets.loading.planning import Planner
 from fastpets.loading.pool import Pool
 
 Peer = Callable[..., Iterable[Any]]
@@ -101,20 +102,20 @@ class _WarpInThreads:
             epoch=0,
         )
         plan = loader.sampler.start_epoch()
-        self.batches = [planner.batch(plan.ids[part], plan.occurrences[part], part.stop) for part in plan.batches]
+        self.ids = [plan.ids[part] for part in plan.batches]
+        self.transforms = [planner.transforms(ids, np.zeros_like(ids)) for ids in self.ids]
         self.out = torch.empty(loader.batch_size, *loader.preprocessing.size, 3)
 
-    def warp(self, planned: PlannedBatch, share: slice) -> None:
-        tensors = (torch.from_numpy(array[share]).contiguous() for array in planned.transforms[:4])
-        matrices, samples, spread, luts = tensors
-        images = self.cache.packed(planned.ids[share])
-        kernels.warp(images, matrices, samples, spread, luts, self.out[: len(planned.ids)][share])
+    def warp(self, ids: np.ndarray, transforms: Transforms, share: slice) -> None:
+        matrices, samples, spread, luts = (torch.from_numpy(array[share]) for array in transforms[:4])
+        images = self.cache.packed(ids[share])
+        kernels.warp(images, matrices, samples, spread, luts, self.out[: len(ids)][share])
 
     def __iter__(self) -> Iterator[Any]:
         with Pool(self.num_threads) as pool:
-            for planned in self.batches:
-                pool.run_shares(partial(self.warp, planned), len(planned.ids))
-                yield None, planned.ids
+            for ids, transforms in zip(self.ids, self.transforms, strict=True):
+                pool.run_shares(partial(self.warp, ids, transforms), len(ids))
+                yield None, ids
 
 
 def decode_only(

@@ -14,15 +14,16 @@ from fastpets.augment import geometry
 def rendered(image: torch.Tensor, image_from_output: np.ndarray, size: int, supersample: int) -> torch.Tensor:
     """Renders an image (H, W, 3) uint8 as the loader does, shrunk if it is large, then warped: (S, S, 3) uint8."""
     height, width = image.shape[:2]
-    factors = geometry.shrink_factors(np.array([height]), np.array([width]), (size, size), None, "crop")
-    by_height, by_width = factors[0].tolist()
+    max_ratio = geometry.max_ratio((size, size), None)
+    by_height, by_width = geometry.shrink_factors(height, width, (size, size), max_ratio, geometry.CROP)
     if max(by_height, by_width) > 1:
         image = kernels.shrink(image, by_height, by_width)
-    matrix = (np.diag([1 / by_width, 1 / by_height, 1]) @ image_from_output)[None]
+    matrix = np.diag([1 / by_width, 1 / by_height, 1]) @ image_from_output
     identity_luts = torch.arange(256).to(torch.uint8).repeat(1, 3, 1)
     out = torch.empty(1, size, size, 3, dtype=torch.uint8)
-    samples, spread = map(torch.from_numpy, geometry.sampling(matrix, (size, size), supersample, factors))
-    kernels.warp([image], torch.from_numpy(matrix.astype(np.float32)), samples, spread, identity_luts, out)
+    k, spread = geometry.sampling(matrix.tolist(), (size, size), supersample, max(by_height, by_width))
+    grid = torch.tensor([k], dtype=torch.int32), torch.tensor([spread])
+    kernels.warp([image], torch.from_numpy(matrix.astype(np.float32))[None], *grid, identity_luts, out)
     return out[0]
 
 

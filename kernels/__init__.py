@@ -15,9 +15,9 @@ from collections.abc import Sequence
 import torch
 
 from fastpets.kernels import reference
-from fastpets.kernels.memory import PackedImages, to_device
+from fastpets.kernels.memory import PackedImages, converted, to_device
 
-__all__ = ["BORDERS", "DTYPES", "PackedImages", "shrink", "to_device", "warp"]
+__all__ = ["BORDERS", "DTYPES", "PackedImages", "converted", "shrink", "to_device", "warp"]
 
 BORDERS = tuple(reference.PADDING_MODES)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.uint8)

@@ -58,6 +58,20 @@ def addresses_and_sizes(images: Sequence[torch.Tensor]) -> tuple[np.ndarray, np.
     return addresses, np.array([length for image in images for length in image.shape]).reshape(-1, 3)[:, :2]
 
 
+def converted(values: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
+    """Converts float32 numbers to float16 or bfloat16, rounded to even, or returns the same memory as a tensor.
+
+    NumPy computes, since torch would use OpenMP, which hangs in a forked process whose parent used it.
+    """
+    if dtype == torch.float16:
+        return torch.from_numpy(values.astype(np.float16))
+    if dtype == torch.bfloat16:
+        bits = values.view(np.uint32)  # bfloat16 is the upper half of float32
+        rounded = (bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))) >> np.uint32(16)
+        return torch.from_numpy(rounded.astype(np.uint16)).view(torch.bfloat16)
+    return torch.from_numpy(values)
+
+
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Returns the tensor on `device`, without waiting for the copy.
 

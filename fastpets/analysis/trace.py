@@ -13,7 +13,7 @@ from PIL import Image
 
 from fastpets.augment.policy import Augment
 from fastpets.augment.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from fastpets.augment.random_parameters import NEUTRAL, draw_parameters
+from fastpets.augment.random_parameters import RandomParameters, draw_parameters
 from fastpets.augment.transforms import transforms
 from fastpets.data import storage
 from fastpets.data.dataset import ImageDataset
@@ -121,14 +121,14 @@ def described_parameters(i: int, augment: Augment | None, seed: int) -> Iterator
     """The random parameters of item `i` in the first epoch: names, values and units."""
     if augment is None:
         return
-    parameters = draw_parameters(np.array([i]), augment, seed=seed, epoch=0)
-    yield f"crop of {parameters.crop_scale[0]:.0%} of the canvas"
+    parameters, neutral = draw_parameters(i, augment, seed=seed, epoch=0), RandomParameters()
+    yield f"crop of {parameters.crop_scale:.0%} of the canvas"
     for name in ("flip", "invert"):
-        if getattr(parameters, name)[0]:
+        if getattr(parameters, name):
             yield name
     for name in augment.ops:
-        value = getattr(parameters, name)[0]
-        if value != getattr(NEUTRAL, name)[0]:
+        value = getattr(parameters, name)
+        if value != getattr(neutral, name):
             yield f"{name} {value:.3g}{' degrees' if name in ANGLES else ''}"
 
 

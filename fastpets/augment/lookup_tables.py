@@ -1,70 +1,100 @@
-"""Tone adjustments composed into one 256-entry lookup table per channel.
+"""Tone adjustments of an image composed into one 256-entry lookup table per channel.
 
-A lookup table (LUT) maps each 8-bit value to an output value. An adjustment maps LUTs to LUTs: (B, 256) float64 from
-0 to 1, or (1, 256) if all images share one. Its parameter is (B,). Finally `normalize` or `to_uint8` converts the LUTs
-to the output's type, (B, 3, 256).
+A lookup table (LUT) maps each 8-bit value to an output value. `tones` (256,) float64 are the values that the 8-bit
+values have become so far, from 0 to 1. An adjustment changes them in place, in a loop of its own, which is faster than
+one loop over all adjustments. Finally `normalize` or `to_uint8` writes the LUT (3, 256) in the output's type.
 """
 
-from collections.abc import Sequence
+import math
 
 import numpy as np
 
-IDENTITY = np.arange(256)[None] / 255  # (1, 256)
+from fastpets.utils.compiled import compilable
 
 
-def brightness_and_contrast(luts: np.ndarray, brightness: np.ndarray, contrast: np.ndarray) -> np.ndarray:
-    """Adjusts in logit space, as fastai does: sigmoid(contrast * (logit(value) + logit(brightness))).
+@compilable
+def identity() -> np.ndarray:
+    """The tones before any adjustment: (256,) float64."""
+    tones = np.empty(256)
+    for value in range(256):
+        tones[value] = value / 255
+    return tones
 
-    Brightness lies between 0 and 1; 0.5 changes nothing. Contrast is a factor. The clamp of `logit` moves 0 and 1 by
-    1e-7, as in fastai.
+
+@compilable
+def logit(tone: float) -> float:
+    """Log odds of a tone clamped to [1e-7, 1 - 1e-7], as in fastai."""
+    tone = min(max(tone, 1e-7), 1 - 1e-7)
+    return math.log(tone / (1 - tone))
+
+
+@compilable
+def logits() -> np.ndarray:
+    """The log odds of the tones before any adjustment: (256,) float64."""
+    log_odds = identity()
+    for value in range(256):
+        log_odds[value] = logit(log_odds[value])
+    return log_odds
+
+
+@compilable
+def brightness_and_contrast(tones: np.ndarray, logits: np.ndarray, brightness: float, contrast: float) -> None:
+    """Adjusts in logit space, as fastai does: sigmoid(contrast * (logit(tone) + logit(brightness))).
+
+    Brightness lies between 0 and 1; 0.5 changes nothing. Contrast is a factor. `logits` (256,) are those of the tones
+    before; they are the same for all images, and take as long as the rest. Their clamp moves 0 and 1 by 1e-7, as in
+    fastai.
     """
-    adjusted = np.multiply(-contrast[:, None], logit(luts) + logit(brightness)[:, None])
-    np.exp(adjusted, out=adjusted)  # in place: allocating memory for a batch's LUTs takes longer than the arithmetic
-    adjusted += 1
-    return np.reciprocal(adjusted, out=adjusted)
+    brightness = logit(brightness)
+    for value in range(256):
+        tones[value] = 1 / (1 + math.exp(-contrast * (logits[value] + brightness)))
 
 
-def logit(value: np.ndarray) -> np.ndarray:
-    """Log odds of values clamped to [1e-7, 1 - 1e-7], as in fastai."""
-    value = np.clip(value, 1e-7, 1 - 1e-7)
-    return np.log(value / (1 - value))
+@compilable
+def gamma(tones: np.ndarray, exponent: float) -> None:
+    """Raises tones to a power: an exponent below 1 brightens, one above 1 darkens."""
+    if exponent != 1:
+        for value in range(256):
+            tones[value] = tones[value] ** exponent
 
 
-def gamma(luts: np.ndarray, exponent: np.ndarray) -> np.ndarray:
-    """Raises values to a power: an exponent below 1 brightens, one above 1 darkens."""
-    return luts ** exponent[:, None] if (exponent != 1).any() else luts
+@compilable
+def solarize(tones: np.ndarray, threshold: float) -> None:
+    """Inverts tones from a threshold on; inf changes nothing."""
+    if threshold != math.inf:
+        for value in range(256):
+            if tones[value] >= threshold:
+                tones[value] = 1 - tones[value]
 
 
-def solarize(luts: np.ndarray, threshold: np.ndarray) -> np.ndarray:
-    """Inverts values from a threshold on; inf changes nothing."""
-    if (threshold == np.inf).all():
-        return luts
-    return np.where(luts >= threshold[:, None], 1 - luts, luts)
+@compilable
+def posterize(tones: np.ndarray, bits: float) -> None:
+    """Rounds tones to 8 bits and clears the lowest `bits` (0-7) of them; 0 leaves tones as they are, unrounded."""
+    if bits != 0:
+        step = 2**bits
+        for value in range(256):
+            tones[value] = np.floor(np.rint(255 * tones[value]) / step) * step / 255
 
 
-def posterize(luts: np.ndarray, bits: np.ndarray) -> np.ndarray:
-    """Rounds values to 8 bits and clears the lowest `bits` (0-7) of them; 0 leaves values as they are, unrounded."""
-    if not bits.any():
-        return luts
-    step = 2 ** bits[:, None]
-    return np.where(step > 1, np.floor(np.round(255 * luts) / step) * step / 255, luts)
+@compilable
+def invert(tones: np.ndarray, inverted: bool) -> None:
+    """Inverts tones if `inverted` is true."""
+    if inverted:
+        for value in range(256):
+            tones[value] = 1 - tones[value]
 
 
-def invert(luts: np.ndarray, inverted: np.ndarray) -> np.ndarray:
-    """Inverts values of images for which `inverted` is true."""
-    return np.where(inverted[:, None], 1 - luts, luts) if inverted.any() else luts
+@compilable
+def normalize(lut: np.ndarray, tones: np.ndarray, mean: np.ndarray, std: np.ndarray) -> None:
+    """Writes (tones - mean) / std, computed in float32; `lut` is (3, 256) float32, mean and std are (3,) float32."""
+    for channel in range(3):
+        for value in range(256):
+            lut[channel, value] = (np.float32(tones[value]) - mean[channel]) / std[channel]
 
 
-def normalize(luts: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """(luts - mean) / std for each of three channels: (B, 3, 256) float32, computed in float32."""
-    luts = luts.astype(np.float32)
-    by_channel = np.empty((3, *luts.shape), np.float32)
-    for channel, channel_mean, channel_std in zip(by_channel, mean, std, strict=True):
-        np.subtract(luts, np.float32(channel_mean), out=channel)
-        channel /= np.float32(channel_std)
-    return by_channel.swapaxes(0, 1)
-
-
-def to_uint8(luts: np.ndarray) -> np.ndarray:
-    """Rounds values to 0-255, the same for three channels: (B, 3, 256) uint8."""
-    return np.repeat(np.round(255 * luts).astype(np.uint8)[:, None, :], 3, axis=1)
+@compilable
+def to_uint8(lut: np.ndarray, tones: np.ndarray) -> None:
+    """Writes the tones rounded to 0-255, the same for three channels; `lut` is (3, 256) uint8."""
+    for channel in range(3):
+        for value in range(256):
+            lut[channel, value] = np.uint8(np.rint(255 * tones[value]))

@@ -19,14 +19,18 @@ then adjust its tones.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
 
 from fastpets.augment import geometry, lookup_tables
+from fastpets.augment.geometry import Matrix, product
 from fastpets.augment.policy import Augment
 from fastpets.augment.preprocessing import Preprocessing
-from fastpets.augment.random_parameters import RandomParameters, draw_parameters
+from fastpets.augment.random_parameters import Policy, RandomParameters, drawn, in_numbers
+from fastpets.utils import philox
+from fastpets.utils.compiled import compilable, compiled
 
 
 class Transforms(NamedTuple):
@@ -41,16 +45,15 @@ class Transforms(NamedTuple):
     luts: np.ndarray  # (B, 3, 256) float32, or uint8 without normalisation
     shrink: np.ndarray  # (B, 2) int64: whole factors by which stored height and width are divided before sampling
 
-    def select(self, rows: np.ndarray | slice) -> Transforms:
-        """The rows that an index array (R,), a mask (B,) or a slice selects."""
-        return Transforms(*(array[rows] for array in self))
 
-    def replace(self, rows: int | np.ndarray, other: Transforms) -> Transforms:
-        """A copy whose rows at `rows`, one index or R of them, are the R rows of `other`."""
-        copies = [array.copy() for array in self]
-        for copy, array in zip(copies, other, strict=True):
-            copy[np.atleast_1d(rows)] = array
-        return Transforms(*copies)
+class Fitting(NamedTuple):
+    """How images are fitted to the output: that part of a `Preprocessing`, in numbers, for compiled code."""
+
+    size: tuple[int, int]
+    shrink_for: tuple[int, int]
+    max_ratio: float
+    method: int
+    supersample: int
 
 
 def transforms(
@@ -59,7 +62,7 @@ def transforms(
     widths: np.ndarray,
     preprocessing: Preprocessing,
     *,
-    orientations: np.ndarray | None = None,
+    orientations: int | np.ndarray = 1,
     shrink_for: tuple[int, int] | None = None,
     augment: Augment | None = None,
     seed: int = 0,
@@ -73,71 +76,105 @@ def transforms(
     `orientations` (B,) say, by default upright, and shrunk as for an output of `shrink_for`, by default
     `preprocessing.size`.
     """
-    parameters = None
-    if augment is not None:
-        parameters = draw_parameters(ids, augment, seed=seed, epoch=epoch, occurrences=occurrences)
-    if orientations is None:
-        orientations = np.ones(len(ids), np.uint8)
-    return compose(parameters, heights, widths, orientations, preprocessing, shrink_for or preprocessing.size)
+    num_images = len(ids)
+    items = np.empty((5, num_images), np.int64)  # always of this type: numba compiles for each
+    for row, values in zip(items, (ids, occurrences, heights, widths, orientations), strict=True):
+        row[:] = values
+    fitting, normalization = _in_numbers(preprocessing, shrink_for or preprocessing.size)
+    batch = Transforms(
+        np.empty((num_images, 3, 3), np.float32),
+        np.empty(num_images, np.int32),
+        np.empty(num_images, np.float32),
+        np.empty((num_images, 3, 256), np.uint8 if normalization is None else np.float32),
+        np.empty((num_images, 2), np.int64),
+    )
+    policy = None if augment is None else in_numbers(augment)
+    _fill(batch, tuple(items), philox.stream(philox.AUGMENT, seed, epoch), policy, fitting, normalization)
+    return batch
 
 
-def compose(
-    parameters: RandomParameters | None,
-    heights: np.ndarray,
-    widths: np.ndarray,
-    orientations: np.ndarray,
-    preprocessing: Preprocessing,
-    shrink_for: tuple[int, int],
-) -> Transforms:
-    """Composes matrices and LUTs of B images; if `parameters` is None, of the centre of each without augmentation."""
-    size, presize, method = preprocessing.size, preprocessing.presize, preprocessing.presize_method
-    if parameters is None:
-        centre = np.array([0.5])
-        image_from_crop = geometry.image_from_canvas(heights, widths, size, method, centre, centre)
-        luts = lookup_tables.IDENTITY
-    else:
-        x, y = parameters.presize_x, parameters.presize_y
-        image_from_canvas = geometry.image_from_canvas(heights, widths, size, method, x, y)
-        image_from_crop = image_from_canvas @ canvas_from_crop(parameters, size[1] / size[0])
-        luts = tone_luts(parameters)
-    luts = np.broadcast_to(luts, (len(heights), 256))
-    shrink = geometry.shrink_factors(heights, widths, shrink_for, presize, method)
-    source_from_image = geometry.matrices([[1 / shrink[:, 1], 0, 0], [0, 1 / shrink[:, 0], 0], [0, 0, 1]])
-    source_from_output = source_from_image @ image_from_crop @ geometry.crop_from_output(size)
-    samples, spread = geometry.sampling(source_from_output, size, preprocessing.supersample, shrink)
-    if (orientations != 1).any():
-        shrunk = heights // shrink[:, 0], widths // shrink[:, 1]
-        source_from_output = geometry.stored_from_upright(orientations, *shrunk) @ source_from_output
-        is_turned = geometry.swaps_sides(orientations)
-        shrink = np.where(is_turned[:, None], shrink[:, ::-1], shrink)
+@functools.lru_cache
+def _in_numbers(preprocessing: Preprocessing, shrink_for: tuple[int, int]) -> tuple[Fitting, np.ndarray | None]:
+    """What compiled code takes of a Preprocessing: the fitting, and mean and std (2, 3) float32 or None."""
+    max_ratio = geometry.max_ratio(shrink_for, preprocessing.presize)
+    method = geometry.METHODS.index(preprocessing.presize_method)
+    fitting = Fitting(preprocessing.size, shrink_for, max_ratio, method, preprocessing.supersample)
     normalization = preprocessing.normalization
-    return Transforms(
-        source_from_output.astype(np.float32),
-        samples,
-        spread,
-        lookup_tables.to_uint8(luts) if normalization is None else lookup_tables.normalize(luts, *normalization),
-        shrink,
+    return fitting, None if normalization is None else np.array(normalization, np.float32)
+
+
+@compiled
+def _fill(
+    batch: Transforms,
+    items: tuple[np.ndarray, ...],
+    stream: philox.Stream,
+    policy: Policy | None,
+    fitting: Fitting,
+    normalization: np.ndarray | None,
+) -> None:
+    """Computes the rows of a batch; `items` are ids, occurrences, heights, widths and orientations, each (B,)."""
+    matrices, samples, spreads, luts, shrinks = batch
+    ids, occurrences, heights, widths, orientations = items
+    tones, logits = lookup_tables.identity(), lookup_tables.logits()
+    for row in range(len(samples)):
+        p = None if policy is None else drawn(stream, ids[row], occurrences[row], policy)
+        composed = compose(p, heights[row], widths[row], orientations[row], fitting)
+        matrix, samples[row], spreads[row], (shrinks[row, 0], shrinks[row, 1]) = composed
+        for line in range(3):  # copied one by one: numba compiles assignments of slices for seconds
+            for column in range(3):
+                matrices[row, line, column] = matrix[line][column]
+        if policy is not None and p is not None and (row == 0 or policy.changes_tones):
+            tones = adjusted_tones(p, logits)
+        if normalization is None:
+            lookup_tables.to_uint8(luts[row], tones)
+        else:
+            lookup_tables.normalize(luts[row], tones, normalization[0], normalization[1])
+
+
+@compilable
+def compose(
+    p: RandomParameters | None, height: int, width: int, orientation: int, fitting: Fitting
+) -> tuple[Matrix, int, float, tuple[int, int]]:
+    """Composes the matrix of an image, or of its centre if `p` is None: source_from_output, k, spread, shrink."""
+    size, method = fitting.size, fitting.method
+    if p is None:
+        image_from_crop = geometry.image_from_canvas(height, width, size, method, 0.5, 0.5)
+    else:
+        image_from_canvas = geometry.image_from_canvas(height, width, size, method, p.presize_x, p.presize_y)
+        image_from_crop = product(image_from_canvas, canvas_from_crop(p, size[1] / size[0]))
+    by_height, by_width = geometry.shrink_factors(height, width, fitting.shrink_for, fitting.max_ratio, method)
+    source_from_image = (1 / by_width, 0.0, 0.0), (0.0, 1 / by_height, 0.0), (0.0, 0.0, 1.0)
+    source_from_output = product(source_from_image, image_from_crop, geometry.crop_from_output(size))
+    k, spread = geometry.sampling(source_from_output, size, fitting.supersample, max(by_height, by_width))
+    if orientation != 1:
+        stored_from_upright = geometry.stored_from_upright(orientation, height // by_height, width // by_width)
+        source_from_output = product(stored_from_upright, source_from_output)
+        if geometry.swaps_sides(orientation):
+            by_height, by_width = by_width, by_height
+    return source_from_output, k, spread, (by_height, by_width)
+
+
+@compilable
+def canvas_from_crop(p: RandomParameters, aspect: float) -> Matrix:
+    """The product of all random geometric transforms. `aspect` is the canvas's width / height."""
+    return product(
+        geometry.perspective(p.warp_x, p.warp_y),
+        geometry.flip(p.flip),
+        geometry.rotation(p.rotate, aspect),
+        geometry.shear(p.shear_x, p.shear_y, aspect),
+        geometry.zoom(p.zoom, p.zoom_x, p.zoom_y),
+        geometry.translation(p.translate_x, p.translate_y),
+        geometry.crop(p.crop_scale, p.crop_x, p.crop_y),
     )
 
 
-def canvas_from_crop(parameters: RandomParameters, aspect: float) -> np.ndarray:
-    """The product of all random geometric transforms, (B, 3, 3). `aspect` is the canvas's width / height."""
-    p = parameters
-    return (
-        geometry.perspective(p.warp_x, p.warp_y)
-        @ geometry.flip(p.flip)
-        @ geometry.rotation(p.rotate, aspect)
-        @ geometry.shear(p.shear_x, p.shear_y, aspect)
-        @ geometry.zoom(p.zoom, p.zoom_x, p.zoom_y)
-        @ geometry.translation(p.translate_x, p.translate_y)
-        @ geometry.crop(p.crop_scale, p.crop_x, p.crop_y)
-    )
-
-
-def tone_luts(parameters: RandomParameters) -> np.ndarray:
-    """LUTs (B, 256) float64 of all tone adjustments, 0-1; (1, 256) if all images share one."""
-    luts = lookup_tables.brightness_and_contrast(lookup_tables.IDENTITY, parameters.brightness, parameters.contrast)
-    luts = lookup_tables.gamma(luts, parameters.gamma)
-    luts = lookup_tables.solarize(luts, parameters.solarize)
-    luts = lookup_tables.posterize(luts, parameters.posterize)
-    return lookup_tables.invert(luts, parameters.invert)
+@compilable
+def adjusted_tones(p: RandomParameters, logits: np.ndarray) -> np.ndarray:
+    """The tones of all 8-bit values after all adjustments, (256,) float64, 0-1; `logits` (256,) are those before."""
+    tones = np.empty(256)
+    lookup_tables.brightness_and_contrast(tones, logits, p.brightness, p.contrast)
+    lookup_tables.gamma(tones, p.gamma)
+    lookup_tables.solarize(tones, p.solarize)
+    lookup_tables.posterize(tones, p.posterize)
+    lookup_tables.invert(tones, p.invert)
+    return tones

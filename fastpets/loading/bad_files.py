@@ -39,7 +39,7 @@ class BadFiles:
 
     def known(self, ids: np.ndarray) -> np.ndarray:
         """Which of the items (B,) are known to be bad: (B,) bool."""
-        is_bad = ~self._headers.usable[ids]
+        is_bad = self._headers.decoders[ids] == BAD
         return is_bad | np.isin(ids, list(self._bad)) if self._bad else is_bad
 
     def decoder(self, i: int) -> int:

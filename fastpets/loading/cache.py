@@ -69,7 +69,7 @@ class ImagesToCache:
         headers: of their files.
         root: where the dataset comes from.
         sizes: (N, 2), height and width as stored, after shrinking.
-        shrink: (N, 2), the factors by which height and width were divided.
+        shrink: (N, 2), the factors by which stored height and width were divided.
         device: where they are decoded and used.
         decode: "exact" or "fast".
     """

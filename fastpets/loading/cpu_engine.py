@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from fastpets import kernels
 from fastpets.data.headers import ImageHeaders
 from fastpets.kernels.warp_cpu import as_integers, warp_image
 from fastpets.loading.bad_files import BadFiles, UnusableImageError
@@ -57,7 +58,8 @@ class CpuEngine:
     def run(self, batches: Iterable[PlannedBatch], planner: Planner) -> Generator[tuple[PlannedBatch, torch.Tensor]]:
         """Has the threads of a pool make whole batches, WORK_AHEAD of them ahead of the caller.
 
-            PlannedBatch --> tasks of IMAGES_PER_TASK images --> read, decode, shrink, warp --> (B, H, W, 3)
+            PlannedBatch --> tasks of IMAGES_PER_TASK images --> transforms, then for each image
+                             read, decode, shrink, warp --> (B, H, W, 3)
 
         A cached image is only warped. Bad files are dealt with when their batch is due.
         """
@@ -79,15 +81,16 @@ class CpuEngine:
         images = self.buffers.empty((count, *preprocessing.size, 3), getattr(torch, preprocessing.dtype))
         is_cached = self.cache is not None and self.cache.has(planned.ids).all()
         num_tasks = self.num_threads if is_cached else -(-count // IMAGES_PER_TASK)
-        make = partial(self._make, planned, images, preprocessing.borders, scratch)
+        make = partial(self._make, planned, images, planner, scratch)
         return StartedBatch(planned, images, [pool.submit(make, part) for part in even_slices(count, num_tasks)])
 
     def _make(
-        self, planned: PlannedBatch, images: torch.Tensor, borders: str, scratch: Scratch, part: slice
+        self, planned: PlannedBatch, images: torch.Tensor, planner: Planner, scratch: Scratch, part: slice
     ) -> Problems:
         """Makes the images at positions `part` of a batch, in this thread. Returns what is wrong with the others."""
-        matrices, samples, spreads, luts, factors = planned.transforms.select(part)
-        luts_as_integers = as_integers(torch.from_numpy(luts).to(images.dtype))
+        composed = planner.transforms(planned.ids[part], planned.occurrences[part])
+        matrices, samples, spreads, luts, factors = composed
+        luts_as_integers = as_integers(kernels.converted(luts, images.dtype))
         arguments = zip(matrices, samples, spreads, luts_as_integers, as_integers(images[part]), strict=True)
         problems: Problems = {}
         for position, by, of_image in zip(range(part.start, part.stop), factors.tolist(), arguments, strict=True):
@@ -96,7 +99,7 @@ class CpuEngine:
             except UnusableImageError as problem:
                 problems[position] = problem
             else:
-                warp_image(image, *of_image, borders)
+                warp_image(image, *of_image, planner.preprocessing.borders)
         return problems
 
     def _image(self, i: int, factors: Sequence[int], scratch: Scratch) -> np.ndarray:
@@ -133,12 +136,11 @@ class CpuEngine:
         self, planned: PlannedBatch, position: int, images: torch.Tensor, planner: Planner, scratch: Scratch
     ) -> PlannedBatch:
         """The batch with the next good image at `position`, and that image in `images`."""
-        bad, occurrence = int(planned.ids[position]), int(planned.occurrences[position])
+        bad = int(planned.ids[position])
         while True:
             other = self.bad_files.replacement_for(bad)
-            replacement = planner.replacement(other, occurrence)
-            at_position = images[position : position + 1]
-            problems = self._make(replacement, at_position, planner.preprocessing.borders, scratch, slice(0, 1))
+            planned = planned.with_replacement(position, other)
+            problems = self._make(planned, images, planner, scratch, slice(position, position + 1))
             if not problems:
-                return planned.with_image(position, replacement)
-            self.bad_files.report({other: str(problems[0])})
+                return planned
+            self.bad_files.report({other: str(problems[position])})

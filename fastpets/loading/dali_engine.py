@@ -52,7 +52,8 @@ class DaliEngine:
              threads of the pool       DALI's threads or GPU      threads of the pool, or
              READ_AHEAD batches        DECODE_AHEAD chunks        one launch on the GPU
 
-        A cached image skips the first two stages. A file that DALI rejects goes back to `read`, for Pillow to decode.
+        When a batch has been read, the pool also composes its transforms. A cached image skips the first two stages. A
+        file that DALI rejects goes back to `read`, for Pillow to decode.
         """
         preprocessing = planner.preprocessing
         dtype = getattr(torch, preprocessing.dtype)
@@ -66,15 +67,24 @@ class DaliEngine:
             stack.callback(pool.shutdown, cancel_futures=True)
             encoded = map(reader.finish, started_ahead(batches, reader.start, READ_AHEAD))
             for chunk, images in decoder.decode(encoded):
-                planned = chunk.batch.planned
+                planned, transforms = chunk.batch.planned, chunk.batch.transforms.result()
                 if chunk.is_first:
                     decoded.clear()
-                shrunk = shrink(pool, images, planned.transforms.shrink[chunk.positions])
+                shrunk = shrink(pool, images, transforms.shrink[chunk.positions])
                 held.hold(images)
                 decoded.append(DecodedImages(chunk.positions, shrunk))
                 if chunk.is_last:
                     out = self.buffers.empty((len(planned.ids), *preprocessing.size, 3), dtype)
-                    warp(pool, planned, decoded, chunk.batch.cached, self.cache, out, preprocessing.borders)
+                    warp(
+                        pool,
+                        planned.ids,
+                        transforms,
+                        decoded,
+                        chunk.batch.cached,
+                        self.cache,
+                        out,
+                        preprocessing.borders,
+                    )
                     held.hold([part.images for part in decoded])  # a list of its own
                     decoded.clear()
                     del images, shrunk, chunk  # they would stay in memory while the caller has the batch

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from fastpets import pipelines
+from fastpets.augment.transforms import Transforms
 from fastpets.data import storage
 from fastpets.data.headers import DALI, ImageHeaders
 from fastpets.data.image import decode_stored_rgb
@@ -44,13 +45,15 @@ class PendingBatch(NamedTuple):
 class EncodedBatch(NamedTuple):
     """A planned batch of good files: the `encoded` bytes, each (n,) uint8, of the images at its `positions` (M,).
 
-    `cached` are the other images.
+    `cached` are the other images. A thread of the pool computes the `transforms` of the whole batch, while earlier
+    batches are decoded and warped.
     """
 
     planned: PlannedBatch
     positions: np.ndarray
     encoded: list[np.ndarray]
     cached: CachedImages
+    transforms: Future[Transforms]
 
 
 class Reader:
@@ -117,10 +120,7 @@ class Reader:
     def without_bad(
         self, planned: PlannedBatch, positions: np.ndarray, files: list[EncodedOrError], cached: CachedImages
     ) -> EncodedBatch:
-        """Reports bad files, and leaves them out of the batch or replaces them.
-
-        The other images keep their transforms; a replacement's are drawn when it is chosen.
-        """
+        """Reports bad files, and leaves them out of the batch or replaces them."""
         bad = [index for index, file in enumerate(files) if isinstance(file, UnusableImageError)]
         if bad:
             self.bad_files.report({int(planned.ids[positions[index]]): str(files[index]) for index in bad})
@@ -128,15 +128,16 @@ class Reader:
             for index in bad:
                 position = int(positions[index])
                 other, files[index] = self._replacement(int(planned.ids[position]))
-                replacement = self.planner.replacement(other, int(planned.occurrences[position]))
-                planned = planned.with_image(position, replacement)
+                planned = planned.with_replacement(position, other)
         elif bad:
             is_kept = np.ones(len(planned.ids), bool)
             is_kept[positions[bad]] = False
             planned, new_position = planned.select(is_kept), np.cumsum(is_kept) - 1
             positions = new_position[positions[is_kept[positions]]]
             cached = cached._replace(positions=new_position[cached.positions])
-        return EncodedBatch(planned, positions, [file for file in files if isinstance(file, np.ndarray)], cached)
+        encoded = [file for file in files if isinstance(file, np.ndarray)]
+        composed = self.pool.submit(self.planner.transforms, planned.ids, planned.occurrences)
+        return EncodedBatch(planned, positions, encoded, cached, composed)
 
     def _replacement(self, i: int) -> tuple[int, np.ndarray]:
         """The next good item after a bad one, and its bytes."""

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from fastpets import kernels
-from fastpets.augment.geometry import shrink_factors, shrunk_sizes
+from fastpets.augment.geometry import shrunk_sizes
 from fastpets.augment.policy import Augment, as_policy
 from fastpets.augment.preprocessing import IMAGENET_MEAN, IMAGENET_STD, MAX_PIXELS, Preprocessing
 from fastpets.data.sources import LABEL_PATTERN, as_dataset
@@ -216,8 +216,7 @@ class Loader:
     def _images_to_cache(self) -> ImagesToCache:
         headers, preprocessing = self.headers, self.preprocessing
         limits = self._shrink_for, preprocessing.presize, preprocessing.presize_method
-        shrink = shrink_factors(headers.heights, headers.widths, *limits)
-        sizes = shrunk_sizes(headers.heights, headers.widths, headers.orientations, *limits)
+        sizes, shrink = shrunk_sizes(headers.heights, headers.widths, headers.orientations, *limits)
         return ImagesToCache(headers, self.dataset.root, sizes, shrink, self.device, self.decode)
 
     @property

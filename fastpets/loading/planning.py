@@ -1,4 +1,4 @@
-"""Batches as they are planned: which images, and the matrix and lookup table of each, before any file is read."""
+"""Batches as they are planned: which images, before any file is read, and the transforms that each will have."""
 
 from __future__ import annotations
 
@@ -21,36 +21,34 @@ REPLACEMENT = 0x8000
 
 
 class PlannedBatch(NamedTuple):
-    """B images and what is to be done to each.
+    """B images of an epoch. Their random parameters follow from the epoch, the id and the occurrence count.
 
     Attributes:
         ids: (B,) int64 item ids.
         occurrences: (B,) int64, how often each came before in the epoch, with REPLACEMENT set where the image stands in
             for a bad file.
-        transforms: their matrices and lookup tables, with random parameters that were drawn when this was planned.
         end: how many items of the epoch all ranks together have after this batch.
     """
 
     ids: np.ndarray
     occurrences: np.ndarray
-    transforms: Transforms
     end: int
 
     def select(self, positions: np.ndarray) -> PlannedBatch:
-        """The images at `positions`, indices or a mask, with the same random parameters."""
-        chosen = self.transforms.select(positions)
-        return PlannedBatch(self.ids[positions], self.occurrences[positions], chosen, self.end)
+        """The images at `positions`, indices or a mask."""
+        return PlannedBatch(self.ids[positions], self.occurrences[positions], self.end)
 
-    def with_image(self, position: int, other: PlannedBatch) -> PlannedBatch:
-        """This batch with the single image of `other` at `position`."""
+    def with_replacement(self, position: int, i: int) -> PlannedBatch:
+        """This batch with item `i` at `position`, in place of a bad file."""
         ids, occurrences = self.ids.copy(), self.occurrences.copy()
-        ids[position], occurrences[position] = other.ids[0], other.occurrences[0]
-        return PlannedBatch(ids, occurrences, self.transforms.replace(position, other.transforms), self.end)
+        ids[position] = i
+        occurrences[position] |= REPLACEMENT
+        return PlannedBatch(ids, occurrences, self.end)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Planner:
-    """Plans the batches of one epoch: draws each image's random parameters and composes its transforms, once.
+    """Plans the batches of one epoch, and composes the transforms of their images.
 
     `shrink_for` is the output size (height, width) for which large images are shrunk: the preprocessing's, or with a
     cache the one for which the Loader was made.
@@ -66,22 +64,19 @@ class Planner:
     def batches(self, plan: EpochPlan, bad_files: BadFiles) -> Iterator[PlannedBatch]:
         """The batches of this rank. Files known to be bad are left out or replaced, as `on_bad_file` says."""
         for batch in plan.batches:
-            ids, occurrences = plan.ids[batch].copy(), plan.occurrences[batch].copy()
-            is_bad = bad_files.known(ids)
+            planned = PlannedBatch(plan.ids[batch].copy(), plan.occurrences[batch], batch.stop)
+            is_bad = bad_files.known(planned.ids)
             if is_bad.any() and bad_files.replaces:
-                ids[is_bad] = [bad_files.replacement_for(i) for i in ids[is_bad].tolist()]
-                occurrences[is_bad] |= REPLACEMENT
+                for position in np.flatnonzero(is_bad).tolist():
+                    other = bad_files.replacement_for(int(planned.ids[position]))
+                    planned = planned.with_replacement(position, other)
             elif is_bad.any():
-                ids, occurrences = ids[~is_bad], occurrences[~is_bad]
-            yield self.batch(ids, occurrences, batch.stop)
+                planned = planned.select(~is_bad)
+            yield planned
 
-    def replacement(self, i: int, occurrence: int) -> PlannedBatch:
-        """Item `i` as a batch of one, in place of an item that had this occurrence count."""
-        return self.batch(np.array([i]), np.array([occurrence | REPLACEMENT]), 0)
-
-    def batch(self, ids: np.ndarray, occurrences: np.ndarray, end: int) -> PlannedBatch:
-        """Items `ids` (B,) with their transforms."""
-        image_transforms = transforms(
+    def transforms(self, ids: np.ndarray, occurrences: np.ndarray) -> Transforms:
+        """The transforms of items (B,) that came before as often as `occurrences` (B,) say. Threads may share this."""
+        return transforms(
             ids,
             self.headers.heights[ids],
             self.headers.widths[ids],
@@ -93,4 +88,3 @@ class Planner:
             epoch=self.epoch,
             occurrences=occurrences,
         )
-        return PlannedBatch(ids, occurrences, image_transforms, end)

@@ -245,7 +245,7 @@ def sampled_order(sampler: Iterable[int], num_items: int, *, seed: int, epoch: i
     """
     if hasattr(sampler, "set_epoch"):
         sampler.set_epoch(epoch)
-    own_seed, _ = philox.words(philox.SAMPLER, seed, epoch, np.zeros(1, np.int64), 0, 2)[0]
+    own_seed = philox.block(philox.stream(philox.SAMPLER, seed, epoch), 0, 0, 0)[0]
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(own_seed))  # torch.manual_seed would seed the GPUs, too
         ids = np.fromiter(sampler, np.int64)

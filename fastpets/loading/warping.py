@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from fastpets import kernels
+from fastpets.augment.transforms import Transforms
 from fastpets.loading.cache import Cache
 from fastpets.loading.cached_images import CachedImages, keep
-from fastpets.loading.planning import PlannedBatch
 from fastpets.loading.pool import Pool
 
 
@@ -62,31 +62,32 @@ def shrink(pool: Pool, images: Sequence[torch.Tensor], factors: np.ndarray) -> S
 
 def warp(
     pool: Pool,
-    planned: PlannedBatch,
+    ids: np.ndarray,
+    transforms: Transforms,
     decoded: Sequence[DecodedImages],
     cached: CachedImages,
     cache: Cache | None,
     out: torch.Tensor,
     borders: str,
 ) -> None:
-    """Warps a batch of B images into `out` (B, H, W, 3). `cache` keeps the `decoded` ones."""
-    images = _in_order([*decoded, DecodedImages(cached.positions, cached.on(out.device))], len(planned.ids))
-    is_new = np.ones(len(planned.ids), bool)
+    """Warps the images of items `ids` (B,) into `out` (B, H, W, 3). `cache` keeps the `decoded` ones."""
+    images = _in_order([*decoded, DecodedImages(cached.positions, cached.on(out.device))], len(ids))
+    is_new = np.ones(len(ids), bool)
     is_new[cached.positions] = False
-    matrices, samples, spread, luts = map(torch.from_numpy, planned.transforms[:4])
-    luts = luts.to(out.dtype).contiguous()
+    matrices, samples, spread = map(torch.from_numpy, transforms[:3])
+    luts = kernels.converted(transforms.luts, out.dtype)
 
     def warp_share(share: slice) -> None:
         some = images[share], matrices[share], samples[share], spread[share], luts[share]
         kernels.warp(*some, out[share], borders)
         if cache is not None and is_new[share].any():
             new = (share.start + np.flatnonzero(is_new[share])).tolist()
-            keep(pool, cache, planned.ids[new], [images[position] for position in new])
+            keep(pool, cache, ids[new], [images[position] for position in new])
 
     if out.device.type == "cpu":
-        pool.run_shares(warp_share, len(planned.ids))
+        pool.run_shares(warp_share, len(ids))
     else:
-        warp_share(slice(0, len(planned.ids)))  # in this thread, whose current stream it follows
+        warp_share(slice(0, len(ids)))  # in this thread, whose current stream it follows
 
 
 def _in_order(parts: Sequence[DecodedImages], num_images: int) -> Sequence[torch.Tensor]:

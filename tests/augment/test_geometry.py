@@ -12,9 +12,10 @@ from torchvision.transforms.functional import _get_inverse_affine_matrix
 
 from fastpets import kernels
 from fastpets.augment import geometry
-from fastpets.augment.random_parameters import NEUTRAL
+from fastpets.augment.random_parameters import RandomParameters
 from fastpets.augment.transforms import canvas_from_crop
 from fastpets.kernels import reference
+from fastpets.utils.compiled import compiled
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "fastai_transforms.json").read_text())["geometry"]
 CORNERS = np.array([[-1, 1, 1, -1], [-1, -1, 1, 1]])  # of the canvas: (2, 4)
@@ -22,8 +23,10 @@ EACH = [(engine, shape) for engine in ("reference", "kernel") for shape in [(1, 
 on_pixels = pytest.mark.parametrize(("engine", "shape"), EACH)
 
 
-def one(*values: float) -> list[np.ndarray]:
-    return [np.array([value]) for value in values]
+def image_from_canvas(
+    shape: tuple[int, int], size: tuple[int, int], method: str, x: float = 0.5, y: float = 0.5
+) -> np.ndarray:
+    return np.array(geometry.image_from_canvas(*shape, size, geometry.METHODS.index(method), x, y))
 
 
 def mapped(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -38,7 +41,7 @@ def noise(height: int, width: int) -> np.ndarray:
 
 def whole(shape: tuple[int, int]) -> np.ndarray:
     """image_from_canvas of the whole image."""
-    return geometry.image_from_canvas(*one(*shape), shape, "squish", *one(0.5, 0.5))[0]
+    return image_from_canvas(shape, shape, "squish")
 
 
 def warped(engine: str, image: np.ndarray, image_from_crop: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -55,10 +58,10 @@ def warped(engine: str, image: np.ndarray, image_from_crop: np.ndarray, size: tu
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden["name"])
 def test_points_of_the_crop_come_from_where_fastai_takes_them(golden: dict) -> None:
-    fixed = {name: np.array([value]) for name, value in golden["parameters"].items()}
-    aspect = fixed.pop("aspect").item()
+    fixed = dict(golden["parameters"])
+    aspect = fixed.pop("aspect")
     y, x = np.meshgrid(*2 * [np.linspace(-1, 1, 5)], indexing="ij")
-    found = mapped(canvas_from_crop(NEUTRAL._replace(**fixed), aspect)[0], np.stack([x.ravel(), y.ravel()]))
+    found = mapped(np.array(canvas_from_crop(RandomParameters(**fixed), aspect)), np.stack([x.ravel(), y.ravel()]))
     # The file has 12 decimals, half a unit of which is 5e-13; float64 rounds by some 1e-15 on either side.
     assert found == pytest.approx(np.stack([np.ravel(golden["canvas_x"]), np.ravel(golden["canvas_y"])]), abs=6e-13)
 
@@ -75,7 +78,7 @@ def test_the_identity_returns_the_image(engine: str, shape: tuple[int, int]) -> 
 def test_a_whole_pixel_shift_is_a_slice_beside_a_reflection(engine: str, shape: tuple[int, int]) -> None:
     image, (height, width) = noise(*shape), shape
     down, right = 1 + height // 3, 1 + width // 4
-    shift = geometry.translation(*one(right / width, down / height))[0]
+    shift = geometry.translation(right / width, down / height)
     found = np.rint(warped(engine, image, whole(shape) @ shift, shape))
     assert (found[down:, right:] == image[: max(height - down, 0), : max(width - right, 0)]).all()
     assert (found == np.pad(image, [(down, 0), (right, 0), (0, 0)], mode="symmetric")[:height, :width]).all()
@@ -84,27 +87,27 @@ def test_a_whole_pixel_shift_is_a_slice_beside_a_reflection(engine: str, shape: 
 @on_pixels
 def test_flips_and_quarter_turns_only_permute_pixels(engine: str, shape: tuple[int, int]) -> None:
     image = noise(*shape)
-    mirrored = np.rint(warped(engine, image, whole(shape) @ geometry.flip(*one(True))[0], shape))
+    mirrored = np.rint(warped(engine, image, whole(shape) @ geometry.flip(True), shape))
     assert (mirrored == image[:, ::-1]).all()
     for quarters in (1, 2, 3, -1):
-        turn = geometry.rotation(*one(90 * quarters))[0]
+        turn = geometry.rotation(90 * quarters)
         turned = np.rint(warped(engine, image, whole(shape) @ turn, shape[:: -1 if quarters % 2 else 1]))
         assert (turned == np.rot90(image, -quarters)).all()  # np.rot90 turns counterclockwise
 
 
 def matrices_and_inverses(aspect: float) -> list[tuple[np.ndarray, np.ndarray]]:
     x, y = 0.1, -0.06
-    unwarp = np.array([[[1 - y**2, -x * y, x], [-x * y, 1 - x**2, y], [x, y, 1]]])
+    unwarp = [[1 - y**2, -x * y, x], [-x * y, 1 - x**2, y], [x, y, 1]]
     pairs = [
-        (geometry.perspective(*one(x, y)), unwarp),
-        (geometry.flip(*one(True)), geometry.flip(*one(True))),
-        (geometry.rotation(*one(3.0), aspect), geometry.rotation(*one(-3.0), aspect)),
-        (geometry.shear(*one(2.0, 0.0), aspect), geometry.shear(*one(-2.0, 0.0), aspect)),
-        (geometry.shear(*one(0.0, 1.0), aspect), geometry.shear(*one(0.0, -1.0), aspect)),
-        (geometry.zoom(*one(1.1, 0.3, 0.6)), geometry.zoom(*one(1 / 1.1, 0.3, 0.6))),
-        (geometry.translation(*one(0.02, -0.03)), geometry.translation(*one(-0.02, 0.03))),
+        (geometry.perspective(x, y), unwarp),
+        (geometry.flip(True), geometry.flip(True)),
+        (geometry.rotation(3.0, aspect), geometry.rotation(-3.0, aspect)),
+        (geometry.shear(2.0, 0.0, aspect), geometry.shear(-2.0, 0.0, aspect)),
+        (geometry.shear(0.0, 1.0, aspect), geometry.shear(0.0, -1.0, aspect)),
+        (geometry.zoom(1.1, 0.3, 0.6), geometry.zoom(1 / 1.1, 0.3, 0.6)),
+        (geometry.translation(0.02, -0.03), geometry.translation(-0.02, 0.03)),
     ]
-    return [(matrix[0], inverse[0]) for matrix, inverse in pairs]
+    return [(np.array(matrix), np.array(inverse)) for matrix, inverse in pairs]
 
 
 @pytest.mark.parametrize("aspect", [1, 53 / 37, 0.015])
@@ -150,7 +153,7 @@ def test_presizing_keeps_the_region_that_pillow_keeps(
     shape: tuple[int, int], size: tuple[int, int], x: float, y: float
 ) -> None:
     height, width = shape
-    crop, squish, pad = (geometry.image_from_canvas(*one(height, width), size, method, *one(x, y))[0]
+    crop, squish, pad = (image_from_canvas(shape, size, method, x, y)
                          for method in ("crop", "squish", "pad"))  # fmt: skip
     stub = SimpleNamespace(size=(width, height), resize=lambda size, method, box: box)  # returns the region
     left, top, right, bottom = ImageOps.fit(stub, size[::-1], centering=(x, y))
@@ -188,9 +191,14 @@ def test_only_images_beyond_the_limit_shrink_and_by_the_smallest_sufficient_fact
     shape: tuple[int, int], size: tuple[int, int], presize: int | None, method: str, factors: tuple[int, int]
 ) -> None:
     for order in (1, -1):  # as given, and with height and width exchanged
-        found = geometry.shrink_factors(*one(*shape[::order]), size[::order], presize, method)
-        assert found.tolist() == [list(factors[::order])]
-        assert found.dtype == np.int64
+        max_ratio = geometry.max_ratio(size, presize)
+        found = geometry.shrink_factors(*shape[::order], size[::order], max_ratio, geometry.METHODS.index(method))
+        assert found == factors[::order]
+        upright, turned = np.array([shape[::order]] * 2).T, np.array([1, 6], np.uint8)
+        shrunk, shrunk_by = geometry.shrunk_sizes(*upright, turned, size[::order], presize, method)
+        expected = [side // by for side, by in zip(shape[::order], found, strict=True)]
+        assert shrunk.tolist() == [expected, expected[::-1]]
+        assert shrunk_by.tolist() == [list(found), list(found)[::-1]]
 
 
 @pytest.mark.parametrize("supersample", [1, 2, 4])
@@ -198,38 +206,44 @@ def test_samples_are_the_fewest_within_the_spacing_limit_and_blur_as_the_pixels_
     random = np.random.default_rng(0)
     matrices = np.tile(np.eye(3), (500, 1, 1))
     matrices[:, :2, :2] = random.normal(0, 1, (500, 2, 2)) * np.exp(random.uniform(-9, 3, (500, 1, 1)))
-    shrink = random.integers(1, 9, (500, 2))
-    samples, spread = geometry.sampling(matrices, (300, 200), supersample, shrink)
+    shrink = random.integers(1, 9, 500)
+    grids = [
+        geometry.sampling(matrix, (300, 200), supersample, by) for matrix, by in zip(matrices, shrink, strict=True)
+    ]
+    samples, spread = map(np.array, zip(*grids, strict=True))
     covered = np.linalg.norm(matrices[:, :2, :2], axis=1).max(axis=1)  # width of an output pixel in source pixels
     spacing = covered * supersample / 2  # of one sample per pixel, relative to the limit
-    assert (samples.dtype, spread.dtype) == (np.int32, np.float32)
     assert (samples.min(), samples.max()) == (1, 16)
     assert ((samples == 1) | (samples - 1 < spacing)).all()
     assert ((samples == 16) | (spacing <= samples + 1e-8)).all()
     # Variances add up: that of shrinking, the mean of n points 1 / n apart, of a sample, and of the grid.
-    of_shrinking = [np.var(np.arange(by) / by) for by in shrink.max(axis=1)]
+    of_shrinking = [np.var(np.arange(by) / by) for by in shrink]
     grid = covered**2 - geometry.BILINEAR_BLUR - 12 * np.array(of_shrinking)
-    assert (spread * covered) ** 2 == pytest.approx(np.maximum(grid, 0), rel=2**-22)  # two roundings to float32
+    assert (spread * covered) ** 2 == pytest.approx(np.maximum(grid, 0), rel=1e-12, abs=1e-12)
 
 
 def test_samples_depend_on_the_larger_axis_and_the_mean_of_opposite_edges_within_the_limit() -> None:
-    size, shrink = (100, 100), np.ones((1, 2), int)
-    squished = geometry.image_from_canvas(*one(100, 900), size, "squish", *one(0.5, 0.5)) @ geometry.crop_from_output(
-        size
-    )
-    upright = geometry.image_from_canvas(*one(900, 100), size, "squish", *one(0.5, 0.5)) @ geometry.crop_from_output(
-        size
-    )
+    size = (100, 100)
+    squished = image_from_canvas((100, 900), size, "squish") @ geometry.crop_from_output(size)
+    upright = image_from_canvas((900, 100), size, "squish") @ geometry.crop_from_output(size)
     # Source pixels per output pixel: 3 on the upper edge, 1 on the lower and the left one, 2.2 on the right one.
-    trapezoid = np.array([[[3, 0, 0], [0, 3, 0], [0, 0.02, 1]]])
-    horizon = np.array([[[1, 0, 0], [0, 1, 0], [-0.01, 0, 1]]])  # through two of the output's corners
-    with np.errstate(divide="ignore", invalid="ignore"):
-        for matrix, expected in ((squished, 5), (upright, 5), (trapezoid, 1)):
-            assert geometry.sampling(matrix, size, 1, shrink)[0] == expected
-        for wild in (horizon, horizon * np.nan):
-            samples, spread = geometry.sampling(wild, size, 1, shrink)
-            assert 1 <= samples[0] <= 16
-            assert 0 <= spread[0] <= 1
+    trapezoid = np.array([[3, 0, 0], [0, 3, 0], [0, 0.02, 1]])
+    horizon = np.array([[1, 0, 0], [0, 1, 0], [-0.01, 0, 1]])  # through two of the output's corners
+    for matrix, expected in ((squished, 5), (upright, 5), (trapezoid, 1)):
+        assert geometry.sampling(matrix, size, 1, 1)[0] == expected
+    for wild in (horizon, horizon * np.nan):
+        samples, spread = compiled_sampling(as_matrix(wild), size)  # Python does not divide by zero
+        assert 1 <= samples <= 16
+        assert 0 <= spread <= 1
+
+
+@compiled
+def compiled_sampling(matrix: geometry.Matrix, size: tuple[int, int]) -> tuple[int, float]:
+    return geometry.sampling(matrix, size, 1, 1)
+
+
+def as_matrix(array: np.ndarray) -> geometry.Matrix:
+    return tuple(tuple(row) for row in array.tolist())
 
 
 @pytest.mark.parametrize(("height", "width"), [(224, 224), (100, 300), (320, 200)])
@@ -241,8 +255,9 @@ def test_rotation_shear_and_translation_are_torchvisions_at_any_aspect_ratio(
     height: int, width: int, degrees: float, lean: tuple[float, float], share: tuple[float, float]
 ) -> None:
     aspect = width / height
-    canvas = (geometry.rotation(*one(degrees), aspect) @ geometry.shear(*one(*lean), aspect)
-              @ geometry.translation(*one(*share)))[0]  # fmt: skip
+    canvas = geometry.product(
+        geometry.rotation(degrees, aspect), geometry.shear(*lean, aspect), geometry.translation(*share)
+    )
     pixels_from_canvas = np.diag([width / 2, height / 2, 1])
     found = pixels_from_canvas @ canvas @ np.linalg.inv(pixels_from_canvas)
     expected = _get_inverse_affine_matrix([0, 0], degrees, (share[0] * width, share[1] * height), 1, lean)
@@ -250,7 +265,7 @@ def test_rotation_shear_and_translation_are_torchvisions_at_any_aspect_ratio(
 
 
 def test_a_zoom_enlarges_about_its_fixed_point() -> None:
-    zoom = geometry.zoom(*one(2.0, 0.75, 0.1))[0]
+    zoom = geometry.zoom(2.0, 0.75, 0.1)
     x, y = 2 * 0.75 - 1, 2 * 0.1 - 1
     assert mapped(zoom, np.array([[x, x + 0.2], [y, y - 0.1]])) == pytest.approx(
         np.array([[x, x + 0.1], [y, y - 0.05]])
@@ -261,4 +276,4 @@ def test_a_zoom_enlarges_about_its_fixed_point() -> None:
 def test_the_perspective_maps_the_moved_corners_back_to_the_canvas_corners(x: float, y: float) -> None:
     s, t = CORNERS
     moved = np.stack([s * (1 - y * t), t * (1 - x * s)])
-    assert mapped(geometry.perspective(*one(x, y))[0], moved) == pytest.approx(CORNERS)
+    assert mapped(geometry.perspective(x, y), moved) == pytest.approx(CORNERS)

@@ -11,42 +11,54 @@ from torchvision.transforms.v2 import Compose, Normalize, ToDtype
 from torchvision.transforms.v2 import functional as torchvision
 
 from fastpets.augment import lookup_tables
-from fastpets.augment.lookup_tables import IDENTITY
 from fastpets.augment.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "fastai_transforms.json").read_text())["lighting"]
 IMAGE = torch.arange(256, dtype=torch.uint8).view(1, 16, 16)  # every 8-bit value, as torchvision's image
 
 
-def steps(changed: np.ndarray) -> list[int]:
-    """The first image's LUT, 0-255, rounded."""
-    return np.rint(255 * changed[0]).astype(int).tolist()
+IDENTITY = np.arange(256) / 255
+
+
+def changed(adjust: Callable[..., None], parameter: float, tones: np.ndarray = IDENTITY) -> np.ndarray:
+    """The tones (256,) after an adjustment."""
+    tones = tones.copy()
+    adjust(tones, parameter)
+    return tones
+
+
+def brightened(brightness: float, contrast: float) -> np.ndarray:
+    """The tones (256,) after an adjustment of brightness and contrast."""
+    tones = np.empty(256)
+    lookup_tables.brightness_and_contrast(tones, lookup_tables.logits(), brightness, contrast)
+    return tones
+
+
+def steps(tones: np.ndarray) -> list[int]:
+    """Tones as rounded 8-bit values."""
+    return np.rint(255 * tones).astype(int).tolist()
 
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: "brightness {brightness}, contrast {contrast}".format(
     **golden["parameters"]))  # fmt: skip
 def test_brightness_and_contrast_are_fastais(golden: dict) -> None:
-    parameters = golden["parameters"]
-    changed = lookup_tables.brightness_and_contrast(
-        IDENTITY, *(np.array([parameters[name]]) for name in ("brightness", "contrast"))
-    )
     # The file has 12 decimals, half a unit of which is 5e-13; float64 rounds by some 1e-15 on either side.
-    assert changed[0] == pytest.approx(np.ravel(golden["lut"]), abs=6e-13, rel=0)
+    assert brightened(**golden["parameters"]) == pytest.approx(np.ravel(golden["lut"]), abs=6e-13, rel=0)
 
 
 @pytest.mark.parametrize("exponent", [0.25, 0.7, 1.0, 1.3, 4.0])
 def test_gamma_is_torchvisions(exponent: float) -> None:
-    changed = lookup_tables.gamma(IDENTITY, np.array([exponent]))
+    found = changed(lookup_tables.gamma, exponent)
     exact = torchvision.adjust_gamma(IMAGE.double() / 255, exponent)
-    assert steps(changed) == (255 * exact).round().flatten().tolist()
+    assert steps(found) == (255 * exact).round().flatten().tolist()
     # On 8-bit images torchvision truncates instead of rounding: each step is a 256th of the scale.
-    truncated = np.floor(255.999 * changed[0]).astype(int).tolist()
+    truncated = np.floor(255.999 * found).astype(int).tolist()
     assert truncated == torchvision.adjust_gamma(IMAGE, exponent).flatten().tolist()
 
 
 @pytest.mark.parametrize("threshold", [0, 1, 100, 128, 254, 255])
 def test_solarize_is_torchvisions(threshold: int) -> None:
-    found = lookup_tables.solarize(IDENTITY, np.array([threshold / 255]))
+    found = changed(lookup_tables.solarize, threshold / 255)
     assert steps(found) == torchvision.solarize(IMAGE, threshold).flatten().tolist()
 
 
@@ -54,11 +66,11 @@ def test_solarize_is_torchvisions(threshold: int) -> None:
 def test_posterize_is_torchvisions(dropped: int) -> None:
     expected = torchvision.posterize(IMAGE, 8 - dropped).flatten().tolist()
     for offset in (0, -0.4, 0.4):  # values between two steps are rounded first
-        assert steps(lookup_tables.posterize(IDENTITY + offset / 255, np.array([dropped]))) == expected
+        assert steps(changed(lookup_tables.posterize, dropped, IDENTITY + offset / 255)) == expected
 
 
 def test_invert_is_torchvisions() -> None:
-    assert steps(lookup_tables.invert(IDENTITY, np.array([True]))) == torchvision.invert(IMAGE).flatten().tolist()
+    assert steps(changed(lookup_tables.invert, True)) == torchvision.invert(IMAGE).flatten().tolist()
 
 
 ADJUSTMENTS = [
@@ -70,28 +82,24 @@ ADJUSTMENTS = [
 
 
 @pytest.mark.parametrize(("adjust", "neutral", "parameter"), ADJUSTMENTS)
-def test_a_neutral_parameter_changes_nothing_whatever_the_rest_of_the_batch(
-    adjust: Callable, neutral: float, parameter: float
-) -> None:
+def test_a_neutral_parameter_changes_nothing(adjust: Callable, neutral: float, parameter: float) -> None:
     between = IDENTITY * 0.97 + 0.01  # no multiples of 1 / 255
-    both = adjust(np.concatenate([between, between]), np.array([neutral, parameter]))
-    assert (both[0] == between).all()
-    assert (both[1] == adjust(between, np.array([parameter]))[0]).all()
-    assert (both[1] != between).any()
+    assert (changed(adjust, neutral, between) == between).all()
+    assert (changed(adjust, parameter, between) != between).any()
 
 
 def test_neutral_brightness_and_contrast_change_values_by_no_more_than_the_logits_clamp() -> None:
-    changed = lookup_tables.brightness_and_contrast(IDENTITY, np.array([0.5]), np.array([1.0]))
-    assert abs(changed - IDENTITY).max() <= 1e-7 * (1 + 1e-6)
-    assert changed[0, 1:-1] == pytest.approx(IDENTITY[0, 1:-1], rel=1e-14)
+    found = brightened(0.5, 1.0)
+    assert abs(found - IDENTITY).max() <= 1e-7 * (1 + 1e-6)
+    assert found[1:-1] == pytest.approx(IDENTITY[1:-1], rel=1e-14)
 
 
 def test_normalized_luts_are_torchvisions_for_each_channel() -> None:
     normalize = Compose([ToDtype(torch.float32, scale=True), Normalize(IMAGENET_MEAN, IMAGENET_STD)])
     expected = normalize(IMAGE.expand(3, 16, 16)).flatten(1).numpy()
-    luts = lookup_tables.normalize(np.concatenate([IDENTITY, 1 - IDENTITY]), IMAGENET_MEAN, IMAGENET_STD)
-    assert luts.dtype == np.float32
-    assert luts.shape == (2, 3, 256)
+    luts = np.empty((2, 3, 256), np.float32)
+    for lut, tones in zip(luts, (IDENTITY, 1 - IDENTITY), strict=True):
+        lookup_tables.normalize(lut, tones, np.float32(IMAGENET_MEAN), np.float32(IMAGENET_STD))
     # torchvision rounds 1 / 255, the value, the mean and their difference to float32, by 2**-25 at most each; we round
     # all but the first. Both divide by a std of at least 0.224, itself rounded by 2**-24 relative, to quotients below
     # 4, rounded by 2**-23.
@@ -101,9 +109,7 @@ def test_normalized_luts_are_torchvisions_for_each_channel() -> None:
 
 
 def test_uint8_luts_are_the_nearest_steps_in_every_channel() -> None:
-    between = np.array([np.linspace(0, 1, 256), np.linspace(1, 0, 256) ** 2])
-    luts = lookup_tables.to_uint8(between)
-    assert luts.dtype == np.uint8
-    assert luts.shape == (2, 3, 256)
-    assert (luts[0] == np.arange(256)).all()
-    assert abs(luts - 255 * between[:, None]).max() <= 0.5 + 1e-12
+    for tones in (np.linspace(0, 1, 256), np.linspace(1, 0, 256) ** 2):
+        lut = np.empty((3, 256), np.uint8)
+        lookup_tables.to_uint8(lut, tones)
+        assert abs(lut - 255 * tones).max() <= 0.5 + 1e-12

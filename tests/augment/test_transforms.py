@@ -1,15 +1,20 @@
-"""Matrices and lookup tables that transforms compose to, and selection and replacement of their rows."""
+"""Matrices and lookup tables that transforms compose to, compiled and as written."""
+
+import os
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torchvision.transforms.v2 import Compose, Normalize, ToDtype
 
-from fastpets.augment import lookup_tables
 from fastpets.augment.policy import Augment
 from fastpets.augment.preprocessing import Preprocessing
-from fastpets.augment.random_parameters import draw_parameters
-from fastpets.augment.transforms import Transforms, tone_luts, transforms
+from fastpets.augment.transforms import Transforms, transforms
 
 
 def plain(size: tuple[int, int], **fields) -> Preprocessing:
@@ -81,48 +86,62 @@ def test_without_any_operation_training_is_a_random_square_of_the_image() -> Non
 
 def test_white_stays_white_without_solarize_however_strong_the_contrast() -> None:
     augment = Augment(max_brightness=0, max_contrast=0.9)
-    luts = tone_luts(draw_parameters(np.arange(1000), augment, seed=0, epoch=0))
-    assert (np.diff(luts, axis=1) >= 0).all()
+    found = transforms(np.arange(1000), *np.full((2, 1000), 9), plain((9, 9)), augment=augment)
+    assert (np.diff(found.luts, axis=2) >= 0).all()
 
 
 def test_policies_without_lighting_give_each_image_the_same_lut() -> None:
-    parameters = draw_parameters(np.arange(5), Augment(max_lighting=0), seed=0, epoch=0)
-    luts = tone_luts(parameters)
-    assert luts.shape == (1, 256)
-    assert np.allclose(luts, lookup_tables.IDENTITY, atol=2e-7)
+    luts = transforms(np.arange(5), *np.full((2, 5), 9), plain((9, 9)), augment=Augment(max_lighting=0)).luts
+    assert (luts == luts[0]).all()
+    assert np.allclose(luts, np.arange(256) / 255, atol=2e-7)
 
 
-@pytest.fixture
-def five() -> Transforms:
-    sizes = np.array([100, 200, 300, 400, 500])
-    return transforms(np.arange(5), sizes, sizes[::-1], plain((25, 25)), augment=Augment(), seed=1)
+EVERYTHING = Augment(max_shear=20, max_translate=0.3, max_gamma=1, max_solarize=0.5, max_posterize=3, p_invert=0.25)
+POLICIES = [None, Augment(), EVERYTHING, replace(EVERYTHING, one_of=True), Augment(max_lighting=0)]
+PREPROCESSINGS = [
+    Preprocessing(size=(64, 64)),
+    Preprocessing(size=(60, 96), presize_method="pad", presize=100, supersample=2),
+    Preprocessing(size=(96, 60), presize_method="squish", output="uint8"),
+]
 
 
-@pytest.mark.parametrize(
-    "rows", [np.array([3, 0, 3]), np.array([True, False, True, True, False]), slice(1, 3), np.array([], int)]
-)
-def test_selected_rows_are_those_of_every_field(five: Transforms, rows: np.ndarray | slice) -> None:
-    for found, array in zip(five.select(rows), five, strict=True):
-        assert found.dtype == array.dtype
-        assert np.array_equal(found, array[rows])
+def of_many_images(preprocessing: Preprocessing, augment: Augment | None, some: slice = slice(None)) -> Transforms:
+    """Transforms of images of all orientations and many sizes."""
+    ids = np.arange(32)[some]
+    sizes = np.random.default_rng(0).integers(1, 900, (2, 32), np.int32)[:, some]
+    return transforms(
+        ids, *sizes, preprocessing, orientations=1 + ids % 8, augment=augment, seed=2**40 + 7, epoch=3,
+        occurrences=ids % 3,
+    )  # fmt: skip
 
 
-@pytest.mark.parametrize("rows", [2, np.array([4, 1])])
-def test_replaced_rows_are_the_others_and_the_original_is_unchanged(five: Transforms, rows: int | np.ndarray) -> None:
-    before = five.select(slice(None))
-    count = np.size(rows)
-    other = transforms(np.arange(count) + 9, *np.full((2, count), 77), plain((25, 25)), augment=Augment(), seed=2)
-    found = five.replace(rows, other)
-    kept = np.setdiff1d(np.arange(5), rows)
-    for new, replacement, old, unchanged in zip(found, other, five, before, strict=True):
-        assert new.dtype == old.dtype
-        assert np.array_equal(new[np.atleast_1d(rows)], replacement)
-        assert np.array_equal(new[kept], old[kept])
-        assert np.array_equal(old, unchanged)
+@pytest.mark.parametrize("augment", POLICIES)
+def test_an_images_transforms_do_not_depend_on_its_batch(augment: Augment | None) -> None:
+    for preprocessing in PREPROCESSINGS:
+        together = of_many_images(preprocessing, augment)
+        for some in (slice(3, 4), slice(0, 0), slice(5, None, 3)):
+            for found, array in zip(of_many_images(preprocessing, augment, some), together, strict=True):
+                assert found.dtype == array.dtype
+                assert np.array_equal(found, array[some])
 
 
-def test_an_images_transforms_do_not_depend_on_its_batch(five: Transforms) -> None:
-    sizes = np.array([400]), np.array([200])
-    alone = transforms(np.array([3]), *sizes, plain((25, 25)), augment=Augment(), seed=1)
-    for found, array in zip(alone, five.select(np.array([3])), strict=True):
-        assert np.array_equal(found, array)
+def test_a_zero_pixel_image_has_factors_of_one() -> None:
+    """A file that turns out to be bad is in a batch until then."""
+    assert transforms(np.array([0]), np.array([0]), np.array([0]), plain((9, 9))).shrink.tolist() == [[1, 1]]
+
+
+def test_compiled_transforms_are_those_of_the_code_as_written(tmp_path: Path) -> None:
+    script = (
+        "import sys, pickle\nfrom tests.augment.test_transforms import *\n"
+        "found = [of_many_images(p, a) for p in PREPROCESSINGS for a in POLICIES]\n"
+        "pickle.dump([tuple(each) for each in found], open(sys.argv[1], 'wb'))"
+    )
+    file = tmp_path / "transforms.pickle"
+    subprocess.run([sys.executable, "-c", script, file], env=os.environ | {"NUMBA_DISABLE_JIT": "1"}, check=True)
+    as_written = iter(pickle.loads(file.read_bytes()))
+    for preprocessing in PREPROCESSINGS:
+        for augment in POLICIES:
+            for found, expected in zip(of_many_images(preprocessing, augment), next(as_written), strict=True):
+                assert found.dtype == expected.dtype
+                # Computed in float64, whose last digits may differ, and rounded to float32.
+                np.testing.assert_array_max_ulp(found, expected, 1)

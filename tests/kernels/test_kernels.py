@@ -220,3 +220,13 @@ def test_packed_images_and_their_views_warp_to_the_same_pixels() -> None:
     kernels.warp(packed, *geometry, luts, found)
     kernels.warp(list(packed), *geometry, luts, expected)
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_lookup_tables_are_converted_as_torch_does(dtype: torch.dtype) -> None:
+    random = np.random.default_rng(0)
+    bits = random.integers(0, 2**32, 100_000, np.uint32).view(np.float32)
+    ties = (np.arange(2000, dtype=np.uint32) << 15).view(np.float32)  # between two numbers of bfloat16
+    values = np.concatenate([bits[np.isfinite(bits) & (np.abs(bits) < 60_000)], ties, np.linspace(-3, 3, 10_001)])
+    values = values.astype(np.float32)
+    assert torch.equal(kernels.converted(values, dtype), torch.from_numpy(values).to(dtype))

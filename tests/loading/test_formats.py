@@ -240,8 +240,7 @@ def stored_size(header: Header) -> tuple[int, int]:
 
 def upright(stored: np.ndarray, header: Header) -> np.ndarray:
     """The image that the matrix of an orientation makes of the stored pixels."""
-    sides = np.array([header.height]), np.array([header.width])
-    (matrix,) = stored_from_upright(np.array([header.orientation]), *sides)
+    matrix = stored_from_upright(header.orientation, header.height, header.width)
     y, x = np.indices((header.height, header.width)) + 0.5
     stored_x, stored_y, _ = np.floor(np.tensordot(matrix, np.stack([x, y, np.ones_like(x)]), 1)).astype(int)
     return stored[stored_y, stored_x]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fastpets.utils import philox
+from fastpets.utils.compiled import compiled
 
 # Random123's known answers for philox4x32 with 10 rounds: counter, key, output.
 KNOWN_ANSWERS = [
@@ -13,24 +14,34 @@ KNOWN_ANSWERS = [
 ]
 
 
-def parsed(text: str) -> np.ndarray:
-    return np.array([int(word, 16) for word in text.split()], np.uint64)
+@compiled
+def of_items(stream: philox.Stream, num_items: int, count: int) -> np.ndarray:
+    """The first `count` numbers of items 0, 1, 2, ...: (num_items, count)."""
+    numbers = np.empty((num_items, count))
+    for i in range(num_items):
+        numbers[i] = philox.uniforms(stream, i, 0, count)
+    return numbers
+
+
+def parsed(text: str) -> tuple[np.uint64, ...]:
+    return tuple(np.uint64(int(word, 16)) for word in text.split())
 
 
 @pytest.mark.parametrize(("counter", "key", "output"), KNOWN_ANSWERS)
 def test_philox_gives_the_published_answers(counter: str, key: str, output: str) -> None:
-    assert (philox.philox4x32(parsed(counter), parsed(key)) == parsed(output)).all()
+    assert philox.philox4x32(parsed(counter), parsed(key)) == parsed(output)
 
 
 def test_a_number_does_not_depend_on_how_many_are_drawn() -> None:
-    ids = np.arange(5)
-    few, many = (philox.uniforms(philox.AUGMENT, 3, 1, ids, 0, count) for count in (3, 21))
-    assert (few == many[:, :3]).all()
+    stream = philox.stream(philox.AUGMENT, 3, 1)
+    few, many = (philox.uniforms(stream, 4, 0, count) for count in (3, 21))
+    assert (few == many[:3]).all()
 
 
-def test_an_items_numbers_do_not_depend_on_the_other_items() -> None:
-    together = philox.uniforms(philox.AUGMENT, 3, 1, np.array([8, 2, 5]), 0, 4)
-    assert (together[1] == philox.uniforms(philox.AUGMENT, 3, 1, np.array([2]), 0, 4)[0]).all()
+def test_compiled_numbers_are_those_of_python() -> None:
+    for seed in (0, 2**64 - 1):
+        stream = philox.stream(philox.SPLIT, seed, 2**32 - 1)
+        assert (of_items(stream, 3, 9) == [philox.uniforms(stream, i, 0, 9) for i in range(3)]).all()
 
 
 @pytest.mark.parametrize(
@@ -39,25 +50,24 @@ def test_an_items_numbers_do_not_depend_on_the_other_items() -> None:
         {"seed": 1},
         {"seed": 1 << 32},
         {"epoch": 1},
-        {"occurrences": 1},
+        {"occurrence": 1},
         {"purpose": philox.ORDER},
-        {"ids": np.array([8])},
+        {"i": 8},
     ],
 )
 def test_each_part_of_the_key_and_the_counter_changes_the_numbers(other: dict) -> None:
-    given = {
-        "purpose": philox.AUGMENT,
-        "seed": 0,
-        "epoch": 0,
-        "ids": np.array([7]),
-        "occurrences": 0,
-        "count": 4,
-    }
-    assert (philox.uniforms(**given) != philox.uniforms(**{**given, **other})).all()
+    def numbers(purpose: int = philox.AUGMENT, seed: int = 0, epoch: int = 0, i: int = 7, occurrence: int = 0):
+        return philox.uniforms(philox.stream(purpose, seed, epoch), i, occurrence, 4)
+
+    assert (numbers() != numbers(**other)).all()
+
+
+def test_seeds_count_modulo_2_to_the_64() -> None:
+    assert philox.stream(philox.ORDER, -1) == philox.stream(philox.ORDER, 2**64 - 1)
 
 
 def test_numbers_are_uniform_between_0_and_1() -> None:
-    numbers = philox.uniforms(philox.AUGMENT, 0, 0, np.arange(100_000), 0, 4)
+    numbers = of_items(philox.stream(philox.AUGMENT, 0, 0), 100_000, 4)
     assert numbers.min() > 0
     assert numbers.max() < 1
     deviation = 1 / np.sqrt(12 * len(numbers))  # standard deviation of the mean of that many uniform numbers
@@ -68,7 +78,7 @@ def test_numbers_are_uniform_between_0_and_1() -> None:
 
 def test_numpys_global_random_state_is_unchanged() -> None:
     before = np.random.get_state()[1].copy()
-    philox.uniforms(philox.AUGMENT, 0, 0, np.arange(9), 0, 4)
+    of_items(philox.stream(philox.AUGMENT, 0, 0), 9, 4)
     assert (np.random.get_state()[1] == before).all()
 
 
