@@ -102,16 +102,34 @@ class ImageHeaders:
         height, width = int(self.heights[i]), int(self.widths[i])
         return (width, height) if self.orientations[i] >= FIRST_TURNED else (height, width)
 
+    def stored_sizes(self, ids: np.ndarray) -> np.ndarray:
+        """Height and width of the images `ids` (B,) as they are stored: (B, 2)."""
+        sizes = np.stack([self.heights[ids], self.widths[ids]], axis=-1)
+        return np.where(self.orientations[ids, None] >= FIRST_TURNED, sizes[:, ::-1], sizes)
+
+    def read_again(self, i: int, max_pixels: int) -> bool:
+        """Reads the header of a file that has changed. Returns whether it is good, and has at most `max_pixels`.
+
+        Apart from this, headers never change. Others that share arrays with these keep what they have.
+        """
+        header = read_header(self.paths[i])
+        if header.decoder == BAD or header.height * header.width > max_pixels:
+            return False
+        values = {"decoders": header.decoder, "heights": header.height, "widths": header.width}
+        for name, value in {**values, "orientations": header.orientation}.items():
+            if not getattr(self, name).flags.writeable:
+                object.__setattr__(self, name, getattr(self, name).copy())  # the dataclass is frozen
+            getattr(self, name)[i] = value
+        return True
+
     def limited(self, max_pixels: int) -> "ImageHeaders":
-        """These headers with images of more than `max_pixels` marked as BAD."""
+        """Headers of their own with images of more than `max_pixels` marked as BAD."""
         large = self.usable & (self.heights.astype(np.int64) * self.widths > max_pixels)
         problems = {
             self.paths[i]: f"{self.widths[i]:,} x {self.heights[i]:,} px, expected at most {max_pixels:,} pixels; "
             "shrink it, or raise max_pixels"
             for i in np.flatnonzero(large).tolist()
         }
-        if not problems:
-            return self
         return replace(self, decoders=np.where(large, BAD, self.decoders), problems=self.problems | problems)
 
 

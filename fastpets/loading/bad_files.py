@@ -16,6 +16,16 @@ class UnusableImageError(Exception):
     """An image cannot be used; the message says what was found."""
 
 
+class ChangedImageError(UnusableImageError):
+    """An image has another size than its header had when it was read."""
+
+    def __init__(self, found: tuple[int, int], expected: tuple[int, int]) -> None:
+        super().__init__(
+            f"{found[1]} x {found[0]} px, expected {expected[1]} x {expected[0]}: the file changed after its header "
+            "was read"
+        )
+
+
 class BadFiles:
     """The files found to be bad, the files that only Pillow decodes, and the policy for bad ones.
 

@@ -14,7 +14,7 @@ import torch
 from fastpets import kernels
 from fastpets.data.headers import ImageHeaders
 from fastpets.kernels.warp_cpu import as_integers, warp_image
-from fastpets.loading.bad_files import BadFiles, UnusableImageError
+from fastpets.loading.bad_files import BadFiles, ChangedImageError, UnusableImageError
 from fastpets.loading.buffers import Buffers
 from fastpets.loading.cache import Cache
 from fastpets.loading.decoding import Scratch, load
@@ -121,6 +121,10 @@ class CpuEngine:
         wait(tasks)  # waiting for one after another would wake this thread for each
         for task in tasks:
             problems |= task.result()
+        for position in [each for each, problem in problems.items() if isinstance(problem, ChangedImageError)]:
+            if self.headers.read_again(int(planned.ids[position]), planner.preprocessing.max_pixels):
+                del problems[position]
+                problems |= self._make(planned, images, planner, scratch, slice(position, position + 1))
         if not problems:
             return planned, images
         self.bad_files.report({int(planned.ids[position]): str(problem) for position, problem in problems.items()})

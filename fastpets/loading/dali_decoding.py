@@ -127,7 +127,10 @@ class DaliDecoder:
             try:
                 images = self._take(chunk)
             except RuntimeError:
-                self._recover(batches)
+                self._recover(batches, self.pool.undecodable(chunk.encoded))
+                continue
+            if wrong := self._of_other_size(chunk, images):
+                self._recover(batches, wrong)
                 continue
             self.decoding.popleft()
             self._fill(batches)  # before the caller warps these, so that DALI is at work meanwhile
@@ -142,6 +145,13 @@ class DaliDecoder:
         block, sizes = self.pipeline.take()
         num_bytes = 3 * sizes.prod(axis=1)
         return kernels.PackedImages(torch.from_dlpack(block), np.cumsum(num_bytes) - num_bytes, sizes)
+
+    def _of_other_size(self, chunk: Chunk, images: Sequence[torch.Tensor]) -> list[int]:
+        """The indices in a chunk of images that DALI decoded to another size than their headers have."""
+        if not isinstance(images, kernels.PackedImages):
+            return []
+        expected = self.headers.stored_sizes(chunk.batch.planned.ids[chunk.positions])
+        return np.flatnonzero((images.sizes != expected).any(axis=1)).tolist()
 
     def _fill(self, batches: Iterator[EncodedBatch]) -> None:
         """Gives DALI chunks until DECODE_AHEAD are in its queue."""
@@ -175,11 +185,14 @@ class DaliDecoder:
         parts = slices_by_size(num_bytes, CHUNK_BYTES * self.pool.num_threads) or [slice(0, 0)]
         return [Chunk(batch, part) for part in parts]
 
-    def _recover(self, batches: Iterator[EncodedBatch]) -> None:
-        """Repairs the batch of the chunk that failed, and decodes it and all that follow with a new pipeline."""
+    def _recover(self, batches: Iterator[EncodedBatch], undecodable: Sequence[int]) -> None:
+        """Repairs the batch of the chunk that failed, and decodes it and all that follow with a new pipeline.
+
+        `undecodable` are the indices of images in that chunk.
+        """
         self.pipeline = None
         failed = self.decoding[0]
-        rejected = [failed.part.start + index for index in self.pool.undecodable(failed.encoded)]
+        rejected = [failed.part.start + index for index in undecodable]
         if not rejected:
             raise RuntimeError(
                 "DALI failed to decode a batch, but decodes each of its images alone: probably out of memory; lower "

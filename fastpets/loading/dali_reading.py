@@ -16,7 +16,7 @@ from fastpets.augment.transforms import Transforms
 from fastpets.data import storage
 from fastpets.data.headers import DALI, ImageHeaders
 from fastpets.data.image import decode_stored_rgb
-from fastpets.loading.bad_files import BadFiles, UnusableImageError
+from fastpets.loading.bad_files import BadFiles, ChangedImageError, UnusableImageError
 from fastpets.loading.buffers import Buffers
 from fastpets.loading.cache import Cache
 from fastpets.loading.cached_images import CachedImages
@@ -120,7 +120,16 @@ class Reader:
     def without_bad(
         self, planned: PlannedBatch, positions: np.ndarray, files: list[EncodedOrError], cached: CachedImages
     ) -> EncodedBatch:
-        """Reports bad files, and leaves them out of the batch or replaces them."""
+        """Reports bad files, and leaves them out of the batch or replaces them.
+
+        The header of an image that has another size is read again first, and then the image.
+        """
+        for index, file in enumerate(files):
+            i = int(planned.ids[positions[index]])
+            if isinstance(file, ChangedImageError) and self.headers.read_again(
+                i, self.planner.preprocessing.max_pixels
+            ):
+                (files[index],) = self.read(np.array([i]))
         bad = [index for index, file in enumerate(files) if isinstance(file, UnusableImageError)]
         if bad:
             self.bad_files.report({int(planned.ids[positions[index]]): str(files[index]) for index in bad})
@@ -167,9 +176,7 @@ def read_encoded(path: str, decoder: int, height: int, width: int, read: Callabl
     if size is None:
         size = _stored_size(encoded.data)
     if size != (height, width):
-        raise UnusableImageError(
-            f"{size[1]} x {size[0]} px, expected {width} x {height}: the file changed after its header was read"
-        )
+        raise ChangedImageError(size, (height, width))
     return np.frombuffer(_as_bmp(encoded.data), np.uint8) if by_pillow else encoded
 
 

@@ -12,7 +12,7 @@ import simplejpeg
 from fastpets.data import storage
 from fastpets.data.image import decode_stored_rgb
 from fastpets.kernels.shrink_cpu import shrink_into
-from fastpets.loading.bad_files import UnusableImageError
+from fastpets.loading.bad_files import ChangedImageError, UnusableImageError
 from fastpets.utils.validation import Decode
 
 JPEG = b"\xff\xd8"  # the first bytes of a JPEG
@@ -103,7 +103,4 @@ def _decode(encoded: bytes, size: tuple[int, int], scale: int, buffer: Buffer) -
 
 def _check_size(found: tuple[int, int], expected: tuple[int, int]) -> None:
     if found != expected:
-        raise UnusableImageError(
-            f"{found[1]} x {found[0]} px, expected {expected[1]} x {expected[0]}: the file changed after its header "
-            "was read"
-        )
+        raise ChangedImageError(found, expected)

@@ -140,9 +140,12 @@ class DiskCache:
         return None
 
     def put(self, i: int, image: torch.Tensor) -> None:
-        """Adds the image (H, W, 3) uint8 of item `i`, if it is not there yet and there is room."""
+        """Adds the image (H, W, 3) uint8 of item `i`, if it is not there yet and there is room.
+
+        An image of another size than that of its item, as of a file that has changed, is not kept.
+        """
         row, pixels = int(self._rows[i]), image.numpy()
-        if self._filled[row] or self._is_full:
+        if self._filled[row] or self._is_full or image.shape[:2] != tuple(self.sizes[i]):
             return
         try:
             with self._lock:

@@ -43,8 +43,8 @@ class MemoryCache:
         return self.filled[ids]
 
     def get(self, i: int, out: np.ndarray) -> np.ndarray | None:
-        """Returns the image of item `i`, on the host, or None if it is not there. `out` only gives its shape."""
-        if not self.filled[i]:
+        """Returns the image of item `i`, on the host, or None if it is not there in the shape of `out`, (H, W, 3)."""
+        if not self.filled[i] or out.shape[:2] != tuple(self.sizes[i]):
             return None
         return self.block.numpy()[self.starts[i] : self.starts[i + 1]].reshape(out.shape)
 
@@ -53,8 +53,11 @@ class MemoryCache:
         return kernels.PackedImages(self.block, self.starts[ids], self.sizes[ids])
 
     def put(self, i: int, image: torch.Tensor) -> None:
-        """Copies the image (H, W, 3) uint8 of item `i` into the cache, if there is room and it is not there yet."""
-        if i >= self.num_kept or self.filled[i]:
+        """Copies the image (H, W, 3) uint8 of item `i` into the cache, if there is room and it is not there yet.
+
+        An image of another size than that of its item, as of a file that has changed, is not kept.
+        """
+        if i >= self.num_kept or self.filled[i] or image.shape[:2] != tuple(self.sizes[i]):
             return
         (view,) = self.packed(np.array([i]))
         if view.device.type == image.device.type == "cpu":

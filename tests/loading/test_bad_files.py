@@ -207,3 +207,20 @@ def test_a_bad_file_is_replaced_by_another_image_with_its_own_random_parameters(
         assert not torch.equal(images[position], images[position + 1])
         assert sorted(set(delivered.tolist())) == [i for i in range(8) if i != position]
     assert list(loader.bad_files) == [str(folder / "kind0_2.jpg")]
+
+
+@pytest.mark.parametrize("cache", ["none", "host", "disk"])
+def test_an_image_that_is_no_longer_as_its_header_said_is_loaded_by_its_new_header(
+    make_folder: Callable[..., Path], tmp_path: Path, cache: str
+) -> None:
+    folder = make_folder(20)
+    settings = {"size": 24, "augment": True, "batch_size": 8, "drop_last": False, "shuffle": True}
+    loader = Loader(from_folder(folder), **settings, cache=cache, cache_dir=tmp_path / "cache")
+    drawing(33, 71).save(folder / "kind0_4.jpg")
+    drawing(9, 40).save(folder / "kind1_5.png", "PNG")
+    (folder / "kind1_5.png").replace(folder / "kind1_5.jpg")
+    for _ in range(2):
+        expected = Loader(from_folder(folder), **settings)
+        expected.set_epoch(loader.epoch)
+        assert same(pixels_by_id(loader), pixels_by_id(expected))
+    assert loader.bad_files == {}
