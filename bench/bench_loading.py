@@ -3,8 +3,8 @@
     make bench
 
 All rows run one after another in one process, with one thread, or worker process, per processor. The result is the
-median of three epochs after one epoch of warm-up, which fills the cache of `fastpets-cached`. Plain pytest loads one
-batch per row, untimed.
+median of three epochs after one epoch of warm-up, which fills the caches of `fastpets-cached` and `ultralytics-disk`.
+Plain pytest loads one batch per row, untimed.
 """
 
 import pytest
@@ -29,6 +29,9 @@ NUM_BATCHES = {
     "fastai": 3,
     "opencv": 32,
     "dali-native": 24,
+    "ultralytics-disk": 10,
+    "ffcv-raw": 16,  # a gigabyte of pixels
+    "ffcv-jpeg": 12,
     "decode-only": 48,
     "decode-only-dali": 48,
 }
@@ -39,7 +42,7 @@ NUM_BATCHES = {
 def bench_loading(benchmark: BenchmarkFixture, images: list[str], row: str) -> None:
     """Measures one row; every epoch must deliver all images."""
     if row in LIBRARIES:
-        pytest.importorskip(LIBRARIES[row], reason=f"{LIBRARIES[row]} is in the extra `bench`")
+        pytest.importorskip(LIBRARIES[row], reason=f"needs {LIBRARIES[row]}, see bench/README.md")
     num_threads = num_processors()
     num_batches = NUM_BATCHES[row] * num_threads if benchmark.enabled else 1
     measure(benchmark, row, images, num_batches * BATCH_SIZE, num_threads)

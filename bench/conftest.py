@@ -14,7 +14,7 @@ from fastpets.utils.system import num_processors
 
 DISTRIBUTIONS = (
     *("torch", "torchvision", "nvidia-dali-cuda130", "nvidia-dali-cuda120", "numpy", "numba", "pillow"),
-    *("fastai", "timm", "opencv-python-headless", "opencv-python"),
+    *("fastai", "timm", "opencv-python-headless", "opencv-python", "ultralytics", "ffcv"),
 )
 
 
@@ -32,9 +32,10 @@ def images() -> list[str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keeps headers of temporary images out of the user's header cache."""
+    """Keeps headers of temporary images out of the user's header cache, and ultralytics' settings out of their home."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("YOLO_CONFIG_DIR", str(tmp_path_factory.mktemp("settings")))
         yield
 
 

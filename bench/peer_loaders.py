@@ -1,13 +1,17 @@
 """Other libraries' loaders, each set up for speed as its own documentation recommends.
 
-All decode JPEG files to normalised float32 batches, with `num_workers` threads or worker processes. Each applies the
-augmentation of fastai's chapter on pet breeds (README.md), as far as the library has it; its docstring says what
-differs.
+All make normalised float32 batches with `num_workers` threads or worker processes, from JPEG files or, where the
+library keeps decoded images, from a temporary folder. Each applies the augmentation of fastai's chapter on pet breeds
+(README.md), as far as the library has it; its docstring says what differs.
 """
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -216,3 +220,116 @@ class _Pairs:
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for (outputs,) in self.iterator:
             yield outputs["data"], outputs["label"].squeeze(1)
+
+
+def ultralytics_disk(
+    paths: Sequence[str],
+    labels: Sequence[int],
+    num_workers: int,
+) -> Iterable[Any]:
+    """torch's DataLoader, and ultralytics' classification dataset and transforms, with its disk cache.
+
+    The first epoch stores each decoded image as a `.npy` file, from which later epochs read it. The transforms are
+    torchvision's on Pillow's images: crop, flip, and brightness and contrast of every image, without rotation, zoom and
+    perspective. Mean and standard deviation are set to the others', since ultralytics trains on values of 0 to 1.
+    """
+    return _UltralyticsOnDisk(paths, labels, num_workers)
+
+
+class _UltralyticsOnDisk:
+    """Yields images and labels. A temporary folder has a copy of each file, and its decoded image beside it."""
+
+    def __init__(self, paths: Sequence[str], labels: Sequence[int], num_workers: int) -> None:
+        from ultralytics.cfg import get_cfg
+        from ultralytics.data.augment import classify_augmentations
+        from ultralytics.data.dataset import ClassificationDataset
+
+        self.folder = tempfile.TemporaryDirectory(prefix="ultralytics-bench-")
+        root = Path(self.folder.name, "images")
+        for number, (path, label) in enumerate(zip(paths, labels, strict=True)):
+            copy = root / f"{label:03}" / f"{number}{Path(path).suffix}"
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)  # not a link: ultralytics repairs damaged files in place
+        dataset = ClassificationDataset(str(root), get_cfg(overrides={"imgsz": SIZE, "cache": "disk"}))
+        augment = Augment()
+        dataset.torch_transforms = classify_augmentations(
+            SIZE,
+            IMAGENET_MEAN,
+            IMAGENET_STD,
+            scale=(augment.min_scale, 1),
+            ratio=(1, 1),
+            hflip=augment.p_flip,
+            hsv_h=0,
+            hsv_s=0,
+            hsv_v=augment.max_brightness,  # of contrast, too
+        )
+        self.loader = torch.utils.data.DataLoader(
+            dataset, BATCH_SIZE, shuffle=True, num_workers=num_workers, persistent_workers=True
+        )
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for batch in self.loader:
+            yield batch["img"], batch["cls"]
+
+
+def ffcv(
+    paths: Sequence[str],
+    labels: Sequence[int],
+    num_workers: int,
+    *,
+    write_mode: str,
+) -> Iterable[Any]:
+    """FFCV's loader in random order, on a file written beforehand at the images' own sizes.
+
+    With `write_mode` "raw" the file has pixels, with "jpg" JPEGs of quality 90, which FFCV encodes itself. It only
+    crops and flips: FFCV has no rotation, zoom and perspective, and its brightness and contrast, which it applies in
+    separate passes, would take another 1 ms of processor time per image.
+    """
+    return _FFCVEpochs(paths, labels, num_workers, write_mode)
+
+
+class _FFCVEpochs:
+    """Yields images and labels from a file in a temporary folder.
+
+    FFCV sets the process's number of torch threads when it is imported and in each epoch. Other rows keep theirs.
+    """
+
+    def __init__(self, paths: Sequence[str], labels: Sequence[int], num_workers: int, write_mode: str) -> None:
+        own_threads = torch.get_num_threads()
+        from ffcv.fields import IntField, RGBImageField
+        from ffcv.fields.basics import IntDecoder
+        from ffcv.fields.rgb_image import RandomResizedCropRGBImageDecoder
+        from ffcv.loader import Loader, OrderOption
+        from ffcv.transforms import NormalizeImage, RandomHorizontalFlip, Squeeze, ToTensor, ToTorchImage
+        from ffcv.writer import DatasetWriter
+
+        self.folder = tempfile.TemporaryDirectory(prefix="ffcv-bench-")
+        file = f"{self.folder.name}/images.beton"
+        # The writer waits for ever if an image is larger than a page: this one is for 11 megapixels.
+        fields = {"image": RGBImageField(write_mode), "label": IntField()}
+        writer = DatasetWriter(file, fields, page_size=2**25, num_workers=num_workers)
+        writer.from_indexed_dataset(_Images(paths, labels, _read_with_pillow, np.asarray))
+        augment = Augment()
+        images = [
+            RandomResizedCropRGBImageDecoder((SIZE, SIZE), scale=(augment.min_scale, 1), ratio=(1, 1)),
+            RandomHorizontalFlip(augment.p_flip),
+            NormalizeImage(255 * np.array(IMAGENET_MEAN), 255 * np.array(IMAGENET_STD), np.float32),
+            ToTensor(),
+            ToTorchImage(),
+        ]
+        self.loader = Loader(
+            file,
+            BATCH_SIZE,
+            num_workers=num_workers,
+            order=OrderOption.RANDOM,
+            drop_last=False,
+            pipelines={"image": images, "label": [IntDecoder(), ToTensor(), Squeeze(1)]},
+        )
+        torch.set_num_threads(own_threads)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        own_threads = torch.get_num_threads()
+        try:
+            yield from self.loader
+        finally:
+            torch.set_num_threads(own_threads)

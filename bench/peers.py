@@ -15,7 +15,17 @@ import numpy as np
 import simplejpeg
 import torch
 
-from bench.peer_loaders import BATCH_SIZE, SIZE, dali_native, fastai, opencv, timm, torchvision
+from bench.peer_loaders import (
+    BATCH_SIZE,
+    SIZE,
+    dali_native,
+    fastai,
+    ffcv,
+    opencv,
+    timm,
+    torchvision,
+    ultralytics_disk,
+)
 from bench.second_run import SecondRun
 from fastpets import kernels, pipelines
 from fastpets.augment.transforms import Transforms
@@ -189,9 +199,19 @@ PEERS: dict[str, Peer] = {
     "fastai": fastai,
     "opencv": opencv,
     "dali-native": dali_native,
+    "ultralytics-disk": ultralytics_disk,
+    "ffcv-raw": partial(ffcv, write_mode="raw"),
+    "ffcv-jpeg": partial(ffcv, write_mode="jpg"),
     "warp-only": warp_only,
     "decode-only": decode_only,
     "decode-only-dali": decode_only_dali,
 }
-# The optional library that a row needs.
-LIBRARIES = {"timm": "timm", "fastai": "fastai", "opencv": "cv2"}
+# The optional library that a row needs: README.md says how to install it.
+LIBRARIES = {
+    "timm": "timm",
+    "fastai": "fastai",
+    "opencv": "cv2",
+    "ultralytics-disk": "ultralytics",
+    "ffcv-raw": "ffcv",
+    "ffcv-jpeg": "ffcv",
+}
