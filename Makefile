@@ -26,6 +26,7 @@ test-all: test .venv/with-$(DALI),test,clients
 # Fuzzes the check and the loader with damaged files for a quarter of an hour.
 soak: .venv/with-$(DALI),test
 	$(BIN)/python -m tests.fuzz --files 100000 --loader-files 10000
+	$(BIN)/python -m tests.fuzz_metadata --files 10000
 
 bench: .venv/with-$(DALI),test,bench
 	$(BIN)/python -m pytest bench --benchmark-enable --benchmark-only --benchmark-json=.benchmarks.json

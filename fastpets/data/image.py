@@ -5,12 +5,22 @@ import io
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 # Tags of TIFF 6.0, and values of SampleFormat.
 BITS_PER_SAMPLE, SAMPLE_FORMAT = 258, 339
 MIN_AND_MAX_TAGS = ((340, 341), (280, 281))
 UNSIGNED, SIGNED = 1, 2
+# What makes an image upright, by its EXIF orientation, as in Pillow's exif_transpose.
+UPRIGHT_FROM_STORED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 FIRST_TURNED = 5  # from this EXIF orientation on, height and width are exchanged in storage
 
 
@@ -20,10 +30,9 @@ def decode_rgb(encoded: bytes) -> Image.Image:
     Alpha is dropped. Values of more than 8 bits are scaled from their `full_range`, which Pillow would clip at 255.
     Pillow may raise errors of any type on damaged bytes.
     """
-    image = _as_rgb(Image.open(io.BytesIO(encoded)))
-    with contextlib.suppress(Exception):  # unreadable metadata, with errors of any type: as without an orientation
-        return ImageOps.exif_transpose(image)
-    return image
+    opened = Image.open(io.BytesIO(encoded))
+    image, found = _as_rgb(opened), orientation(opened)
+    return image if found == 1 else image.transpose(UPRIGHT_FROM_STORED[found])
 
 
 def decode_stored_rgb(encoded: bytes | memoryview) -> Image.Image:
@@ -90,7 +99,5 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     if is_deep(image):
         black, white = full_range(image)
         scaled = (values(image).astype(np.float64) - black) * (255 / (white - black))
-        grey = Image.fromarray(np.round(np.nan_to_num(scaled).clip(0, 255)).astype(np.uint8))
-        grey.info = image.info  # with its orientation
-        image = grey
+        image = Image.fromarray(np.round(np.nan_to_num(scaled).clip(0, 255)).astype(np.uint8))
     return image.convert("RGB")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests import fuzz
+from tests import fuzz, fuzz_metadata
 
 
 def test_a_seed_gives_the_same_damaged_files_again_and_no_two_are_equal() -> None:
@@ -25,3 +25,7 @@ def test_a_loader_skips_damaged_files_and_loses_no_good_one(tmp_path: Path) -> N
 
 def test_a_gif_a_text_and_an_empty_file_do_not_affect_their_batch(tmp_path: Path) -> None:
     fuzz.fuzz_strays(tmp_path, times=2)
+
+
+def test_damaged_metadata_change_no_pixels() -> None:
+    assert 0 < fuzz_metadata.fuzz(400, seed=1) < 200
