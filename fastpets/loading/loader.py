@@ -191,12 +191,14 @@ class Loader:
         if warning := self.sampler.warning():
             warnings.warn(warning, stacklevel=2)
         self._shrink_for = self.preprocessing.size
-        sizes = shrunk_sizes(
-            self.headers.heights, self.headers.widths, self.headers.orientations, self._shrink_for, presize,
-            presize_method,
-        )  # fmt: skip
-        self.cache = make_cache(cache, sizes, self.device)
+        self.cache = None if cache == "none" else make_cache(cache, self._shrunk_sizes(), self.device)
         self._engine = self._make_engine()
+
+    def _shrunk_sizes(self) -> np.ndarray:
+        """Height and width (N, 2) of all images as they are sampled and cached."""
+        size, presize, method = self._shrink_for, self.preprocessing.presize, self.preprocessing.presize_method
+        headers = self.headers
+        return shrunk_sizes(headers.heights, headers.widths, headers.orientations, size, presize, method)
 
     def _make_engine(self) -> Engine:
         """The engine for this device and decoder, which is imported only now. Raises FastpetsError without DALI."""
