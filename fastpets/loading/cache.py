@@ -126,8 +126,6 @@ def make_cache(
 
     Raises FastpetsError if the files cannot be written, InvalidArgumentError for "disk" without image files.
     """
-    if where == "none":
-        return None, "none"
     if where == "disk" and not images.are_files:
         raise InvalidArgumentError("cache: 'disk', but the images are not in files; use 'host'")
     needed = int(num_bytes(images.sizes).sum())

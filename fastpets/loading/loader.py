@@ -210,7 +210,9 @@ class Loader:
         if warning := self.sampler.warning():
             warnings.warn(warning, stacklevel=2)
         self._shrink_for = self.preprocessing.size
-        self.cache, self.cache_reason = make_cache(cache, self._images_to_cache(), cache_dir, cache_gb)
+        self.cache, self.cache_reason = (
+            (None, "none") if cache == "none" else make_cache(cache, self._images_to_cache(), cache_dir, cache_gb)
+        )
         self._engine = self._make_engine()
 
     def _images_to_cache(self) -> ImagesToCache:

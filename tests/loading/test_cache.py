@@ -149,7 +149,6 @@ def test_a_named_place_keeps_what_fits(make_folder: Callable[..., Path], free: C
     assert [num_kept("host", memory) for memory in (10, 2 * NEEDED - 1, 2 * NEEDED)] == [0, 2, 3]
     assert num_kept("device", 2 * NEEDED) == 3  # on a CPU that is the host's memory
     assert num_kept("host", 10, cache_gb=51e-9) == 2
-    assert make_cache("none", images, None, None) == (None, "none")
 
 
 def test_caches_do_not_promise_the_same_memory_twice(
