@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench import chapter, items, rate
+from bench import chapter, items, memory, rate
 
 
 def run(main: Any, *arguments: object) -> int:
@@ -35,6 +35,20 @@ def test_runs_on_few_and_on_all_images_do_not_share_a_file(
 def test_too_few_items_to_measure_are_rejected(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(items.main, "--count", 1_000_000) == 2
     assert "--count: 1,000,000, expected more than 1,000,000" in capsys.readouterr().err
+
+
+def test_the_peak_of_memory_includes_that_of_children() -> None:
+    child = "import time; memory = bytearray(b'1') * 300_000_000; time.sleep(1)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    assert 300 < memory.peak_mb([sys.executable, "-c", parent]) < 400
+
+
+def test_memory_is_measured_with_real_images_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("FASTPETS_PETS", raising=False)
+    assert run(memory.main) == 2
+    assert "needs FASTPETS_PETS" in capsys.readouterr().err
 
 
 class EveryEpoch:
