@@ -17,9 +17,10 @@ from PIL import Image, UnidentifiedImageError
 from fastpets.data import storage
 from fastpets.data.image import FIRST_TURNED, orientation
 from fastpets.data.path_table import PathTable, as_path_table
+from fastpets.errors import warn
 from fastpets.utils.atomic import write_atomically
 from fastpets.utils.progress import track
-from fastpets.utils.system import cache_dir
+from fastpets.utils.system import cache_dir, cache_problem
 
 VERSION = 4  # part of the cache file's name: increase it when a column or its meaning changes
 DALI_FORMATS = frozenset({"JPEG", "MPO", "PNG", "WEBP"})
@@ -223,5 +224,7 @@ def _save(root: str, rows: np.ndarray) -> None:
     """Replaces the cache. BAD files are not stored, so that they are read again in the next scan."""
     good = rows[rows["decoder"] != BAD]
     good = good[np.unique(good["key"], return_index=True)[1]]
-    with contextlib.suppress(OSError):  # without a cache the next scan reads all headers again
+    try:
         write_atomically(_cache_file(root), lambda staging: np.save(staging, good))
+    except OSError as error:
+        warn(f"image headers are read again at each start, since they cannot be cached: {cache_problem(error)}")
