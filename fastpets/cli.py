@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import logging
 import re
 import shlex
 import sys
@@ -12,6 +13,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from fastpets.errors import BadFileWarning, FastpetsError
+from fastpets.utils import streams
 
 
 class Command(NamedTuple):
@@ -56,8 +58,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line, by default that of this process, and returns the exit status.
 
     The status is the command's own, 1 after an error, 2 for an unknown command, or 130 after Ctrl-C. An error is
-    printed as one line. For unknown flags and --help, tyro raises SystemExit.
+    printed as one line. For unknown flags and --help, tyro raises SystemExit. If standard output cannot be written, the
+    command is completed nevertheless, and the status is 1, but not if its reader has closed it, as `| head -1` does.
     """
+    streams.open_closed()
+    with streams.lasting("stderr"):
+        with streams.lasting("stdout") as stdout:
+            status = _run_line(arguments)
+        if stdout is not None and stdout.error is not None:
+            print(f"error: standard output: {stdout.error.strerror}; lines are missing there", file=sys.stderr)
+            return status or 1
+        return status
+
+
+def _run_line(arguments: Sequence[str] | None) -> int:
     name, *flags = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help"):
         print(overview())
@@ -81,6 +95,7 @@ def overview() -> str:
 def run(name: str, arguments: Sequence[str]) -> int:
     """Parses the flags of the command `name`, runs it, and returns the exit status."""
     command, config_class = COMMANDS[name], None
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns if it has no folder for its cache
     try:
         module = import_module(f"fastpets.{name}")
         config_class = getattr(module, command.config)

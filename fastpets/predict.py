@@ -6,13 +6,14 @@ import csv
 import glob
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from fastpets.errors import FastpetsError, InvalidArgumentError, one_line
 from fastpets.utils.progress import track
@@ -35,8 +36,11 @@ class PredictConfig:
     """The run folder."""
     sources: Annotated[Positional[tuple[str, ...]], arg(metavar="FILE|DIR|GLOB|-")]
     """Images, folders of images, glob patterns, or - to read paths from standard input, one per line."""
+    null: Annotated[bool, arg(aliases=("-0",)), FlagCreatePairsOff] = False
+    """The paths on standard input end in NUL, not in a line break, as those of `find -print0` do."""
     format: Literal["table", "csv", "json"] = "table"
-    """Format of the output."""
+    """Format of the output. A CSV has names as they are: load it into a spreadsheet as text, since a name that begins
+    with =, +, - or @ would be a formula."""
     top: int = 3
     """Number of classes to print for each image, the most probable first."""
     batch_size: int = 64
@@ -57,13 +61,12 @@ class PredictConfig:
 
 def predict(config: PredictConfig) -> int:
     """Prints the predictions in the order of the images, and on standard error the images that cannot be used."""
+    from fastpets.runs.build import limit_threads
     from fastpets.runs.saved_model import load_run
 
     saved = load_run(config.run, config.device)
-    for stream in (sys.stdin, sys.stdout):
-        if isinstance(stream, io.TextIOWrapper):  # bytes of file names that are not UTF-8 are kept
-            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
-    paths = list(image_paths(config.sources))
+    limit_threads(config.num_workers)
+    paths = list(image_paths(config.sources, "\0" if config.null else "\n"))
     if not paths:
         raise FastpetsError("standard input: empty, expected the path of an image on each line")
     predicted, problems = probabilities(saved, paths, config.batch_size, config.num_workers)
@@ -74,14 +77,16 @@ def predict(config: PredictConfig) -> int:
             values, labels = predicted[path].topk(top)
             names = [saved.classes[label] for label in labels.tolist()]
             rows.append((path, list(zip(names, values.tolist(), strict=True))))
+    if config.format == "csv" and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # keeps bytes of names that are not UTF-8
     sys.stdout.write(FORMATS[config.format](rows))
     for path, problem in problems.items():
         print(one_line(f"{path}: {problem}"), file=sys.stderr)
     return 1 if problems else 0
 
 
-def image_paths(sources: Sequence[str]) -> Iterator[str]:
-    """Yields the paths of the images in files, folders, glob patterns and standard input.
+def image_paths(sources: Sequence[str], separator: str = "\n") -> Iterator[str]:
+    """Yields the paths of the images in files, folders, glob patterns and standard input, where `separator` ends each.
 
     Raises FastpetsError for a folder without images.
     """
@@ -89,7 +94,10 @@ def image_paths(sources: Sequence[str]) -> Iterator[str]:
 
     for source in sources:
         if source == "-":
-            yield from (line for line in sys.stdin.read().splitlines() if line)
+            text = os.fsdecode(sys.stdin.buffer.read())
+            if "\0" in text and separator != "\0":
+                raise FastpetsError("standard input: a NUL, expected a path on each line, or null=True")
+            yield from filter(None, text.split(separator))
         elif storage.is_remote(source):
             yield source
         else:

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
+import contextlib
+import io
+import logging
+import os
+import socket
 import sys
-import threading
 import uuid
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import fsspec
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
-from fastpets.errors import FastpetsError, InvalidArgumentError
+from fastpets.augment.preprocessing import LIMITS
+from fastpets.errors import BadFileError, InvalidArgumentError, one_line
 from fastpets.utils.validation import check_range
 
 if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+
     from fastpets.runs.saved_model import SavedModel
 
 HOST = "127.0.0.1"  # not reachable from other machines
+MAX_WAITING = 2048  # connections
 NUM_CLASSES_SHOWN = 5
 PAGE = Path(__file__).with_name("serve.html")
+CONTENT_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:; connect-src 'self'"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,108 +48,119 @@ class ServeConfig:
     """TCP port; 0 picks a free one."""
     max_megabytes: float = 20.0
     """Largest image file to accept, in megabytes."""
+    max_pixels: Annotated[int, arg(metavar="N")] = 50_000_000
+    """Largest image to accept, in pixels. An image of as many takes half a gigabyte of memory."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
 
     def __post_init__(self) -> None:
         check_range("port", self.port, 0, 65535)
         check_range("max_megabytes", self.max_megabytes, 0.001, 1e4)
+        check_range("max_pixels", self.max_pixels, *LIMITS["max_pixels"])
 
 
 def serve(config: ServeConfig) -> int:
-    """Serves the page until Ctrl-C."""
-    server = make_server(config)
-    print(f"http://{HOST}:{server.server_port} classifies images; stop it with Ctrl-C", flush=True)
+    """Serves the page until Ctrl-C. Raises FastpetsError if there is no model, or the port is taken."""
+    import uvicorn
+
+    from fastpets.runs.build import limit_threads
+    from fastpets.runs.saved_model import load_run
+
+    limit_threads(None)
+    app = make_app(load_run(config.run, config.device), config)
     try:
-        server.serve_forever()
-    except KeyboardInterrupt:
-        print()
-    finally:
-        server.server_close()
+        listener = socket.create_server((HOST, config.port), backlog=MAX_WAITING)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise InvalidArgumentError(f"port: {config.port}: {reason}, expected a free one; port=0 picks one") from None
+    settings: dict[str, Any] = {"log_config": None, "log_level": logging.ERROR, "access_log": False}
+    settings |= {"http": "h11", "ws": "none", "lifespan": "off", "backlog": MAX_WAITING, "timeout_graceful_shutdown": 5}
+    with listener, contextlib.suppress(KeyboardInterrupt):
+        print(f"http://{HOST}:{listener.getsockname()[1]} classifies images; stop it with Ctrl-C", flush=True)
+        uvicorn.Server(uvicorn.Config(app, **settings)).run(sockets=[listener])
+    print()
     return 0
 
 
-def make_server(config: ServeConfig) -> ThreadingHTTPServer:
-    """Loads the model and opens the port. Raises FastpetsError if there is no model, or the port is taken."""
-    from fastpets.runs.saved_model import load_run
-
-    saved = load_run(config.run, config.device)
-    max_bytes = int(config.max_megabytes * 1e6)
-    handler = type("Handler", (Handler,), {"saved": saved, "max_bytes": max_bytes, "lock": threading.Lock()})
-    try:
-        return ThreadingHTTPServer((HOST, config.port), handler)
-    except OSError as error:
-        raise InvalidArgumentError(
-            f"port: {config.port}: {error.strerror}, expected a free one; port=0 picks one"
-        ) from None
-
-
-class Handler(BaseHTTPRequestHandler):
+def make_app(saved: SavedModel, config: ServeConfig) -> Starlette:
     """Answers GET / with the page, and POST /predict, whose body is an image file, with its classes as JSON."""
+    from starlette.applications import Starlette
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.requests import ClientDisconnect
+    from starlette.responses import HTMLResponse, JSONResponse, Response
+    from starlette.routing import Route
 
-    saved: SavedModel
-    max_bytes: int
-    lock: threading.Lock
-    timeout = 30  # seconds to wait for the rest of a request
+    max_bytes = int(config.max_megabytes * 1e6)
+    max_pixels = min(config.max_pixels, saved.preprocessing.max_pixels)
+    worker = ThreadPoolExecutor(1)  # one image at a time
 
-    def do_GET(self) -> None:
-        if self.path != "/":
-            self.answer(HTTPStatus.NOT_FOUND, {"error": "no such page"})
-            return
-        self.send(HTTPStatus.OK, "text/html; charset=utf-8", PAGE.read_bytes())
+    async def page(request: Request) -> HTMLResponse:
+        return HTMLResponse(PAGE.read_text(encoding="utf-8"), headers={"Content-Security-Policy": CONTENT_POLICY})
 
-    def do_POST(self) -> None:
-        length = self.headers.get("Content-Length", "")
-        if self.path != "/predict":
-            self.answer(HTTPStatus.NOT_FOUND, {"error": "no such address; send images to /predict"})
-        elif not self.is_same_origin():
-            self.answer(HTTPStatus.FORBIDDEN, {"error": "requests from other sites are refused"})
-        elif not length.isdecimal():
-            self.answer(HTTPStatus.LENGTH_REQUIRED, {"error": "Content-Length is missing"})
-        elif int(length) > self.max_bytes:
-            error = f"larger than {self.max_bytes / 1e6:g} MB; see --max-megabytes"
-            self.answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": error})
-        else:
-            try:
-                self.answer(HTTPStatus.OK, {"classes": self.predict(self.rfile.read(int(length)))})
-            except FastpetsError as error:
-                problems = getattr(error, "problems", {"": str(error)})
-                self.answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, {"error": next(iter(problems.values()))})
-
-    def is_same_origin(self) -> bool:
-        """Whether the request was not sent by a page of another site: browsers name the sender's origin."""
-        host, origin = self.headers.get("Host", ""), self.headers.get("Origin")
-        return host.partition(":")[0] in (HOST, "localhost") and origin in (None, f"http://{host}")
-
-    def predict(self, content: bytes) -> list[dict[str, Any]]:
-        """The most probable classes of an encoded image. A Loader reads it as a file in fsspec's memory."""
-        name = f"memory://fastpets/{uuid.uuid4()}.jpg"
-        fsspec.filesystem("memory").pipe(name, content)
+    async def predict(request: Request) -> Response:
+        if not is_same_origin(request):
+            return JSONResponse({"error": "requests from other sites are refused"}, 403)
+        content = bytearray()
         try:
-            with self.lock:
-                (batch,) = self.saved.loader([name], batch_size=1, num_workers=1)
-                values, labels = self.saved.probabilities(batch.images)[0].topk(
-                    min(NUM_CLASSES_SHOWN, len(self.saved.classes))
-                )
-        finally:
-            fsspec.filesystem("memory").rm(name)
-        names = [self.saved.classes[label] for label in labels.tolist()]
-        return [{"class": name, "probability": value} for name, value in zip(names, values.tolist(), strict=True)]
+            async for part in request.stream():
+                if len(content) <= max_bytes:  # the rest is read, too: browsers show an answer only after that
+                    content += part
+            if len(content) > max_bytes:
+                return JSONResponse({"error": f"larger than {max_bytes / 1e6:g} MB; see --max-megabytes"}, 413)
+            call = partial(classify, saved, bytes(content), max_pixels)
+            return JSONResponse({"classes": await asyncio.get_running_loop().run_in_executor(worker, call)})
+        except BadFileError as error:
+            return JSONResponse({"error": next(iter(error.problems.values()))}, 415)
+        except ClientDisconnect:
+            return Response()
 
-    def answer(self, status: HTTPStatus, content: dict[str, Any]) -> None:
-        self.send(status, "application/json", json.dumps(content).encode())
+    hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])  # no other name for this address
+    return Starlette(routes=[Route("/", page), Route("/predict", predict, methods=["POST"])], middleware=[hosts])
 
-    def send(self, status: HTTPStatus, kind: str, content: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; script-src "
-                         "'unsafe-inline'; img-src data: blob:; connect-src 'self'")  # fmt: skip
-        self.end_headers()
-        self.wfile.write(content)
 
-    def log_message(self, format: str, *arguments: Any) -> None:
-        """Overrides the base class, which logs each request on standard error."""
+def is_same_origin(request: Request) -> bool:
+    """Whether the request was not sent by a page of another site: browsers name the sender's origin."""
+    host, origin = request.headers["host"].lower(), request.headers.get("origin")
+    return origin is None or origin.removesuffix(":80") == f"http://{host.removesuffix(':80')}"
+
+
+def classify(saved: SavedModel, content: bytes, max_pixels: int) -> list[dict[str, Any]]:
+    """The most probable classes of an encoded image. A Loader reads it as a file in fsspec's memory.
+
+    Raises BadFileError.
+    """
+    import fsspec
+
+    name = f"memory://fastpets/{uuid.uuid4()}.jpg"
+    check_pixels(name, content, max_pixels)
+    files = fsspec.filesystem("memory")
+    files.pipe(name, content)
+    try:
+        (batch,) = saved.loader([name], batch_size=1, num_workers=1)
+    finally:
+        files.rm(name)
+    top = min(NUM_CLASSES_SHOWN, len(saved.classes))
+    values, labels = (each.tolist() for each in saved.probabilities(batch.images)[0].topk(top))
+    names = [one_line(saved.classes[label]) for label in labels]  # JSON has no bytes that are not UTF-8
+    return [{"class": name, "probability": value} for name, value in zip(names, values, strict=True)]
+
+
+def check_pixels(name: str, content: bytes, max_pixels: int) -> None:
+    """Raises BadFileError for an image of too many pixels, before any is decoded: 177 million can be 0.2 MB of PNG.
+
+    All other faults are found by the Loader, which may decode a PNG in search of its EXIF.
+    """
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            width, height = Image.open(io.BytesIO(content)).size
+        except Exception:  # Pillow's plugins raise anything on damaged bytes
+            return
+    if width * height > max_pixels:
+        raise BadFileError({name: f"{width:,} x {height:,} px, expected at most {max_pixels:,}; see --max-pixels"})
 
 
 if __name__ == "__main__":

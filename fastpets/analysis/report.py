@@ -146,7 +146,7 @@ def _thinned(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """Converts a value for JSON and UTF-8: Python's numbers, None for NaN and infinity, strings of valid Unicode."""
+    """Converts a value for JSON and UTF-8: Python's numbers, None for NaN and infinity, escaped bytes in strings."""
     if isinstance(value, dict):
         return {_plain(name): _plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
@@ -155,4 +155,4 @@ def _plain(value: Any) -> Any:
         return _plain(value.item())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value

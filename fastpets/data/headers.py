@@ -18,9 +18,10 @@ from PIL import Image, UnidentifiedImageError
 from fastpets.data import storage
 from fastpets.data.image import FIRST_TURNED, is_deep, orientation
 from fastpets.data.path_table import PathTable, as_path_table
+from fastpets.errors import warn
 from fastpets.utils.atomic import write_atomically
 from fastpets.utils.progress import track
-from fastpets.utils.system import cache_dir
+from fastpets.utils.system import cache_dir, cache_problem
 
 PNG_TEXT = (b"tEXt", b"zTXt", b"iTXt")
 PNG_METADATA_KEYS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
@@ -293,5 +294,7 @@ def _save(root: str, rows: np.ndarray) -> None:
             file.write(xxhash.xxh3_128_digest(good.data))
             file.write(good.data)
 
-    with contextlib.suppress(OSError):  # without a cache the next scan reads all headers again
+    try:
         write_atomically(_cache_file(root), write)
+    except OSError as error:
+        warn(f"image headers are read again at each start, since they cannot be cached: {cache_problem(error)}")

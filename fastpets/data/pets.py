@@ -4,19 +4,19 @@ import contextlib
 import http.client
 import io
 import os
-import sys
 import tarfile
 import tempfile
 from pathlib import Path
 
 from fastpets.errors import FastpetsError
-from fastpets.utils.progress import track
-from fastpets.utils.system import cache_dir
+from fastpets.utils.progress import is_on_terminal, track
+from fastpets.utils.system import cache_dir, cache_must_be_writable
 
 URL = "https://www.robots.ox.ac.uk/~vgg/data/pets/data/images.tar.gz"
 MD5 = "5c4f3ee8e5d25df40f4fd59a7f44e54c"  # as in torchvision's OxfordIIITPet
 
 
+@cache_must_be_writable()
 def pets_folder(url: str = URL, md5: str = MD5) -> Path:
     """The folder of the 7,390 images in the user's cache folder; downloaded and unpacked on the first call.
 
@@ -45,7 +45,7 @@ def _download(url: str, archive: Path, md5: str) -> None:
     from torchvision.datasets.utils import download_url
 
     with tempfile.TemporaryDirectory(dir=archive.parent) as staging, contextlib.ExitStack() as stack:
-        if not sys.stderr.isatty():
+        if not is_on_terminal():
             stack.enter_context(contextlib.redirect_stderr(io.StringIO()))  # hides the progress bar
         try:
             download_url(url, staging, archive.name, md5)

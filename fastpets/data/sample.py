@@ -16,7 +16,7 @@ from PIL import Image
 from PIL.ExifTags import Base
 
 from fastpets.utils.progress import track
-from fastpets.utils.system import cache_dir, num_processors
+from fastpets.utils.system import cache_dir, cache_must_be_writable, num_processors
 
 VERSION = 1
 SEED = 0
@@ -56,6 +56,7 @@ TEXTURES: dict[str, Callable[[Plane, Plane], Plane]] = {
 CLASSES = tuple(f"{texture}_{shape}" for texture, shape in zip(TEXTURES, SHAPES, strict=True))
 
 
+@cache_must_be_writable()
 def sample_folder() -> Path:
     """The folder of the data set in the user's cache folder; drawn on the first call, which takes seconds."""
     folder = cache_dir() / f"sample-v{VERSION}-seed{SEED}"

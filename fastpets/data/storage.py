@@ -128,7 +128,7 @@ def stamps(paths: Sequence[str], pool: Executor) -> Iterator[str]:
 def _local_stamp(path: str) -> str:
     try:
         status = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # a name with NUL
         return "missing"
     return f"{status.st_size} {status.st_mtime_ns}"
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from fastpets.data.headers import ImageHeaders, file_keys
-from fastpets.errors import InvalidArgumentError
+from fastpets.errors import FastpetsError, InvalidArgumentError
 from fastpets.loading.memory_cache import MemoryCache, free_bytes, num_bytes
 from fastpets.utils.system import num_local_processes, resolve_num_workers
 from fastpets.utils.validation import CacheWhere, Decode
@@ -129,23 +129,26 @@ def make_cache(
     if where == "disk" and not images.are_files:
         raise InvalidArgumentError("cache: 'disk', but the images are not in files; use 'host'")
     needed = int(num_bytes(images.sizes).sum())
-    too_small: list[Place] = []
+    too_small, reasons = None, ""
     for place in _places(where, images, cache_dir, cache_gb):
-        if needed <= place.room:
-            others = "".join(f"; {other.name}: room for only {_gb(other.room)}" for other in too_small)
-            return place.make(), f"{place.name}: {_gb(needed)} of images, room for {_gb(place.room)}{others}"
-        too_small.append(place)
+        if isinstance(place, FastpetsError):
+            reasons += f"; {place}"
+        elif needed <= place.room:
+            return place.make(), f"{place.name}: {_gb(needed)} of images, room for {_gb(place.room)}{reasons}"
+        else:
+            too_small = place
+            reasons += f"; {place.name}: room for only {_gb(place.room)}"
     if where == "auto":
-        rooms = ", ".join(f"{place.name} has room for {_gb(place.room)}" for place in too_small)
-        return None, f"none: {_gb(needed)} of images, and {rooms}"
-    place = too_small[-1]
-    return place.make(), f"{place.name}: {_gb(needed)} of images, room for only {_gb(place.room)}"
+        return None, f"none: {_gb(needed)} of images{reasons}"
+    if too_small is None:
+        raise FastpetsError(reasons.removeprefix("; "))
+    return too_small.make(), f"{too_small.name}: {_gb(needed)} of images, room for only {_gb(too_small.room)}"
 
 
 def _places(
     where: CacheWhere, images: ImagesToCache, cache_dir: str | os.PathLike[str] | None, cache_gb: float | None
-) -> Iterator[Place]:
-    """The places that `where` permits, the best first."""
+) -> Iterator[Place | FastpetsError]:
+    """The places that `where` permits, the best first; for one that cannot be written to, the error."""
     from fastpets.loading import cached_datasets  # needs a POSIX system
 
     def room(free: int) -> int:
@@ -155,7 +158,10 @@ def _places(
         allowed = room(free_bytes(device))
         return Place(name, allowed, lambda: MemoryCache(images.sizes, device, allowed))
 
-    def files(name: str, folder: Path, allowed: int, is_temporary: bool) -> Place:
+    def files(name: str, folder: Path, allowed: int, is_temporary: bool) -> Place | FastpetsError:
+        if not os.access(folder if folder.exists() else folder.parent, os.W_OK | os.X_OK):
+            return FastpetsError(f"cache_dir: {folder}: Permission denied, expected a folder to write to")
+
         def make() -> Cache:
             from fastpets.loading.disk_cache import DiskCache
 
@@ -176,7 +182,11 @@ def _places(
         free = min(free_bytes(HOST), shutil.disk_usage(SHARED_MEMORY).free)
         yield files("memory shared by the processes of this machine", folder, room(free), is_temporary=True)
     if images.are_files and (where in ("disk", "auto") or is_shared):
-        folder = cached_datasets.pixels_folder(cache_dir)
+        try:
+            folder = cached_datasets.pixels_folder(cache_dir)
+        except FastpetsError as error:
+            yield error
+            return
         free = shutil.disk_usage(folder).free + cached_datasets.num_bytes_on_disk(folder)
         yield files(f"files below {folder}", folder, room(free), is_temporary=False)
 

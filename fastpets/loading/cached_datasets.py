@@ -39,11 +39,11 @@ def pixels_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
 
     Raises FastpetsError if it cannot be made.
     """
-    folder = (system.cache_dir() if cache_dir is None else Path(cache_dir)) / "pixels"
     try:
+        folder = (system.cache_dir() if cache_dir is None else Path(cache_dir)) / "pixels"
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FastpetsError(f"cache_dir: {folder}: {error.strerror}, expected a folder to write to") from None
+        raise FastpetsError(f"cache_dir: {error.filename}: {error.strerror}, expected a folder to write to") from None
     return folder
 
 

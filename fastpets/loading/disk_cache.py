@@ -21,6 +21,7 @@ import threading
 import uuid
 import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,6 +64,8 @@ class DiskCache:
         max_bytes: int,
         is_temporary: bool = False,
     ) -> None:
+        self._identity = folder, root, version
+        self._is_temporary = is_temporary
         self.folder, self.sizes, self.max_bytes = folder, sizes, max_bytes
         self.dataset_folder = folder / xxhash.xxh3_128_hexdigest(os.fsencode(f"{version}:{root}"))
         resources = contextlib.ExitStack()
@@ -89,6 +92,15 @@ class DiskCache:
         first_of_each = np.unique(self._rows[is_missing], return_index=True)[1]
         needed = int(num_bytes(sizes[is_missing][first_of_each]).sum())
         cached_datasets.make_room(folder, needed, max_bytes, keep=self.dataset_folder)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the files itself."""
+        keys = self._keys[self._rows]
+        return DiskCache, (*self._identity, keys, self.sizes, self.max_bytes, self._is_temporary)
+
+    def __deepcopy__(self, memo: object) -> DiskCache:
+        """Copies of a Loader in one process share its cache."""
+        return self
 
     @property
     def filled(self) -> np.ndarray:

@@ -215,6 +215,14 @@ class Loader:
         )
         self._engine = self._make_engine()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle and copy: a copy continues with this Loader's next epoch, on an engine of its own."""
+        return {name: value for name, value in self.__dict__.items() if name != "_engine"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._engine = self._make_engine()
+
     def _images_to_cache(self) -> ImagesToCache:
         headers, preprocessing = self.headers, self.preprocessing
         limits = self._shrink_for, preprocessing.presize, preprocessing.presize_method

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +36,14 @@ class MemoryCache:
         self.filled = np.zeros(len(sizes), bool)
         _caches.add(self)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process the cache is empty, and has room for as much as may be used there."""
+        return _empty_cache, (self.sizes, self.device, self.block.numel())
+
+    def __deepcopy__(self, memo: object) -> MemoryCache:
+        """Copies of a Loader in one process share its cache."""
+        return self
+
     def refresh(self) -> None:
         """Does nothing: no other process fills this cache."""
 
@@ -65,6 +74,11 @@ class MemoryCache:
         else:
             view.copy_(image)
         self.filled[i] = True
+
+
+def _empty_cache(sizes: np.ndarray, device: torch.device, max_bytes: int) -> MemoryCache:
+    """A cache of at most `max_bytes`, and of at most half of what is free."""
+    return MemoryCache(sizes, device, min(max_bytes, free_bytes(device) // 2))
 
 
 def num_bytes(sizes: np.ndarray) -> np.ndarray:

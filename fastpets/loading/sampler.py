@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -336,7 +337,7 @@ def make_sampler(
         rank=rank,
         world_size=world_size,
         seed=seed,
-        fingerprint=lambda: dataset.fingerprint,
+        fingerprint=partial(getattr, dataset, "fingerprint"),  # computed when it is needed; can be pickled
     )
 
 

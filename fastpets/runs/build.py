@@ -30,14 +30,19 @@ def set_up_process(config: LearnerConfig) -> torch.device:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # create_model reports failed downloads itself
     local_device = distributed.local_device(config.device)
     distributed.start(local_device)
-    if config.num_workers is None:
-        torch.set_num_threads(max(1, num_processors() // num_local_processes()))  # without resolve_num_workers' maximum
-    else:
-        torch.set_num_threads(resolve_num_workers(config.num_workers))
+    limit_threads(config.num_workers)
     device = resolve_device(local_device)
     if device.type == "cpu":
         keep_freed_memory()
     return device
+
+
+def limit_threads(num_workers: int | None) -> None:
+    """Sets torch's number of threads. By default torch starts one for each core, whatever the control groups permit."""
+    if num_workers is None:
+        torch.set_num_threads(max(1, num_processors() // num_local_processes()))  # without resolve_num_workers' maximum
+    else:
+        torch.set_num_threads(resolve_num_workers(num_workers))
 
 
 def build_learner(config: LearnerConfig, device: torch.device) -> Learner:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from fastpets.augment.preprocessing import Preprocessing
-from fastpets.errors import FastpetsError
+from fastpets.errors import FastpetsError, InvalidArgumentError
 from fastpets.loading.device import resolve_device
 from fastpets.loading.loader import Loader
 from fastpets.models.classifier import Classifier, create_model
@@ -64,15 +64,34 @@ def load_run(folder: str | Path, device: str | torch.device = "auto") -> SavedMo
     """Loads the trained model of a run folder. Raises FastpetsError if there is none."""
     file = Path(folder) / "model.json"
     resolved_device = resolve_device(device)
+    arch, classes, preprocessing = _read_description(file)
     try:
-        description = json.loads(file.read_text(encoding="utf-8"))
-        arch, classes = description["arch"], tuple(description["classes"])
-        preprocessing = Preprocessing.from_dict(description["preprocessing"])
-    except (OSError, ValueError, TypeError, KeyError, FastpetsError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise FastpetsError(f"{file}: {reason}, expected the description of a trained model") from None
-    model = create_model(arch, len(classes), "none")
+        model = create_model(arch, len(classes), "none")
+    except InvalidArgumentError as error:  # an unknown architecture
+        raise FastpetsError(f"{file}: {error}") from None
     load_weights(model, file.with_name("model.safetensors"))
     model.pretrained, model.mean, model.std = True, preprocessing.mean, preprocessing.std
     model = model.to(resolved_device).to(memory_format=torch.channels_last).eval()
     return SavedModel(model, classes, preprocessing, resolved_device)
+
+
+def _read_description(file: Path) -> tuple[str, tuple[str, ...], Preprocessing]:
+    """The architecture, the classes and the preprocessing in a model.json. Raises FastpetsError."""
+    reason: object
+    try:
+        description = json.loads(file.read_text(encoding="utf-8"))
+        arch, classes = description["arch"], description["classes"]
+        preprocessing = Preprocessing.from_dict(description["preprocessing"])
+        if not isinstance(arch, str):
+            raise ValueError(f"arch is {arch!r}, not a name")
+        is_list = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+        if not is_list or not classes or len(set(classes)) < len(classes):
+            raise ValueError("classes is not a list of different names")
+        return arch, tuple(classes), preprocessing
+    except OSError as error:
+        reason = error.strerror
+    except KeyError as error:
+        reason = f"{error} is missing"
+    except (ValueError, TypeError, OverflowError, RecursionError, FastpetsError) as error:
+        reason = error
+    raise FastpetsError(f"{file}: {reason}, expected the description of a trained model")

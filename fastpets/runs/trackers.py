@@ -3,7 +3,7 @@
 import importlib.util
 from pathlib import Path
 
-from fastpets.errors import FastpetsError
+from fastpets.errors import FastpetsError, one_line
 from fastpets.training.history import EpochResult
 from fastpets.training.recorder import Recorder
 
@@ -38,7 +38,7 @@ class TensorBoard:
             "train/input_share": result.input_share,
             "valid/loss": result.valid_loss,
             "valid/error_rate": result.error_rate,
-            **{f"valid/{name}": value for name, value in result.metrics.items()},
+            **{f"valid/{one_line(name)}": value for name, value in result.metrics.items()},
         }
         for name, value in scalars.items():
             self.writer.add_scalar(name, value, result.batches)

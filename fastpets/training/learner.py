@@ -83,8 +83,8 @@ class Learner:
         self.history: list[EpochResult] = []
         self.rate_curve: lr_finder.RateCurve | None = None
         if on_epoch_end is None:
-            on_epoch_end = EpochPrinter() if distributed.rank() == 0 else lambda result: None
-        self.on_epoch_end, self.on_step_end = on_epoch_end, on_step_end or (lambda: None)
+            on_epoch_end = EpochPrinter() if distributed.rank() == 0 else _do_nothing
+        self.on_epoch_end, self.on_step_end = on_epoch_end, on_step_end or _do_nothing
 
     def freeze(self) -> None:
         """Freezes all layers but the head. Norm layers keep training unless `options.bn` is "eval".
@@ -360,6 +360,10 @@ class Learner:
             "accumulate": self.options.accumulate,
             "world_size": distributed.world_size(),
         }
+
+
+def _do_nothing(*_: object) -> None:
+    """A callback that can be pickled."""
 
 
 def check_loaders(model: Classifier, train: Loader, valid: Loader) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -47,7 +48,7 @@ class TrainStep:
         self.loss = nn.CrossEntropyLoss(weights, label_smoothing=options.label_smoothing).to(device)
         self.ema: AveragedModel | None = None
         if options.ema is not None:
-            self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema), use_buffers=True)
+            self.ema = AveragedModel(model, multi_avg_fn=partial(_moving_average, options.ema), use_buffers=True)
         self.freeze_to(0)
 
     def freeze_to(self, n: int) -> None:
@@ -155,6 +156,11 @@ def inverse_frequencies(labels: np.ndarray, num_classes: int) -> torch.Tensor:
     labels = labels[labels != NO_LABEL]
     counts = torch.bincount(torch.from_numpy(labels), minlength=num_classes)
     return (len(labels) / ((counts > 0).sum() * counts.clamp(min=1))).float()
+
+
+def _moving_average(decay: float, averaged: Any, current: Any, num_averaged: Any) -> None:
+    """Torch's own update of averaged parameters by current ones, as a function that can be pickled."""
+    get_ema_multi_avg_fn(decay)(averaged, current, num_averaged)
 
 
 def _class_weights(options: TrainingOptions, num_classes: int) -> torch.Tensor | None:

@@ -8,12 +8,17 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 
+def is_on_terminal() -> bool:
+    """Whether standard error is a terminal; it is None in a process that was started without one."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 def track(iterable: Iterable[Item], description: str, total: int | None) -> Iterator[Item]:
     """Yields the items, with a progress bar on standard error if that is a terminal.
 
     Without a `total` the bar shows activity, not a share. Under torchrun only the process of rank 0 shows it.
     """
-    if total == 0 or not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0":
+    if total == 0 or not is_on_terminal() or os.environ.get("RANK", "0") != "0":
         yield from iterable
         return
     from rich.console import Console

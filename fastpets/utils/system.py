@@ -1,24 +1,58 @@
 """Resources of the machine: processors, memory, bfloat16 instructions, the user's cache folder, glibc's allocator."""
 
+import contextlib
 import ctypes
+import errno
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 import psutil
 
+from fastpets.errors import FastpetsError
+
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
 CPU_INFO = Path("/proc/cpuinfo")
+MEMORY_FILES = {  # of a control group: limit, use, and the name in memory.stat of the part of it that can be reclaimed
+    "version 2": ("memory.max", "memory.current", "inactive_file"),
+    "version 1": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
 MAX_DEFAULT_WORKERS = 16
 
 
 def cache_dir() -> Path:
-    """The user's cache folder for this package, `$XDG_CACHE_HOME/fastpets` or `~/.cache/fastpets`; made if missing."""
-    return platformdirs.user_cache_path("fastpets", ensure_exists=True)
+    """The user's cache folder for this package, `$XDG_CACHE_HOME/fastpets` or `~/.cache/fastpets`; made if missing.
+
+    Raises OSError if it cannot be made, or if the user has no home directory.
+    """
+    try:
+        folder = platformdirs.user_cache_path("fastpets")
+    except RuntimeError:
+        folder = Path("~")
+    if not folder.is_absolute():  # earlier releases of platformdirs return a path that begins with ~
+        raise OSError(errno.ENOENT, "this user has no home directory", "cache folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextlib.contextmanager
+def cache_must_be_writable() -> Iterator[None]:
+    """Turns an OSError of the block, which needs the user's cache folder, into a FastpetsError."""
+    try:
+        yield
+    except OSError as error:
+        raise FastpetsError(cache_problem(error)) from None
+
+
+def cache_problem(error: OSError) -> str:
+    """What is wrong with the user's cache folder, and what to do."""
+    where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "cache folder"
+    return f"{where}: {error.strerror or error}; set XDG_CACHE_HOME to a folder that this process may write to"
 
 
 def resolve_num_workers(num_workers: int | None) -> int:
@@ -44,42 +78,37 @@ def num_processors() -> int:
     """
     # Only Linux has affinity masks for Python.
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quotas = [quota for quota in (_cgroup_v2_quota(), _cgroup_v1_quota()) if quota]
+    quotas = [quota for group in _cgroups("cpu") if (quota := _cpu_quota(group)) is not None]
     return max(1, min([allowed, *quotas]))
 
 
-def _cgroup_v2_quota() -> int | None:
-    """The smallest quota of this process's group and its ancestors in processors, rounded up; None if there is none."""
-    quotas = []
-    for folder in _cgroup_v2_folders():
-        try:
-            quota, period = (folder / "cpu.max").read_text().split()
-        except (OSError, ValueError):
-            continue  # the root group of a host has no such file
-        if quota != "max":
-            quotas.append(-(-int(quota) // int(period)))
-    return min(quotas, default=None)
+def _cgroups(controller: str) -> Iterator[Path]:
+    """The folders of this process's control groups of a controller, "cpu" or "memory", and of their ancestors.
 
-
-def _cgroup_v2_folders() -> list[Path]:
-    """The folders of this process's control group (version 2) and of its ancestors."""
+    Some may be missing: in a container, only its own group may be visible, as the root.
+    """
     try:
         lines = OWN_CGROUP.read_text().splitlines()
     except OSError:
-        return []
-    own = next((line[3:].lstrip("/") for line in lines if line.startswith("0::")), "")
-    group = CGROUP_ROOT / own
-    return [folder for folder in (group, *group.parents) if folder == CGROUP_ROOT or CGROUP_ROOT in folder.parents]
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers or controller in controllers.split(","):
+            root = CGROUP_ROOT / controller if controllers else CGROUP_ROOT  # version 1, which names them; version 2
+            group = root / path.lstrip("/")
+            yield from (folder for folder in (group, *group.parents) if folder == root or root in folder.parents)
 
 
-def _cgroup_v1_quota() -> int | None:
-    """The quota of the root group (version 1), which is a container's own group; None if there is none."""
+def _cpu_quota(group: Path) -> int | None:
+    """The quota of a control group in processors, rounded up; None if it has none."""
     try:
-        quota = int((CGROUP_ROOT / "cpu/cpu.cfs_quota_us").read_text())
-        period = int((CGROUP_ROOT / "cpu/cpu.cfs_period_us").read_text())
-    except (OSError, ValueError):
+        if (version_2 := group / "cpu.max").exists():
+            quota, period = version_2.read_text().split()
+        else:
+            quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return -(-int(quota) // int(period)) if int(quota) > 0 else None
+    except (OSError, ValueError):  # a quota of "max" is no number; a host's root group has no such file
         return None
-    return -(-quota // period) if quota > 0 and period > 0 else None
 
 
 def free_memory() -> int:
@@ -91,27 +120,22 @@ def free_memory() -> int:
     return min([psutil.virtual_memory().available, *_cgroup_memory()])
 
 
-def _cgroup_memory() -> list[int]:
-    """Bytes left in this process's control group (version 2) and in each of its ancestors that has a limit.
+def _cgroup_memory() -> Iterator[int]:
+    """Bytes left in this process's control groups, and in each of their ancestors, that have a limit.
 
     The kernel reclaims inactive pages of the file cache before it enforces the limit, so these count as free.
     """
-    left = []
-    for folder in _cgroup_v2_folders():
-        try:
-            limit, used = (folder / "memory.max").read_text().strip(), int((folder / "memory.current").read_text())
-        except (OSError, ValueError):
-            continue
-        if limit != "max":
-            left.append(max(0, int(limit) - max(0, used - _inactive_file(folder))))
-    return left
+    for group in _cgroups("memory"):
+        for limit_file, use_file, inactive in MEMORY_FILES.values():
+            with contextlib.suppress(OSError, ValueError):  # no such file, or the limit is "max"
+                limit, used = (int((group / name).read_text()) for name in (limit_file, use_file))
+                yield max(0, limit - max(0, used - _memory_stat(group, inactive)))
 
 
-def _inactive_file(group: Path) -> int:
-    """Bytes of a control group's inactive file cache; 0 if unknown."""
+def _memory_stat(group: Path, name: str) -> int:
+    """A number of bytes in a control group's memory.stat; 0 if unknown."""
     try:
-        fields = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        return int(fields["inactive_file"])
+        return int(dict(line.split() for line in (group / "memory.stat").read_text().splitlines())[name])
     except (OSError, ValueError, KeyError):
         return 0
 

@@ -1,6 +1,7 @@
 """`fastpets predict`: validation's pixels and logits, all kinds of input, and images that cannot be used."""
 
 import csv
+import inspect
 import io
 import json
 import os
@@ -14,10 +15,14 @@ import torch
 
 from fastpets.cli import main
 from fastpets.data.splits import train_valid_datasets
-from fastpets.predict import image_paths
+from fastpets.predict import PredictConfig, as_csv, image_paths
 from fastpets.runs.build import build_datasets, build_loaders
 from fastpets.runs.config import read_config
 from fastpets.runs.saved_model import load_run
+
+
+def standard_input(text: str) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(os.fsencode(text)))
 
 
 def test_pixels_equal_those_of_validation_and_logits_agree(trained_run: Path) -> None:
@@ -46,7 +51,7 @@ def test_files_folders_patterns_and_standard_input_are_accepted(
     _, valid = train_valid_datasets(drawn_classes)
     capsys.readouterr()
     some = list(valid.paths)[:2]
-    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(some) + "\n"))
+    monkeypatch.setattr("sys.stdin", standard_input("\n".join(some) + "\n"))
     sources = [some[0], str(drawn_classes / "beagle_*.jpg"), str(drawn_classes), "-"]
     flags = ["--format", form, "--top", "2", "--device", "cpu"]
     assert main(["predict", str(trained_run), *sources, *flags]) == 0
@@ -112,7 +117,7 @@ def test_a_pattern_that_matches_folders_gives_each_of_their_images_once(make_fol
 def test_empty_standard_input_is_an_error(
     trained_run: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    monkeypatch.setattr("sys.stdin", standard_input(""))
     assert main(["predict", str(trained_run), "-", "--device", "cpu", "--num-workers", "0"]) == 1
     assert capsys.readouterr().err == "error: standard input: empty, expected the path of an image on each line\n"
 
@@ -129,3 +134,47 @@ def test_a_file_name_that_is_not_utf8_is_printed(
     )
     assert (child.returncode, child.stderr) == (0, b"")
     assert (path if form == "csv" else rb"\udcff.jpg") in child.stdout
+
+
+ODD_NAMES = [
+    "line\u2028break.jpg",
+    "carriage\rreturn.jpg",
+    "form\x0cfeed.jpg",
+    "next\x85line.jpg",
+    "\x1cseparator.jpg",
+    "b.jpg ",
+]
+
+
+def test_only_line_breaks_or_only_nul_separate_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    for separator, names in (("\n", ODD_NAMES), ("\0", [*ODD_NAMES, "two\nlines.jpg"])):
+        for text in (separator.join(names), separator.join(names) + separator):
+            monkeypatch.setattr("sys.stdin", standard_input(text))
+            assert list(image_paths(["-"], separator)) == names
+
+
+def test_names_that_end_in_nul_need_the_flag(
+    trained_run: Path,
+    drawn_classes: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    odd = tmp_path / "two\nlines.jpg"
+    odd.write_bytes((drawn_classes / "beagle_0.jpg").read_bytes())
+    for flags, status in ((["-0"], 0), (["--null"], 0), ([], 1)):
+        monkeypatch.setattr("sys.stdin", standard_input(f"{odd}\0"))
+        assert main(["predict", str(trained_run), "-", "--device", "cpu", "--format", "json", *flags]) == status
+        stdout, stderr = capsys.readouterr()
+        if status == 0:
+            assert [row["file"] for row in json.loads(stdout)] == [str(odd)]
+        else:
+            assert stderr == "error: standard input: a NUL, expected a path on each line, or --null\n"
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t"])
+def test_a_csv_has_names_as_they_are(start: str) -> None:
+    """A spreadsheet would compute them, which the help says."""
+    name = f'{start}HYPERLINK("x", "y")'
+    assert list(csv.reader(io.StringIO(as_csv([(name, [(name, 0.5)])]))))[1] == [name, name, "0.500000"]
+    assert "formula" in inspect.getsource(PredictConfig)

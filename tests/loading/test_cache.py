@@ -126,7 +126,7 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
     [
         (2 * NEEDED, 0, "host memory: 0.0 MB of images, room for 0.0 MB"),
         (2 * NEEDED - 1, 2 * NEEDED, "files below"),
-        (2 * NEEDED - 1, 2 * NEEDED - 1, "none: 0.0 MB of images, and host memory has room for 0.0 MB, files below"),
+        (2 * NEEDED - 1, 2 * NEEDED - 1, "none: 0.0 MB of images; host memory: room for only 0.0 MB; files below"),
     ],
 )
 def test_auto_takes_the_first_place_with_room_for_all_images_and_says_which(

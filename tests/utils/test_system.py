@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,13 +43,60 @@ def test_the_smallest_quota_of_a_group_and_its_ancestors_counts(cgroups: Path) -
     assert system.num_processors() == 1
 
 
-def test_quotas_of_control_groups_version_1_count(cgroups: Path) -> None:
-    (cgroups / "cpu").mkdir()
-    (cgroups / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
-    (cgroups / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
+@pytest.mark.parametrize("visible", ["group", "root"])
+def test_quotas_and_limits_of_control_groups_version_1_count(cgroups: Path, visible: str) -> None:
+    """A container sees its own group as the root, but /proc/self/cgroup may name its path on the host."""
+    lines = ["4:cpu,cpuacct:/pod/one", "3:memory:/pod/one", "2:cpuset:/", "1:name=systemd:/", "0::/"]
+    (cgroups / "cgroup").write_text("\n".join(lines) + "\n")
+    for controller in ("cpu", "memory"):
+        (cgroups / controller / "pod" / "one").mkdir(parents=True)
+    cpu, memory = (cgroups / name / ("pod/one" if visible == "group" else "") for name in ("cpu", "memory"))
+    (cpu / "cpu.cfs_period_us").write_text("100000\n")
+    (cpu / "cpu.cfs_quota_us").write_text("-1\n")
     assert system.num_processors() == 64
-    (cgroups / "cpu" / "cpu.cfs_quota_us").write_text("400000\n")
-    assert system.num_processors() == 4
+    (cpu / "cpu.cfs_quota_us").write_text("250000\n")
+    assert system.num_processors() == 3
+    (memory / "memory.limit_in_bytes").write_text("9223372036854771712\n")  # no limit
+    (memory / "memory.usage_in_bytes").write_text("48576\n")
+    assert system.free_memory() > 2**20
+    (memory / "memory.limit_in_bytes").write_text("1048576\n")
+    assert system.free_memory() == 1_000_000
+    (memory / "memory.stat").write_text("inactive_file 9\ntotal_inactive_file 40000\n")
+    assert system.free_memory() == 1_040_000
+
+
+@pytest.fixture
+def limited_group() -> Iterator[Path]:
+    """A control group of this machine whose processes may use half a processor."""
+    for parent in (Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup")):
+        group = parent / f"fastpets-test-{os.getpid()}"
+        try:
+            group.mkdir()
+        except OSError:
+            continue
+        try:
+            if parent.name == "cpu":
+                (group / "cpu.cfs_quota_us").write_text("50000")
+            else:
+                (group / "cpu.max").write_text("50000 100000")
+            yield group
+            return
+        except OSError:
+            continue
+        finally:
+            group.rmdir()
+    pytest.skip("needs a machine on which this user may make control groups with a quota")
+
+
+def test_a_quota_of_the_kernel_limits_the_threads_of_a_process(limited_group: Path) -> None:
+    code = "import os, sys; open(sys.argv[1], 'w').write(str(os.getpid()))\n"
+    code += "from fastpets.utils.system import num_processors; print(num_processors())\n"
+    code += "from fastpets.runs.build import limit_threads; import torch; limit_threads(None)\n"
+    code += "print(torch.get_num_threads())"
+    command = [sys.executable, "-c", code, str(limited_group / "cgroup.procs")]
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    child = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert child.stdout == "1\n1\n"
 
 
 def test_a_process_bound_to_one_processor_counts_one() -> None:
@@ -103,3 +151,19 @@ def test_the_cache_folder_honours_xdg_cache_home(tmp_path: Path, monkeypatch: py
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert system.cache_dir() == tmp_path / ".cache" / "fastpets"
+
+
+@pytest.mark.parametrize("home", [None, "", "relative"])
+def test_without_a_home_directory_there_is_no_cache_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: (_ for _ in ()).throw(KeyError(uid)))
+    monkeypatch.delenv("HOME", raising=False)
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
+    with pytest.raises(OSError, match="this user has no home directory") as raised:
+        system.cache_dir()
+    assert "cache folder: this user has no home directory; set XDG_CACHE_HOME" in system.cache_problem(raised.value)
+    assert list(tmp_path.iterdir()) == []  # no folder named ~
