@@ -34,9 +34,7 @@ from fastpets.loading.memory_cache import num_bytes
 
 ENTRY = np.dtype([("key", np.uint64), ("offset", np.int64), ("checksum", np.uint64)])
 assert ENTRY.itemsize == ENTRY_BYTES
-RESERVED_BYTES = (
-    2**26
-)  # disk space is reserved in steps of this size: growing a file image by image takes twice as long
+RESERVED_BYTES = 2**26  # a step in which disk space is reserved: growing a file by images takes 1.4 times as long
 
 
 class DiskCache:
@@ -113,10 +111,12 @@ class DiskCache:
 
     def refresh(self) -> None:
         """Takes in the images that other processes have added."""
+        indices: list[Path] = []
         with contextlib.suppress(OSError):
             os.utime(self.dataset_folder / cached_datasets.IN_USE)
-            newest_first = sorted(self.dataset_folder.glob(f"*{INDEX}"), key=os.path.getmtime, reverse=True)
-            for index in newest_first:  # an older entry may be a damaged one that was replaced
+            indices = sorted(self.dataset_folder.glob(f"*{INDEX}"), key=os.path.getmtime)
+        for index in reversed(indices):  # an older entry may be a damaged one that was replaced
+            with contextlib.suppress(OSError, ValueError):
                 self._take_in(index)
 
     def _take_in(self, index: Path) -> None:
