@@ -64,7 +64,10 @@ class Planner:
     epoch: int
 
     def batches(self, plan: EpochPlan, bad_files: BadFiles) -> Iterator[PlannedBatch]:
-        """The batches of this rank. Files known to be bad are left out or replaced, as `on_bad_file` says."""
+        """The batches of this rank. Files known to be bad are left out or replaced, as `on_bad_file` says.
+
+        A batch of which no file is left is left out, too.
+        """
         for batch in plan.batches:
             ids, occurrences = plan.ids[batch].copy(), plan.occurrences[batch].copy()
             is_bad = bad_files.known(ids)
@@ -73,7 +76,8 @@ class Planner:
                 occurrences[is_bad] |= REPLACEMENT
             elif is_bad.any():
                 ids, occurrences = ids[~is_bad], occurrences[~is_bad]
-            yield self.batch(ids, occurrences, batch.stop)
+            if len(ids):
+                yield self.batch(ids, occurrences, batch.stop)
 
     def replacement(self, i: int, occurrence: int) -> PlannedBatch:
         """Item `i` as a batch of one, in place of an item that had this occurrence count."""
