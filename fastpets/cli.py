@@ -113,14 +113,20 @@ def run(name: str, arguments: Sequence[str]) -> int:
 
 
 def _parsed(config_class: type, arguments: Sequence[str], prog: str) -> Any:
-    """Parses flags into a configuration. Raises InvalidArgumentError; tyro raises SystemExit for unknown flags."""
+    """Parses flags into a configuration. Raises InvalidArgumentError; tyro raises SystemExit for unknown flags.
+
+    A configuration may have a method `defaults`, whose values flags that are not given then have, unless it is None.
+    """
     import tyro
 
     # tyro prints a ValueError of the class as a box of several lines, so it parses into a subclass that does not
     # validate. The class itself then validates.
     members = {"__doc__": config_class.__doc__, "__post_init__": lambda self: None}
-    parsed: Any = tyro.cli(type(config_class.__name__, (config_class,), members), args=arguments, prog=prog)
-    return config_class(**{field.name: getattr(parsed, field.name) for field in dataclasses.fields(parsed)})
+    lenient = type(config_class.__name__, (config_class,), members)
+    parsed: Any = tyro.cli(lenient, args=arguments, prog=prog)
+    if hasattr(parsed, "defaults") and (defaults := parsed.defaults()) is not None:
+        parsed = tyro.cli(lenient, args=arguments, prog=prog, default=lenient(**vars(defaults)))
+    return config_class(**vars(parsed))
 
 
 def with_flags(message: str, config_class: type | None) -> str:

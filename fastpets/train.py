@@ -7,7 +7,6 @@ import dataclasses
 import os
 import shlex
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastpets.errors import InvalidArgumentError, first_few, one_line, out_must_be_writable
-from fastpets.runs.config import TrainConfig, read_config
+from fastpets.runs.config import TrainConfig, with_absolute_paths
 
 if TYPE_CHECKING:
     from fastpets.data.dataset import ImageDataset
@@ -24,9 +23,9 @@ if TYPE_CHECKING:
     from fastpets.training.learner import Learner
     from fastpets.training.phases import Phase
 
-# Settings that may differ when a run is resumed. Another number of threads may change the order of summation on a CPU,
-# and so the last digits.
-CAN_CHANGE = ("device", "num_workers", "cache_dir", "cache_gb")
+# Settings that may differ when a run is resumed. The images have to be the same, but may have moved. Another number of
+# threads may change the order of summation on a CPU, and so the last digits.
+CAN_CHANGE = ("data", "labels", "device", "num_workers", "cache_dir", "cache_gb")
 
 
 def train(config: TrainConfig) -> int:
@@ -43,40 +42,58 @@ def train(config: TrainConfig) -> int:
 def _train(config: TrainConfig) -> int:
     from fastpets.runs.build import build_learner, set_up_process
     from fastpets.runs.folder import read_resolved
+    from fastpets.runs.images import check_images
     from fastpets.training import checkpoints, distributed
 
-    state, found_lr = None, None
+    config = with_absolute_paths(config)
+    state, resolved = None, dict[str, Any]()
     if config.resume is not None:
         checkpoint = checkpoints.find(config.resume)
-        config, state = resumed_config(config, checkpoint.parent), checkpoints.load(checkpoint)
-        found_lr = read_resolved(checkpoint.parent).get("lr")
-    elif config.out is None:
-        name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{config.arch.replace('/', '-')}"
-        config = dataclasses.replace(config, out=Path("runs", name))
+        check_resumed(config)
+        state, resolved = checkpoints.load(checkpoint), read_resolved(checkpoint.parent)
     if _is_first_process():
         _check_outputs(config)
-    learner = build_learner(config, set_up_process(config))
+    # A resumed run does not need the pretrained weights, since a checkpoint has all weights.
+    normalization = (tuple(resolved["mean"]), tuple(resolved["std"])) if "mean" in resolved else None
+    learner = build_learner(config, set_up_process(config), normalization)
     _print_data_set(learner.train.dataset, *(loader.headers.usable.sum() for loader in (learner.train, learner.valid)))
     if config.cache != "none":
         print(f"cache: {learner.train.cache_reason}")
+    found_lr = resolved.get("lr")
     if state is not None:
+        assert config.out is not None
+        check_images(config.out, learner.train.dataset, learner.valid.dataset)
         learner.load_state_dict(state)
         learner.random.diverge(distributed.rank())
     elif config.lr == "auto" and config.schedule is None:
         found_lr = find_lr(learner)
         print(f"the learning rate finder suggests {found_lr:.2e}")
     with_lr = config if found_lr is None else dataclasses.replace(config, lr=repr(found_lr))
-    run = open_run(config, learner, found_lr) if distributed.rank() == 0 else None
-    learner.on_epoch_end = _epoch_callback(config, learner, run) if run is not None else lambda result: None
-    status = _fit(learner, with_lr.phases(learner.model.pretrained), run, resume=state is not None)
+    phases = with_lr.phases(learner.model.pretrained)
+    if distributed.rank() != 0:
+        learner.on_epoch_end = lambda result: None
+        return _run(learner, phases, config, None)
+    with contextlib.closing(open_run(config, learner, found_lr)) as run:
+        learner.on_epoch_end = _epoch_callback(config, learner, run)
+        return _run(learner, phases, config, run)
+
+
+def _run(learner: Learner, phases: list[Phase], config: TrainConfig, run: RunFolder | None) -> int:
+    """Trains, then completes the run folder. `run` is None in all processes but the first."""
+    from fastpets.runs.folder import BAD_FILES, failure_is_a_warning
+
+    status = _fit(learner, phases, run, resume=config.resume is not None)
     bad_files = _bad_files_of_all_processes(learner)
-    num_bad = run.save_bad_files(bad_files) if run is not None else 0
+    num_bad = len(bad_files)
+    if run is not None:
+        with failure_is_a_warning(run.path / BAD_FILES):
+            num_bad = run.save_bad_files(bad_files)
     if status == 0 and learner.history:
         _print_summary(learner, config)
         if run is not None:
             _write_report(learner, config, run)
     if run is not None and num_bad:
-        print(f"{num_bad} images could not be used; they are listed in {run.path / 'bad_files.csv'}")
+        print(f"{num_bad} images could not be used; they are listed in {run.path / BAD_FILES}")
     if run is not None and learner.history:
         print(f"model and metrics: {run.path}")
     return status
@@ -98,29 +115,28 @@ def _only_first_process_prints() -> Iterator[None]:
         yield
 
 
-def resumed_config(config: TrainConfig, run_folder: Path) -> TrainConfig:
-    """The settings of the run in a folder, with those of CAN_CHANGE that `config` has.
-
-    Raises InvalidArgumentError if another setting of `config` differs from both its default and the run's.
-    """
-    stored, defaults = read_config(run_folder, out=run_folder, resume=config.resume), TrainConfig()
+def check_resumed(config: TrainConfig) -> None:
+    """Raises InvalidArgumentError if a setting other than CAN_CHANGE is not the one of the run that is resumed."""
+    stored = config.defaults()
+    assert stored is not None
+    stored = with_absolute_paths(stored)
     for field in dataclasses.fields(TrainConfig):
-        value, default = getattr(config, field.name), getattr(defaults, field.name)
-        if field.name not in (*CAN_CHANGE, "resume") and value not in (default, getattr(stored, field.name)):
+        value, expected = getattr(config, field.name), getattr(stored, field.name)
+        if field.name not in CAN_CHANGE and value != expected:
             raise InvalidArgumentError(
-                f"{field.name}: {value}, but the run that is resumed has {getattr(stored, field.name)}; leave it out"
+                f"{field.name}: {value}, but the run that is resumed has {expected}; leave it out"
             )
-    given = {name: getattr(config, name) for name in CAN_CHANGE if getattr(config, name) != getattr(defaults, name)}
-    return dataclasses.replace(stored, **given)
 
 
 def _check_outputs(config: TrainConfig) -> None:
     """Raises FastpetsError if the run folder or TensorBoard cannot be used, before anything that takes long."""
-    from fastpets.runs.folder import check_new
+    from fastpets.runs.folder import DEFAULT_FOLDER, check_new, check_writable
     from fastpets.runs.trackers import check_tensorboard
 
-    if config.resume is None and config.out is not None:
+    if config.out is not None and config.resume is None:
         check_new(config.out)
+    else:
+        check_writable(config.out or DEFAULT_FOLDER)
     if config.tensorboard:
         check_tensorboard()
 
@@ -137,12 +153,16 @@ def find_lr(learner: Learner) -> float:
 
 
 def open_run(config: TrainConfig, learner: Learner, found_lr: float | None) -> RunFolder:
-    """The run folder, with its config.json. A resumed run keeps its start time and the learning rate found for it."""
-    from fastpets.runs.folder import RunFolder, read_resolved
+    """The run folder, with its config.json and images.parquet.
+
+    A resumed run keeps its start time and the learning rate found for it.
+    """
+    from fastpets.runs.folder import RunFolder, new_folder, read_resolved
+    from fastpets.runs.images import save_images
     from fastpets.training import distributed
 
-    assert config.out is not None
-    run = RunFolder(config.out, resume=config.resume is not None)
+    run = RunFolder(config.out or new_folder(config.arch), resume=config.resume is not None)
+    config = dataclasses.replace(config, out=run.path)
     resolved: dict[str, Any] = {
         "started": datetime.now(timezone.utc).isoformat(timespec="microseconds"),
         **({} if found_lr is None else {"lr": found_lr}),
@@ -151,44 +171,61 @@ def open_run(config: TrainConfig, learner: Learner, found_lr: float | None) -> R
         "num_workers": learner.train.num_workers,
         "amp_dtype": learner.train_step.amp_dtype,
         "num_processes": distributed.world_size(),
+        "mean": learner.model.mean,
+        "std": learner.model.std,
     }
     run.save_config(dataclasses.asdict(config), resolved)
+    if config.resume is None:
+        save_images(run.path, learner.train.dataset, learner.valid.dataset)
     return run
 
 
 def _epoch_callback(config: TrainConfig, learner: Learner, run: RunFolder) -> Callable[[EpochResult], None]:
-    """A function that prints an epoch's results, then saves them, the model and a checkpoint in the run folder."""
+    """A function that saves the model and a checkpoint in the run folder, then prints and saves an epoch's results."""
     from fastpets.cli import with_flags
     from fastpets.runs import hints
+    from fastpets.runs.folder import BAD_FILES, failure_is_a_warning
     from fastpets.runs.saved_model import save_model
     from fastpets.runs.trackers import TensorBoard
     from fastpets.training.history import EpochPrinter
 
-    num_logged = learner.history[-1].batches if learner.history else 0
-    tensorboard = TensorBoard(run.path, num_logged) if config.tensorboard else None
     # The saved model predicts without autocast.
     preprocessing = dataclasses.replace(learner.valid.preprocessing, dtype="float32")
     print_epoch, hinted = EpochPrinter(), False
+    tensorboard: TensorBoard | None = None
+    num_logged = learner.history[-1].batches if learner.history else 0
     saved_curve: object = None
 
+    def save_tables(result: EpochResult) -> None:
+        nonlocal saved_curve, tensorboard
+        with failure_is_a_warning(run.path / "metrics.csv"):
+            run.save_history(learner.history)
+        with failure_is_a_warning(run.path / "steps.csv"):
+            run.save_steps(learner.recorder)
+        with failure_is_a_warning(run.path / BAD_FILES):
+            run.save_bad_files(learner.train.bad_files | learner.valid.bad_files)
+        if learner.rate_curve is not None and learner.rate_curve is not saved_curve:
+            with failure_is_a_warning(run.path / "lr_finder.png"):
+                run.save_rate_curve(learner.rate_curve)
+            saved_curve = learner.rate_curve
+        if config.tensorboard:
+            with failure_is_a_warning(run.path / "tensorboard"):
+                tensorboard = tensorboard or TensorBoard(run.path, num_logged)
+                tensorboard.log_epoch(result, learner.recorder)
+
     def on_epoch_end(result: EpochResult) -> None:
-        nonlocal hinted, saved_curve
+        nonlocal hinted
+        # First what training can resume from, then what people read.
+        with out_must_be_writable(run.path):
+            model, classes = learner.train_step.evaluated_model, learner.train.classes
+            save_model(run.path, model, arch=config.arch, classes=classes, preprocessing=preprocessing)
+            _save_checkpoint(learner, run)
         print_epoch(result)
         hint = hints.input_bound(result.input_share, len(learner.history), learner.train.cache is not None)
         if hint and not hinted:
             print(f"       {with_flags(hint, TrainConfig)}")
             hinted = True
-        with out_must_be_writable(run.path):
-            if tensorboard is not None:
-                tensorboard.log_epoch(result, learner.recorder)
-            run.save_history(learner.history)
-            run.save_steps(learner.recorder)
-            if learner.rate_curve is not None and learner.rate_curve is not saved_curve:
-                run.save_rate_curve(learner.rate_curve)
-                saved_curve = learner.rate_curve
-            model, classes = learner.train_step.evaluated_model, learner.train.classes
-            save_model(run.path, model, arch=config.arch, classes=classes, preprocessing=preprocessing)
-            _save_checkpoint(learner, run)
+        save_tables(result)
 
     return on_epoch_end
 
@@ -265,11 +302,11 @@ def _write_report(learner: Learner, config: TrainConfig, run: RunFolder) -> None
     from fastpets.analysis.interpretation import Interpretation
     from fastpets.analysis.report import write_report
     from fastpets.cli import command_line
+    from fastpets.runs.folder import failure_is_a_warning
 
     command = command_line("train", config, leave_out=("out", "resume"))
-    interpretation = Interpretation.from_learner(learner)
-    with out_must_be_writable(run.path):
-        print(f"report: {write_report(run.path, interpretation, command)}")
+    with failure_is_a_warning(run.path / "report.html"):
+        print(f"report: {write_report(run.path, Interpretation.from_learner(learner), command)}")
 
 
 if __name__ == "__main__":

@@ -54,14 +54,18 @@ class PathTable(Sequence[str]):
         hashes = (xxhash.xxh64_intdigest(path) for chunk in self._chunks() for path in chunk)
         return np.fromiter(hashes, np.uint64, len(self))
 
-    def fingerprint(self) -> str:
-        """A 128-bit hash, in hexadecimal, of the paths relative to the deepest folder that holds all of them."""
+    def relative(self) -> pa.LargeBinaryArray:
+        """The paths relative to the deepest folder that holds all of them."""
         ends = pyarrow.compute.min_max(self.array).as_py()
         common = os.path.commonprefix([os.fsdecode(end or b"") for end in ends.values()])  # noqa: RUF071
         folder = os.fsencode(common[: common.rfind("/") + 1])
+        return pyarrow.compute.binary_replace_slice(self.array, 0, len(folder), b"")
+
+    def fingerprint(self) -> str:
+        """A 128-bit hash, in hexadecimal, of the `relative` paths."""
         digest = xxhash.xxh3_128()
-        for chunk in self._chunks():
-            digest.update(b"".join(path[len(folder) :] + b"\0" for path in chunk))
+        for chunk in PathTable(self.relative())._chunks():
+            digest.update(b"".join(path + b"\0" for path in chunk))
         return digest.hexdigest()
 
     def _chunks(self) -> Iterator[list[bytes]]:

@@ -62,7 +62,10 @@ class Planner:
     epoch: int
 
     def batches(self, plan: EpochPlan, bad_files: BadFiles) -> Iterator[PlannedBatch]:
-        """The batches of this rank. Files known to be bad are left out or replaced, as `on_bad_file` says."""
+        """The batches of this rank. Files known to be bad are left out or replaced, as `on_bad_file` says.
+
+        A batch of which no file is left is left out, too.
+        """
         for batch in plan.batches:
             planned = PlannedBatch(plan.ids[batch].copy(), plan.occurrences[batch], batch.stop)
             is_bad = bad_files.known(planned.ids)
@@ -72,7 +75,8 @@ class Planner:
                     planned = planned.with_replacement(position, other)
             elif is_bad.any():
                 planned = planned.select(~is_bad)
-            yield planned
+            if len(planned.ids):
+                yield planned
 
     def transforms(self, ids: np.ndarray, occurrences: np.ndarray) -> Transforms:
         """The transforms of items (B,) that came before as often as `occurrences` (B,) say. Threads may share this."""

@@ -1,5 +1,10 @@
 """Backbones: torchvision's and timm's classification networks without their classifier, and pretrained weights."""
 
+import json
+import os
+import re
+import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,9 +13,10 @@ import torchvision
 from torch import nn
 
 from fastpets.augment.preprocessing import IMAGENET_MEAN, IMAGENET_STD
-from fastpets.errors import FastpetsError, InvalidArgumentError
-from fastpets.models.weights import short_reason
+from fastpets.errors import FastpetsError, InvalidArgumentError, first_few, warn
+from fastpets.models.weights import read_tensors, short_reason
 
+DENSENET_LAYER = r"(denselayer\d+\.(?:norm|conv))\.([12]\.)"  # torchvision's files have "norm.1" for its "norm1"
 AUXILIARY_CLASSIFIERS = ("aux1", "aux2", "AuxLogits")  # GoogLeNet's and Inception's, for a second loss in training
 
 
@@ -51,7 +57,7 @@ def create_backbone(arch: str, weights: str) -> Backbone:
     else:
         backbone = _torchvision_backbone(arch, weights)
     if weights not in ("default", "none"):
-        _load_pretrained(backbone, Path(weights))
+        backbone = _load_pretrained(arch, backbone, Path(weights))
     return backbone
 
 
@@ -157,39 +163,94 @@ def _timm_backbone(name: str, weights: str) -> Backbone:
     return Backbone(module, network, num_features, names, tuple(config["mean"]), tuple(config["std"]))
 
 
-def _load_pretrained(backbone: Backbone, file: Path) -> None:
-    """Loads a weight file into a backbone, except for its removed modules. Raises FastpetsError."""
+def _load_pretrained(arch: str, backbone: Backbone, path: Path) -> Backbone:
+    """Loads a weight file, or the weights of a run, into a backbone, except for its removed modules.
+
+    Returns the backbone, with the normalisation of the run. Raises FastpetsError.
+    """
+    if path.is_dir():
+        file, backbone = path / "model.safetensors", _like_run(arch, backbone, path / "model.json")
+    else:
+        file = path
     if not file.is_file():
         raise InvalidArgumentError(
-            f"weights: {file}: no such file, expected default, none, or a safetensors or pth file"
+            f"weights: {file}: no such file, expected default, none, a run folder, or a safetensors or pth file"
         )
-    state: Any
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
+    tensors = read_tensors(file)
+    problems = _load(backbone, _named_as_in(backbone.network, tensors, file))
+    if problems and (converted := _converted_by_timm(backbone.network, tensors)):
+        problems = _load(backbone, converted)
+    if problems:
+        raise FastpetsError(f"weights: {file}: names that do not fit {arch}: {problems}; expected weights of this arch")
+    return backbone
 
-            state = load_file(file)
-        else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # the file may have any content, and each reader raises errors of its own
-        reason = f"{type(error).__name__}: {short_reason(error)}"
-        raise FastpetsError(
-            f"weights: {file}: not readable as weights ({reason}); expected a safetensors file, or one by torch.save"
-        ) from None
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):  # a training checkpoint
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise FastpetsError(f"weights: {file}: no state dict, expected tensors by parameter name")
+
+def _like_run(arch: str, backbone: Backbone, description: Path) -> Backbone:
+    """The backbone with the normalisation in a run's model.json. Raises FastpetsError if its arch is another one."""
+    try:
+        values = json.loads(description.read_text(encoding="utf-8"))
+        found, preprocessing = values["arch"], values["preprocessing"]
+        mean, std = tuple(preprocessing["mean"]), tuple(preprocessing["std"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        raise FastpetsError(f"weights: {description}: {reason}, expected a weight file or a run folder") from None
+    if found != arch:
+        raise FastpetsError(f"weights: {description.parent}: a run with arch={found!r}, expected {arch}")
+    return backbone._replace(mean=mean, std=std)
+
+
+def _named_as_in(network: nn.Module, tensors: dict[str, torch.Tensor], file: Path) -> dict[str, torch.Tensor]:
+    """The tensors under the prefix under which most names are the network's, without the prefix.
+
+    Prefixes are those of dicts (`state_dict.`), wrappers (`module.`) and models around the network (`backbone.`).
+    Names with the numbers of the network's children instead of their names count, too: fastai's bodies have these.
+    Of several equally complete sets it takes an average (`ema`), as timm does, else the one with the shortest prefix,
+    and warns.
+    """
+    name_of = {name: name for name in network.state_dict()}
+    children = [name for name, _ in network.named_children()]
+    for name in list(name_of):
+        child, _, rest = name.partition(".")
+        if child in children:
+            name_of.setdefault(f"{children.index(child)}.{rest}", name)
+    tensors = {re.sub(DENSENET_LAYER, r"\1\2", name): value for name, value in tensors.items()}
+    num_known: Counter[str] = Counter()
+    for name in tensors:
+        parts = name.split(".")
+        for start in range(len(parts)):
+            if ".".join(parts[start:]) in name_of:
+                num_known["".join(f"{part}." for part in parts[:start])] += 1
+    if not num_known:
+        return tensors
+    best, *others = sorted(num_known, key=lambda prefix: (-num_known[prefix], "ema" not in prefix, len(prefix)))
+    equal = [prefix for prefix in others if num_known[prefix] == num_known[best]]
+    if equal and num_known[best] >= len(list(network.parameters())):
+        warn(f"weights: {file}: loads {best}*, not {first_few([f'{prefix}*' for prefix in equal])}")
+    below = {name.removeprefix(best): value for name, value in tensors.items() if name.startswith(best)}
+    return {name_of.get(name, name): value for name, value in below.items()}
+
+
+def _load(backbone: Backbone, state: dict[str, torch.Tensor]) -> str:
+    """Loads a state, except for the removed modules. Returns what does not fit, with the first names of each kind."""
     removed = tuple(f"{name}." for name in backbone.removed)
     state = {name: value for name, value in state.items() if not name.startswith(removed)}
+    own = backbone.network.state_dict()
+    wrong = [name for name, value in state.items() if name in own and value.shape != own[name].shape]
+    shapes = [f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}" for name in wrong]
+    fitting = {name: value for name, value in state.items() if name not in wrong}
+    missing, unknown = backbone.network.load_state_dict(fitting, strict=False)
+    # torch's first versions had no such counters; they have no effect unless momentum is None.
+    missing = [name for name in missing if name not in wrong and not name.endswith(".num_batches_tracked")]
+    kinds = {"of another shape": shapes, "missing": missing, "unknown": unknown}
+    return "; ".join(f"{len(found)} {kind}: {first_few(found)}" for kind, found in kinds.items() if found)
+
+
+def _converted_by_timm(network: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor] | None:
+    """Tensors with other names, such as those of a model's authors, as timm converts them; None if it cannot."""
+    module: Any = sys.modules[type(network).__module__]
+    wrapper = os.path.commonprefix(list(tensors)).rpartition(".")[0]  # noqa: RUF071
     try:
-        missing, unexpected = backbone.network.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        raise FastpetsError(
-            f"weights: {file}: {str(error).splitlines()[-1].strip()}; is it of the same arch?"
-        ) from None
-    if missing or unexpected:
-        raise FastpetsError(
-            f"weights: {file}: {len(missing)} parameters missing ({', '.join(missing[:3])}) and {len(unexpected)} "
-            f"unknown ({', '.join(unexpected[:3])}); is it of the same arch?"
-        )
+        unwrapped = {name.removeprefix(f"{wrapper}."): value for name, value in tensors.items()}
+        return module.checkpoint_filter_fn(unwrapped, network)
+    except Exception:  # the model has no converter, or one that expects other names
+        return None

@@ -79,8 +79,9 @@ def create_model(arch: str, num_classes: int, weights: str | Path = "default", *
     Args:
         arch: any of torchvision's classification models, or "timm/NAME".
         num_classes: number of logits.
-        weights: of the backbone: "default", the library's default for ImageNet, downloaded once; "none"; or a
-            safetensors or pth file with the library's parameter names.
+        weights: of the backbone: "default", the library's default for ImageNet, downloaded once; "none"; a run folder;
+            or a safetensors or pth file: one of the library's, of fastai's, or a checkpoint of a training script. The
+            head is always new.
         seed: of all randomly initialised parameters; the caller's random state stays as it is.
     """
     with _seeded(seed):

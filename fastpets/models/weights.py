@@ -1,23 +1,35 @@
-"""A model's weights, backbone and head, in a safetensors file."""
+"""Weight files: those of whole models in safetensors files, and the tensors of any other file of weights."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from fastpets.errors import FastpetsError
 from fastpets.utils.atomic import write_atomically
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Writes all parameters and buffers atomically."""
+    """Writes all parameters and buffers atomically. Raises OSError."""
     # safetensors needs contiguous tensors that share no memory.
     state = {
         name: torch.empty(value.shape, dtype=value.dtype).copy_(value) for name, value in model.state_dict().items()
     }
-    write_atomically(path, lambda staging: save_file(state, staging))
+
+    def write(staging: Path) -> None:
+        try:
+            save_file(state, staging)
+        except SafetensorError as error:  # a full disk, for example
+            raise OSError(short_reason(error)) from None
+
+    write_atomically(path, write)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -28,6 +40,59 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise FastpetsError(
             f"{path}: {short_reason(error)}; expected the weights of a model of the same arch and number of classes"
         ) from None
+
+
+class _Placeholder:
+    """Stands for an object of a class that torch does not load from a weight file, and ignores its contents."""
+
+    def __new__(cls, *arguments: Any, **settings: Any) -> _Placeholder:
+        return super().__new__(cls)
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def read_tensors(file: Path) -> dict[str, torch.Tensor]:
+    """The tensors in a safetensors file, or in the dicts of a file by torch.save, by name.
+
+    Those of nested dicts, such as a training checkpoint's, have names with a dot: `state_dict.conv1.weight`. All other
+    objects are ignored, and no code in the file runs. Raises FastpetsError if the file is unreadable or has no tensors.
+    """
+    try:
+        contents = load_file(file) if file.suffix == ".safetensors" else _load_pickled(file)
+    except Exception as error:  # the file may have any content, and each reader raises errors of its own
+        reason = f"{type(error).__name__}: {short_reason(error)}"
+        raise FastpetsError(
+            f"weights: {file}: not readable as weights ({reason}); expected a safetensors file, or one by torch.save"
+        ) from None
+    tensors = dict(_flattened(contents))
+    if not tensors:
+        found = "a whole model or another object" if isinstance(contents, _Placeholder) else type(contents).__name__
+        raise FastpetsError(
+            f"weights: {file}: {found}, expected tensors by parameter name; save model.state_dict() by torch.save"
+        )
+    return tensors
+
+
+def _load_pickled(file: Path) -> Any:
+    """Loads a file by torch.save. Placeholders replace objects other than tensors, numbers, strings and containers."""
+    try:
+        unknown = get_unsafe_globals_in_checkpoint(file)
+    except ValueError:  # torch's format before 1.6; the training scripts of timm and torchvision save such an object
+        unknown = ["argparse.Namespace"]
+    with safe_globals([(_Placeholder, name) for name in unknown]):
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _flattened(contents: Any, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    if isinstance(contents, torch.Tensor) and prefix:
+        yield prefix, contents
+    elif isinstance(contents, Mapping):
+        for name, value in contents.items():
+            yield from _flattened(value, f"{prefix}.{name}" if prefix else str(name))
 
 
 def short_reason(error: BaseException) -> str:

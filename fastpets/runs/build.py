@@ -20,6 +20,8 @@ from fastpets.training.learner import Learner
 from fastpets.training.train_step import resolve_amp_dtype
 from fastpets.utils.system import keep_freed_memory, num_local_processes, num_processors, resolve_num_workers
 
+PerChannel = tuple[float, float, float]
+
 
 def set_up_process(config: LearnerConfig) -> torch.device:
     """Prepares this process for training and returns its device.
@@ -45,12 +47,24 @@ def limit_threads(num_workers: int | None) -> None:
         torch.set_num_threads(resolve_num_workers(num_workers))
 
 
-def build_learner(config: LearnerConfig, device: torch.device) -> Learner:
-    """Builds the data sets, their loaders, the model and the learner. Downloads missing data and weights."""
+def build_learner(
+    config: LearnerConfig,
+    device: torch.device,
+    normalization: tuple[PerChannel, PerChannel] | None = None,
+) -> Learner:
+    """Builds the data sets, their loaders, the model and the learner. Downloads missing data and weights.
+
+    With the `normalization`, mean and std, of a run that is resumed, the pretrained weights are not loaded: the state
+    of the run has all weights.
+    """
     amp_dtype = resolve_amp_dtype(device, config.amp_dtype) if config.amp else None
     with distributed.local_first():  # the first process of each machine downloads for all of them
         train_dataset, valid_dataset = build_datasets(config)
-        model = create_model(config.arch, len(train_dataset.classes), config.weights, seed=config.seed)
+        weights = config.weights if normalization is None else "none"
+        model = create_model(config.arch, len(train_dataset.classes), weights, seed=config.seed)
+    if normalization is not None:
+        model.mean, model.std = normalization
+        model.pretrained = config.weights != "none"
     # Images in autocast's own type: half as large, and autocast need not convert them.
     preprocessing = config.preprocessing(mean=model.mean, std=model.std, dtype=amp_dtype or torch.float32)
     train, valid = build_loaders(config, train_dataset, valid_dataset, preprocessing, device)

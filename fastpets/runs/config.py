@@ -1,8 +1,9 @@
 """The settings of a training run: the flags of `fastpets train`. Does not import torch, so that help is fast."""
 
 import json
+import os
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from tyro.conf import arg
 from fastpets.augment.policy import PolicyName
 from fastpets.augment.preprocessing import MAX_PIXELS, Preprocessing
 from fastpets.data.sources import LABEL_PATTERN
+from fastpets.data.storage import is_remote
 from fastpets.errors import FastpetsError, InvalidArgumentError
 from fastpets.training.options import AmpDtype, MetricName, TrainingOptions
 from fastpets.training.phases import Phase, fine_tune_phases, parse_rate, parse_schedule
@@ -30,6 +32,8 @@ from fastpets.utils.validation import (
     check_range,
 )
 
+PATHS = ("data", "labels", "weights", "cache_dir", "out", "resume")  # settings
+NOT_PATHS = {"data": ("sample",), "weights": ("default", "none")}  # values of theirs that are no paths
 MAX_EPOCHS = 100_000
 MAX_TTA = 1000
 
@@ -113,7 +117,8 @@ class LearnerConfig(DataConfig):
     arch: str = "resnet34"
     """Any torchvision classification model, or timm/NAME."""
     weights: str = "default"
-    """Pretrained weights: `default` (the library's best for ImageNet), `none`, or a safetensors or pth file."""
+    """Pretrained weights: `default` (the library's best for ImageNet), `none`, a run folder, or a safetensors or pth
+    file."""
     amp: bool = False
     """Train with automatic mixed precision."""
     amp_dtype: AmpDtype = "auto"
@@ -201,6 +206,16 @@ class TrainConfig(LearnerConfig):
                 f"tta: {self.tta}, but augment='none' gives no augmented versions; choose another, or tta=0"
             )
 
+    def defaults(self) -> "TrainConfig | None":
+        """The settings of the run that is resumed, with its folder as `out`; None for a new run.
+
+        Raises FastpetsError if they cannot be read.
+        """
+        if self.resume is None or not self.resume.exists():  # training reports a missing run
+            return None
+        folder = self.resume if self.resume.is_dir() else self.resume.parent
+        return read_config(folder, out=folder, resume=self.resume)
+
     def phases(self, pretrained: bool) -> list[Phase]:
         """The phases of training: a single one without pretrained weights, or if `lr` is "auto"."""
         if self.schedule is not None:
@@ -217,6 +232,16 @@ def parse_size(name: str, text: str) -> tuple[int, int]:
         raise InvalidArgumentError(f"{name}: {text!r}, expected a number of pixels, or HEIGHTxWIDTH")
     sides = [int(side) for side in text.lower().split("x")]
     return sides[0], sides[-1]
+
+
+def with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """The settings with absolute paths, which name the same files in any working directory; `~` is the home folder."""
+    changes: dict[str, Any] = {}
+    for name in PATHS:
+        value = getattr(config, name)
+        if value is not None and value not in NOT_PATHS.get(name, ()) and not is_remote(str(value)):
+            changes[name] = type(value)(os.path.abspath(os.path.expanduser(value)))
+    return replace(config, **changes)
 
 
 def read_config(run_folder: Path, **changes: Any) -> TrainConfig:

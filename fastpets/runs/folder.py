@@ -1,24 +1,35 @@
 """The run folder and its files, which are written atomically."""
 
+import contextlib
 import csv
 import dataclasses
+import fcntl
+import itertools
 import json
 import os
-from collections.abc import Mapping, Sequence
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastpets.errors import InvalidArgumentError, out_must_be_writable
+from fastpets.errors import InvalidArgumentError, out_must_be_writable, warn
+from fastpets.runs.images import IMAGES
 from fastpets.training.history import EpochResult
 from fastpets.training.lr_finder import RateCurve
 from fastpets.training.recorder import Recorder
 from fastpets.utils.atomic import write_atomically
 
+DEFAULT_FOLDER = Path("runs")  # of run folders, in the working directory
+BAD_FILES = "bad_files.csv"
+BEFORE_TRAINING = {"config.json", IMAGES}  # files that a run writes before it trains
+
 
 class RunFolder:
     """The folder of a run, with config.json, metrics.csv and steps.csv, and other files if the run has them.
 
-    Raises InvalidArgumentError if the folder cannot be made, or if it is not empty and the run is new.
+    No other process can write the run until `close`. Raises InvalidArgumentError if another process writes it, if the
+    folder cannot be made, or if it is not empty and the run is new.
     """
 
     def __init__(self, path: Path, *, resume: bool = False) -> None:
@@ -26,7 +37,12 @@ class RunFolder:
             check_new(path)
         with out_must_be_writable(path):
             path.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(path)
         self.path = path
+
+    def close(self) -> None:
+        """Lets other processes write the run."""
+        os.close(self._lock)
 
     def save_config(self, settings: dict[str, Any], resolved: dict[str, Any]) -> None:
         """Writes config.json: the settings as given, and the values of those that are automatic."""
@@ -56,12 +72,11 @@ class RunFolder:
 
     def save_bad_files(self, problems: dict[str, str]) -> int:
         """Adds the images that cannot be used to bad_files.csv. Returns the number of images in it."""
-        file = self.path / "bad_files.csv"
+        file = self.path / BAD_FILES
         if file.exists():
             problems = read_bad_files(file) | problems
         if problems:
-            with out_must_be_writable(file):
-                write_atomically(file, lambda staging: write_bad_files(staging, problems))
+            write_atomically(file, lambda staging: write_bad_files(staging, problems))
         return len(problems)
 
     def _save_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -74,17 +89,64 @@ class RunFolder:
         write_atomically(self.path / name, write)
 
 
+def new_folder(arch: str) -> Path:
+    """Makes the folder runs/DATE_TIME_ARCH and returns its path, which ends in a number if another run has the name."""
+    name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{arch.replace('/', '-')}"
+    folder = DEFAULT_FOLDER.absolute()
+    with out_must_be_writable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            path = folder / (name if number == 1 else f"{name}-{number}")
+            with contextlib.suppress(FileExistsError):
+                path.mkdir()
+                break
+    return path
+
+
 def check_new(path: Path) -> None:
     """Raises InvalidArgumentError unless `path` is an empty folder, or one that can be made. Makes nothing.
 
-    A folder with the config.json of a run that ended before its first checkpoint counts as empty.
+    A folder with the files of a run that ended before its first checkpoint counts as empty.
     """
     with out_must_be_writable(path):
-        if path.exists() and (not path.is_dir() or {file.name for file in path.iterdir()} - {"config.json"}):
+        if path.exists() and (not path.is_dir() or {file.name for file in path.iterdir()} - BEFORE_TRAINING):
             raise InvalidArgumentError(f"out: {path} exists and is not empty, expected a new or an empty folder")
+    check_writable(path)
+
+
+def check_writable(path: Path) -> None:
+    """Raises InvalidArgumentError unless files can be made in `path`, or in the folder in which it would be made."""
+    with out_must_be_writable(path):
         above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-        if not (above.is_dir() and os.access(above, os.W_OK)):
-            raise InvalidArgumentError(f"out: {path}: {above} is no folder that this process may write to; choose one")
+        if not above.is_dir():
+            raise InvalidArgumentError(f"out: {path}: {above} is a file, expected a folder")
+        tempfile.TemporaryFile(dir=above).close()  # permissions alone do not tell, for root or in /proc
+
+
+@contextlib.contextmanager
+def failure_is_a_warning(file: Path) -> Iterator[None]:
+    """Turns any error of the block, which writes `file`, into a warning: a table or a plot is not worth an epoch."""
+    try:
+        yield
+    except Exception as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
+        warn(f"{file}: not written ({reason}); training is not affected")
+
+
+def _locked(folder: Path) -> int:
+    """A descriptor that locks a folder until it is closed, or until this process ends.
+
+    Raises InvalidArgumentError if another process has locked it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise InvalidArgumentError(f"out: {folder}: another process is writing this run; wait until it ends") from None
+    except OSError:
+        pass  # a file system without locks
+    return descriptor
 
 
 def write_bad_files(path: Path, problems: dict[str, str]) -> None:

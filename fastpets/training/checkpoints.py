@@ -13,7 +13,7 @@ from fastpets.models.weights import short_reason
 from fastpets.utils.atomic import write_atomically
 
 NUM_KEPT = 2
-FORMAT, VERSION = "fastpets checkpoint", 2
+FORMAT, VERSION = "fastpets checkpoint", 3
 NAME = re.compile(r"checkpoint-(\d+)\.pt")
 
 
@@ -21,14 +21,22 @@ def save(folder: Path, num_batches: int, state: dict[str, Any]) -> Path:
     """Writes `checkpoint-BATCHES.pt` atomically and deletes all but the last two checkpoints in the folder.
 
     `num_batches` is the number of batches that the run has trained on. `state` consists of dicts, lists, tuples,
-    numbers, strings and tensors.
+    numbers, strings and tensors. Raises OSError.
     """
     path = folder / f"checkpoint-{num_batches:08}.pt"
     contents = {"format": FORMAT, "version": VERSION, "state": state}
-    write_atomically(path, lambda staging: torch.save(contents, staging))
+    write_atomically(path, lambda staging: _write(contents, staging))
     for old in list_checkpoints(folder)[:-NUM_KEPT]:
         old.unlink()
     return path
+
+
+def _write(contents: dict[str, Any], path: Path) -> None:
+    try:
+        with open(path, "wb") as file:
+            torch.save(contents, file)
+    except RuntimeError as error:  # torch hides the OSError of a failed write, such as one on a full disk
+        raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

@@ -8,14 +8,14 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
-from itertools import chain, repeat, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch.nn.functional import cross_entropy
 
-from fastpets.errors import FastpetsError, InvalidArgumentError
+from fastpets.errors import FastpetsError, InvalidArgumentError, describe_bad_files, first_few
 from fastpets.loading.batch import Batch
 from fastpets.models.classifier import Classifier, create_model, has_batch_norm
 from fastpets.models.weights import load_weights, save_weights
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from fastpets.loading.loader import Loader
 
+REMEDY = "use a lower lr, clip_norm=1, or amp_dtype='bfloat16' if it was float16"
 STATEFUL = ("train_step", "random", "train", "recorder")
 
 
@@ -118,7 +119,8 @@ class Learner:
         """Trains in one phase after another.
 
         With `resume`, continues the fit that was interrupted, or whose state was loaded; give it the same phases.
-        Raises FastpetsError if a loss is not finite or a batch does not fit into memory.
+        Raises FastpetsError if a loss or a weight is not finite, a batch does not fit into memory, or no image of an
+        epoch can be used.
         """
         if resume:
             # By default an iterator starts the next epoch; from a loaded state, it delivers the rest of this one.
@@ -161,6 +163,11 @@ class Learner:
                 done = num_done / last if last > 0 else 1.0  # a single epoch has the full size
                 self.train.resize(progressive_size(self.initial_size, self.full_size, done))
             self._fit_epoch(phase, scheduler)
+        if self.train_step.only_overflows and phase.epochs > 0:
+            raise FastpetsError(
+                f"phase {phase.name}: the gradients of all batches overflowed in float16, and no step was taken; use "
+                "amp_dtype='bfloat16', or amp=False"
+            )
         self.progress = Progress(phase=number + 1)
 
     def _begin_phase(self, number: int, phase: Phase) -> None:
@@ -189,9 +196,11 @@ class Learner:
             waited_s, train_s = timer.elapsed()
             progress.images_per_sec = num_images * distributed.world_size() / train_s
             progress.input_share = waited_s / train_s
+            self._check_weights()
             progress.is_trained = True
             self.on_step_end()
         values = self.validate()
+        _check_validation(values["valid_loss"])
         result = EpochResult(
             phase=phase.name,
             epoch=progress.epoch,
@@ -210,18 +219,30 @@ class Learner:
         self.history.append(result)
         self.on_epoch_end(result)
 
+    def _check_weights(self) -> None:
+        """Raises FastpetsError if a parameter is not finite."""
+        parameters = dict(self.model.named_parameters())
+        are_finite = torch.stack(
+            [p.isfinite().all() for p in parameters.values()]
+        ).tolist()  # waits for the device once
+        wrong = [name for name, is_finite in zip(parameters, are_finite, strict=True) if not is_finite]
+        if wrong:
+            raise FastpetsError(
+                f"the weights are not finite after {len(self.recorder.losses)} batches: {first_few(wrong)}; {REMEDY}"
+            )
+
     def _train_epoch(self, scheduler: LRScheduler, timer: InputTimer, description: str) -> int:
         """Trains on an epoch, or on the rest of an interrupted one; returns the number of images.
 
         It calls `on_step_end` after each optimizer step but the last one.
         """
         progress, total, accumulate = self.progress, len(self.train), self.options.accumulate
-        num_images, has_gradients = 0, False
+        num_images, has_gradients, is_whole = 0, False, progress.num_batches == 0
 
         def optimizer_step() -> None:
-            self.train_step.optimizer_step()
-            scheduler.step()
-            progress.num_steps += 1
+            if self.train_step.optimizer_step():
+                scheduler.step()
+                progress.num_steps += 1
 
         self.train_step.train_mode()
         for batch in timer.watch(track(self.train, description, total)):
@@ -238,6 +259,8 @@ class Learner:
                 self.on_step_end()
         if has_gradients:  # after the loop, since there are fewer batches if all files of one are bad
             optimizer_step()
+        if is_whole and num_images == 0:
+            raise _nothing_to_train_on(self.train)
         return num_images
 
     def _can_train_on(self, batch: Batch) -> bool:
@@ -248,7 +271,10 @@ class Learner:
         return False
 
     def validate(self) -> dict[str, float]:
-        """`valid_loss`, `error_rate` and the metrics of `options`, over the validation images of all processes."""
+        """`valid_loss`, `error_rate` and the metrics of `options`, over the validation images of all processes.
+
+        Raises FastpetsError if no image can be used.
+        """
         return out_of_memory.guard(self._validate, lambda: out_of_memory.validation_error(self.valid))
 
     @torch.inference_mode()
@@ -266,8 +292,10 @@ class Learner:
                 self.on_step_end()
         totals = torch.tensor([loss.item(), num_images], dtype=torch.float64)
         valid_loss, num_images_per_process = distributed.mean(totals).tolist()
-        valid_loss = valid_loss / num_images_per_process if num_images_per_process else math.nan
-        return {"valid_loss": valid_loss, **metric_values(metrics)}
+        if num_images_per_process == 0:
+            found = f" ({describe_bad_files(self.valid.bad_files)})" if self.valid.bad_files else ""
+            raise FastpetsError(f"no validation image could be used{found}; expected at least one")
+        return {"valid_loss": valid_loss / num_images_per_process, **metric_values(metrics)}
 
     @torch.inference_mode()
     def get_preds(self, batches: Iterable[Any] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -299,7 +327,7 @@ class Learner:
         """Runs the learning rate finder: trains at growing rates, then restores the learner's whole state.
 
         A training set of fewer batches than `num_steps` is repeated. Raises FastpetsError if a batch does not fit into
-        memory.
+        memory, or if no image can be used.
         """
         before = copy.deepcopy(self.state_dict())
         try:
@@ -314,7 +342,14 @@ class Learner:
         return curve
 
     def _endless_batches(self) -> Iterator[Batch]:
-        return (batch for batch in chain.from_iterable(repeat(self.train)) if self._can_train_on(batch))
+        while True:
+            num_batches = 0
+            for batch in self.train:
+                if self._can_train_on(batch):
+                    num_batches += 1
+                    yield batch
+            if num_batches == 0:
+                raise _nothing_to_train_on(self.train)
 
     def plot_loss(self, file: str | Path | None = None) -> None:
         """Plots the smoothed training loss and the validation loss, as a PNG file or in pyplot's current figure."""
@@ -366,6 +401,17 @@ def _do_nothing(*_: object) -> None:
     """A callback that can be pickled."""
 
 
+def _nothing_to_train_on(train: Loader) -> FastpetsError:
+    found = f" ({describe_bad_files(train.bad_files)})" if train.bad_files else ""
+    return FastpetsError(f"no training image could be used in a whole epoch{found}; expected at least a batch of two")
+
+
+def _check_validation(valid_loss: float) -> None:
+    """Raises FastpetsError if a validation loss is not finite."""
+    if not math.isfinite(valid_loss):
+        raise FastpetsError(f"the validation loss is {valid_loss}; {REMEDY}, and look at the validation images")
+
+
 def check_loaders(model: Classifier, train: Loader, valid: Loader) -> None:
     """Raises FastpetsError if a model cannot train on the batches of `train` or be validated on those of `valid`."""
     for loader in (train, valid):
@@ -400,6 +446,11 @@ def check_loaders(model: Classifier, train: Loader, valid: Loader) -> None:
         raise FastpetsError(
             f"training images are normalised by mean {train.preprocessing.mean} and std {train.preprocessing.std}, "
             f"validation images by {valid.preprocessing.mean} and {valid.preprocessing.std}; expected the same"
+        )
+    if distributed.world_size() > 1 and "skip" in (train.on_bad_file, valid.on_bad_file):
+        raise InvalidArgumentError(
+            f"on_bad_file: 'skip' with {distributed.world_size()} processes, which would wait for each other where one "
+            "leaves out a batch; use on_bad_file='replace'"
         )
     if has_batch_norm(model) and min(train.batch_size, len(train.sampler)) == 1:
         raise FastpetsError("training batches of one image, expected two or more: batch norm cannot train on one")

@@ -32,6 +32,7 @@ class TrainStep:
         wrapped_model: `model`, compiled if `options.compile` is set, and under torchrun in DistributedDataParallel.
         evaluated_model: the model to validate and save.
         frozen_to: the first layer group that trains.
+        only_overflows: whether the optimizer is new and has skipped all steps so far, since they overflowed in float16.
     """
 
     def __init__(self, model: Classifier, options: TrainingOptions, device: torch.device) -> None:
@@ -60,6 +61,7 @@ class TrainStep:
         self.frozen_to = n if self.model.pretrained else 0
         parameter_groups.freeze(self.model, self.frozen_to, self.options.bn)
         self.optimizer = parameter_groups.adamw(self.model, self.options.weight_decay)
+        self.only_overflows = self.scaler.is_enabled()
         # DistributedDataParallel averages the gradients that are trainable when it is made. Free the old wrapper first.
         self.wrapped_model: nn.Module = self.model
         compiled: Any = torch.compile(self.model) if self.options.compile else self.model
@@ -84,20 +86,24 @@ class TrainStep:
         self.scaler.scale(loss if weight == 1 else loss * weight).backward()
         return loss.detach()
 
-    def optimizer_step(self) -> None:
+    def optimizer_step(self) -> bool:
         """Updates the parameters by the gradients, and clears these. Skips the update if they overflowed in float16.
 
-        The learning rate schedule counts skipped steps, as fastai's does. Only the GPU knows which are skipped, and
-        waiting for it in each step would be slow.
+        Returns whether the learning rate schedule counts the step. Gradient scaling starts with a scale that is too
+        large, and would skip the first steps of a short warm-up: they do not count until one is taken. Later skipped
+        steps count, as in fastai. Only the GPU knows which are skipped, and waiting for it in each step would be slow.
         """
         if self.options.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
+        scale = self.scaler.get_scale() if self.only_overflows else 0.0  # waits for the GPU
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.only_overflows = self.only_overflows and self.scaler.get_scale() < scale
         self.optimizer.zero_grad()
         if self.ema is not None:
             self.ema.update_parameters(self.model)
+        return not self.only_overflows
 
     def logits(self, images: torch.Tensor, model: nn.Module) -> torch.Tensor:
         """Logits (B, C) of `model` under autocast, converted to float32, so that the loss has full precision."""
@@ -114,7 +120,8 @@ class TrainStep:
     def state_dict(self) -> dict[str, Any]:
         """The state of model, optimizer, gradient scaler and moving average."""
         names = ("model", "optimizer", "scaler", *(["ema"] if self.ema else []))
-        return {"frozen_to": self.frozen_to} | {name: getattr(self, name).state_dict() for name in names}
+        plain = {"frozen_to": self.frozen_to, "only_overflows": self.only_overflows}
+        return plain | {name: getattr(self, name).state_dict() for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores a copy of a `state_dict`. Raises FastpetsError if it is of another model."""
@@ -129,6 +136,7 @@ class TrainStep:
             raise FastpetsError(f"a state of another model: {short_reason(error)}") from None
         self.freeze_to(state["frozen_to"])
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # it keeps the tensors that it is given
+        self.only_overflows = state["only_overflows"]
         if state["scaler"]:  # empty if it was saved without float16
             self.scaler.load_state_dict(state["scaler"])
 

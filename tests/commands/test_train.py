@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -15,7 +16,6 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 
-from fastpets import train
 from fastpets.augment.preprocessing import Preprocessing
 from fastpets.cli import main
 from fastpets.errors import InvalidArgumentError
@@ -35,7 +35,10 @@ FLAGS = (
     "amp amp_dtype compile mix ema clip_norm epochs freeze_epochs lr schedule initial_size accumulate "
     "weight_decay bn label_smoothing class_weights metrics tta tensorboard out resume"
 )
-FILES = "checkpoint-{}.pt checkpoint-{}.pt config.json metrics.csv model.json model.safetensors report.html steps.csv"
+FILES = (
+    "checkpoint-{}.pt checkpoint-{}.pt config.json images.parquet metrics.csv model.json model.safetensors report.html "
+    "steps.csv"
+)
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -127,7 +130,7 @@ def test_pretrained_weights_train_in_two_phases(pets: Path, weights: Path, tmp_p
         (["--lr", "nan"], "--lr: 'nan', expected a number from 1e-12 to 1000, a range as 1e-6:1e-4, or auto"),
         (["--schedule", "frozen 3"], "--schedule: 'frozen 3', expected frozen or unfrozen, a number of epochs and a"),
         (["--ema", "1.5"], "--ema: 1.5, expected a value from 0 to 1"),
-        (["--resume", "nowhere"], "--resume: nowhere: nothing there, expected a run folder or a checkpoint"),
+        (["--resume", "nowhere"], "/nowhere: nothing there, expected a run folder or a checkpoint"),
         (["--device", "gpu"], "--device: 'gpu', expected auto, cpu, cuda or cuda:N"),
         (
             ["--amp", "--amp-dtype", "float16", "--device", "cpu"],
@@ -170,6 +173,33 @@ def test_a_bad_image_stops_the_run_before_training_and_can_be_skipped(
     (row,) = csv.DictReader((out / "bad_files.csv").read_text().splitlines())
     assert row == {"file": str(folder / "kind0_0.jpg"), "problem": "0 bytes, expected an image"}
     assert "kind0_0.jpg: 0 bytes, expected an image" in (out / "report.html").read_text()
+
+
+def test_images_that_do_not_decode_are_in_the_report_of_the_first_run(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder, out = make_folder(30), tmp_path / "run"
+    for path in folder.glob("kind0_1*.jpg"):  # of the training and of the validation images
+        os.truncate(path, path.stat().st_size // 2)  # only decoding finds this
+    assert run("--data", folder, *TINY, "--epochs", 1, "--on-bad-file", "skip", "--out", out).returncode == 0
+    rows = list(csv.DictReader((out / "bad_files.csv").read_text().splitlines()))
+    assert {Path(row["file"]) for row in rows} == set(folder.glob("kind0_1*.jpg"))
+    page = (out / "report.html").read_text()
+    assert all(row["file"] in page for row in rows)
+
+
+@pytest.mark.parametrize("lr", ["1e-3", "auto"])
+def test_images_of_which_none_decodes_are_one_line(
+    make_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture, lr: str
+) -> None:
+    folder = make_folder(20)
+    for path in folder.iterdir():
+        os.truncate(path, path.stat().st_size // 2)
+    flags = ["--data", str(folder), *TINY, "--epochs", "1", "--on-bad-file", "skip", "--lr", lr]
+    assert main(["train", *flags, "--out", str(tmp_path / "run")]) == 1
+    *warned, error = capsys.readouterr().err.splitlines()
+    assert all(line.startswith("warning: left out: ") for line in warned)
+    assert error.startswith("error: no training image could be used in a whole epoch (")
 
 
 def test_an_existing_run_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -242,18 +272,6 @@ def test_the_rate_found_for_the_head_sets_both_phases(
     again = json.loads((out / "config.json").read_text())
     assert again["settings"]["lr"] == "auto"
     assert again["resolved"] == config["resolved"]
-
-
-def test_a_resumed_run_has_its_own_settings_except_a_given_device_and_number_of_threads(tmp_path: Path) -> None:
-    config = TrainConfig(device="cpu", num_workers=1, metrics=("top5",), initial_size="64")
-    settings = dataclasses.asdict(config)
-    (tmp_path / "config.json").write_text(json.dumps({"settings": settings, "resolved": {}}))
-    same = dataclasses.replace(config, out=tmp_path, resume=tmp_path)
-    assert train.resumed_config(TrainConfig(resume=tmp_path), tmp_path) == same
-    changed = train.resumed_config(TrainConfig(resume=tmp_path, device="cuda:0", num_workers=4), tmp_path)
-    assert (changed.device, changed.num_workers) == ("cuda:0", 4)
-    with pytest.raises(InvalidArgumentError, match="batch_size: 8, but the run that is resumed has 64"):
-        train.resumed_config(TrainConfig(resume=tmp_path, batch_size=8), tmp_path)
 
 
 def test_a_missing_tensorboard_is_found_before_the_data_set_is_read(

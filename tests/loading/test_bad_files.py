@@ -130,6 +130,15 @@ def test_a_batch_of_bad_files_only_is_left_out(make_folder: Callable[..., Path])
         assert list(Loader(dataset, size=SIZE, batch_size=3, on_bad_file="skip")) == []
 
 
+def test_epochs_of_files_that_are_known_to_be_bad_have_no_batch(make_folder: Callable[..., Path]) -> None:
+    loader = Loader(from_folder(make_folder(6)), size=SIZE, batch_size=3, on_bad_file="skip")
+    for path in loader.dataset.paths:
+        cut_short(Path(path))
+    with pytest.warns(UserWarning, match="left out"):
+        assert list(loader) == []
+    assert [list(loader) for _ in range(2)] == [[], []]
+
+
 def test_an_image_that_only_pillow_decodes_is_used(make_folder: Callable[..., Path]) -> None:
     folder = make_folder(8)
     image = drawing(40, 50, seed=4)

@@ -13,17 +13,18 @@ from fastpets.training.history import EpochResult
 def test_a_folder_with_files_is_used_only_to_resume(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     run.save_config({"epochs": 1}, {})
-    RunFolder(run.path)  # with nothing but a configuration: its run ended before an epoch was complete
+    run.close()
+    RunFolder(run.path).close()  # with nothing but a configuration: its run ended before an epoch was complete
     (run.path / "metrics.csv").touch()
     with pytest.raises(InvalidArgumentError, match=r"^out: .*run exists and is not empty, expected a new or an empty"):
         RunFolder(run.path)
-    RunFolder(run.path, resume=True)
+    RunFolder(run.path, resume=True).close()
     assert '"epochs": 1' in (run.path / "config.json").read_text()
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InvalidArgumentError, match=r"^out: .*file/run: .*file is no folder that this process may"):
+    with pytest.raises(InvalidArgumentError, match=r"^out: .*file/run: .*file is a file, expected a folder"):
         RunFolder(tmp_path / "file" / "run")
     with pytest.raises(InvalidArgumentError, match=r"^out: .*: Not a directory, expected a place that"):
         RunFolder(tmp_path / "file" / "run", resume=True)

@@ -145,7 +145,7 @@ def test_another_file_of_torchs_is_rejected(tmp_path: Path, contents: Any) -> No
 
 def test_a_checkpoint_of_another_version_is_rejected(tmp_path: Path) -> None:
     torch.save({"format": checkpoints.FORMAT, "version": 77, "state": {}}, tmp_path / "checkpoint-1.pt")
-    with pytest.raises(FastpetsError, match="version 77 of the format, expected 2"):
+    with pytest.raises(FastpetsError, match="version 77 of the format, expected 3"):
         checkpoints.load(tmp_path / "checkpoint-1.pt")
 
 

@@ -80,6 +80,16 @@ def test_the_command_trains_in_all_processes_and_only_the_first_writes(
     assert "nowhere: nothing there, expected a folder of images" in child.stderr
 
 
+def test_leaving_out_files_is_refused_in_several_processes(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+    flags = ["--arch", "squeezenet1_1", "--weights", "none", "--size", 32, "--batch-size", 2, "--device", "cpu"]
+    more = ["--on-bad-file", "skip", "--out", tmp_path / "run"]
+    child = torchrun(2, "-m", "fastpets.train", "--data", make_folder(20), *flags, *more)
+    assert child.returncode != 0
+    assert "error: --on-bad-file: 'skip' with 2 processes" in child.stderr
+    assert "Traceback" not in child.stderr.partition("torch/distributed")[0]
+    assert not (tmp_path / "run").exists()
+
+
 def test_processes_stop_together_on_a_signal_and_resume(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     out = tmp_path / "run"
     # 45 images: 9 for validation, two batches in one process and one in the other.

@@ -1,8 +1,9 @@
 """The learner: which parameters a phase changes, what is validated and reported, which loaders are rejected."""
 
 import math
+import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from fastpets.errors import BadFileError, FastpetsError, InvalidArgumentError
 from fastpets.models.classifier import NORM_LAYERS, Classifier, create_model
 from fastpets.training import distributed
 from fastpets.training.history import EpochPrinter, EpochResult
-from fastpets.training.learner import Learner
+from fastpets.training.learner import Learner, check_loaders
 from fastpets.training.options import TrainingOptions
 from fastpets.training.phases import Phase
 from fastpets.training.schedule import group_rates
@@ -352,6 +353,84 @@ def test_a_validation_loss_that_is_not_a_number_is_reported(learner: Learner) ->
     batches = iter(range(2))
     learner.model.register_forward_hook(lambda module, inputs, output: output * math.nan if next(batches) else output)
     assert math.isnan(learner.validate()["valid_loss"])
+
+
+def test_a_validation_loss_that_is_not_finite_ends_training(learner: Learner) -> None:
+    learner.model.register_forward_hook(lambda module, inputs, output: output if module.training else output * math.nan)
+    with pytest.raises(FastpetsError, match=r"^the validation loss is nan; use a lower lr"):
+        learner.fit_one_cycle(1, 1e-3)
+    assert learner.history == []
+
+
+def test_a_weight_that_the_last_step_made_infinite_ends_training_before_validation(learner: Learner) -> None:
+    steps = iter(range(1, 4))
+
+    def spoil(*_: object) -> None:
+        if next(steps) == len(learner.train):
+            with torch.no_grad():
+                learner.model.head[2].weight[0, 0] = math.inf
+
+    learner.train_step.optimizer.register_step_post_hook(spoil)
+    with pytest.raises(FastpetsError, match=r"^the weights are not finite after 3 batches: head.2.weight; use a lower"):
+        learner.fit_one_cycle(1, 1e-3)
+    assert (learner.history, learner.progress.is_trained) == ([], False)
+
+
+def truncate(paths: Sequence[str]) -> None:
+    for path in paths:
+        os.truncate(path, 500)
+
+
+@pytest.mark.filterwarnings("ignore:left out")
+def test_an_epoch_without_an_image_that_decodes_is_one_line(make_folder: Callable[..., Path]) -> None:
+    train, valid = fastpets.loaders(make_folder(20), size=32, batch_size=8, on_bad_file="skip")
+    learner = Learner(train, valid, create_model("resnet18", 2, "none"))
+    truncate(valid.dataset.paths)
+    with pytest.raises(FastpetsError, match=r"^no validation image could be used \(.*not decoded.*\)"):
+        learner.fit_one_cycle(1, 1e-3)
+    truncate(train.dataset.paths)
+    for train_on_nothing in (lambda: learner.fit_one_cycle(1, 1e-3), learner.lr_find):
+        with pytest.raises(FastpetsError, match=r"^no training image could be used in .* epoch \(.*not decoded.*\)"):
+            train_on_nothing()
+
+
+def test_several_processes_may_not_leave_out_files(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    for policy in ("raise", "replace"):
+        valid = learner.valid.like(learner.valid.dataset, on_bad_file=policy)
+        check_loaders(learner.model, learner.train, valid)
+    valid = learner.valid.like(learner.valid.dataset, on_bad_file="skip")
+    with pytest.raises(InvalidArgumentError, match=r"^on_bad_file: 'skip' with 2 processes.*on_bad_file='replace'$"):
+        check_loaders(learner.model, learner.train, valid)
+
+
+def overflow_first(learner: Learner, num_steps: int) -> None:
+    """Makes the gradients of the learner's first steps infinite, as a new scale of gradients in float16 does."""
+    train_step, calls = learner.train_step, iter(range(1000))
+    train_step.scaler = torch.amp.GradScaler("cpu", enabled=True, init_scale=2.0**16)
+    train_step.freeze_to(0)
+    backward = train_step.backward
+
+    def overflowing(images: torch.Tensor, labels: torch.Tensor, weight: float) -> torch.Tensor:
+        return backward(images, labels, math.inf if next(calls) < num_steps else weight)
+
+    train_step.backward = overflowing  # type: ignore[method-assign]
+
+
+def test_the_schedule_starts_with_the_first_step_that_float16_does_not_skip(learner: Learner) -> None:
+    learner.fit_one_cycle(2, 1e-2)
+    rates = learner.recorder.rates
+    other = Learner(learner.train, learner.valid, learner.model, on_epoch_end=lambda result: None)
+    overflow_first(other, 2)
+    other.fit_one_cycle(2, 1e-2)
+    assert other.recorder.rates == [rates[0], rates[0], *rates[:-2]]
+    assert other.train_step.optimizer.state_dict()["state"][0]["step"] == len(rates) - 2
+
+
+def test_a_phase_of_skipped_steps_only_is_an_error(learner: Learner) -> None:
+    overflow_first(learner, 1000)
+    with pytest.raises(FastpetsError, match=r"^phase one cycle: the gradients of all batches overflowed in float16"):
+        learner.fit_one_cycle(2, 1e-2)
 
 
 def test_an_epoch_that_is_interrupted_in_validation_reports_its_times(learner: Learner) -> None:
