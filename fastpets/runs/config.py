@@ -191,7 +191,8 @@ class TrainConfig(LearnerConfig):
     out: Annotated[Path | None, arg(metavar="DIR")] = None
     """Run folder; must be new or empty. Default: runs/DATE_TIME_ARCH."""
     resume: Annotated[Path | None, arg(metavar="RUN|CHECKPOINT")] = None
-    """Resume an interrupted run with its own settings, from its latest checkpoint or from the given one."""
+    """Resume an interrupted run with its own settings, from its latest checkpoint or from the given one. Add --data if
+    the images have moved."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
