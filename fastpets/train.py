@@ -19,6 +19,7 @@ from fastpets.runs.config import TrainConfig, read_config
 
 if TYPE_CHECKING:
     from fastpets.data.dataset import ImageDataset
+    from fastpets.loading.loader import Loader
     from fastpets.runs.folder import RunFolder
     from fastpets.training.history import EpochResult
     from fastpets.training.learner import Learner
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 # Settings that may differ when a run is resumed. Another number of threads may change the order of summation on a CPU,
 # and so the last digits.
-CAN_CHANGE = ("device", "num_workers", "cache_dir", "cache_gb")
+CAN_CHANGE = ("evaluate_test", "device", "num_workers", "cache_dir", "cache_gb")
 
 
 def train(config: TrainConfig) -> int:
@@ -41,7 +42,7 @@ def train(config: TrainConfig) -> int:
 
 
 def _train(config: TrainConfig) -> int:
-    from fastpets.runs.build import build_learner, set_up_process
+    from fastpets.runs.build import build_learner, build_test_loader, set_up_process
     from fastpets.runs.folder import read_resolved
     from fastpets.training import checkpoints, distributed
 
@@ -57,6 +58,9 @@ def _train(config: TrainConfig) -> int:
         _check_outputs(config)
     learner = build_learner(config, set_up_process(config))
     _print_data_set(learner.train.dataset, *(loader.headers.usable.sum() for loader in (learner.train, learner.valid)))
+    test = build_test_loader(config, learner) if config.evaluate_test else None
+    if test is not None:
+        print(f"{test.headers.usable.sum()} test images, for the evaluation after training")
     if config.cache != "none":
         print(f"cache: {learner.train.cache_reason}")
     if state is not None:
@@ -73,6 +77,8 @@ def _train(config: TrainConfig) -> int:
     num_bad = run.save_bad_files(bad_files) if run is not None else 0
     if status == 0 and learner.history:
         _print_summary(learner, config)
+        if test is not None:
+            _evaluate_test(learner, test, run)
         if run is not None:
             _write_report(learner, config, run)
     if run is not None and num_bad:
@@ -259,6 +265,16 @@ def _print_summary(learner: Learner, config: TrainConfig) -> None:
         print(f"error rate with test-time augmentation ({config.tta}): {error_rate:.6f}")
     if hint := hints.best_epoch(learner.history, int(learner.valid.headers.usable.sum())):
         print(with_flags(hint, TrainConfig))
+
+
+def _evaluate_test(learner: Learner, test: Loader, run: RunFolder | None) -> None:
+    """Prints the loss and the metrics of the test images, and saves them in the run folder."""
+    values = learner.validate(test)
+    values = {"test_loss": values.pop("valid_loss"), **values}
+    shown = ", ".join(f"{name} {value:.6f}" for name, value in values.items() if "/" not in name)  # not of each class
+    print(f"test images: {shown}")
+    if run is not None:
+        run.save_test(values)
 
 
 def _write_report(learner: Learner, config: TrainConfig, run: RunFolder) -> None:

@@ -54,6 +54,11 @@ class RunFolder:
         self._save_rows("lr_finder.csv", rows)
         write_atomically(self.path / "lr_finder.png", curve.plot)
 
+    def save_test(self, values: Mapping[str, float]) -> None:
+        """Writes test_metrics.csv: the loss and the metrics of the test images, in one row."""
+        with out_must_be_writable(self.path):
+            self._save_rows("test_metrics.csv", [values])
+
     def save_bad_files(self, problems: dict[str, str]) -> int:
         """Adds the images that cannot be used to bad_files.csv. Returns the number of images in it."""
         file = self.path / "bad_files.csv"

@@ -247,17 +247,21 @@ class Learner:
         warnings.warn("a batch of one image is skipped: batch norm cannot train on it", stacklevel=2)
         return False
 
-    def validate(self) -> dict[str, float]:
-        """`valid_loss`, `error_rate` and the metrics of `options`, over the validation images of all processes."""
-        return out_of_memory.guard(self._validate, lambda: out_of_memory.validation_error(self.valid))
+    def validate(self, loader: Loader | None = None) -> dict[str, float]:
+        """`valid_loss`, `error_rate` and the metrics of `options`, over the validation images of all processes.
+
+        With `loader`, over its images, such as those kept aside for a final evaluation.
+        """
+        valid = self.valid if loader is None else loader
+        return out_of_memory.guard(lambda: self._validate(valid), lambda: out_of_memory.validation_error(valid))
 
     @torch.inference_mode()
-    def _validate(self) -> dict[str, float]:
+    def _validate(self, valid: Loader) -> dict[str, float]:
         model = self.train_step.evaluated_model.eval()
         distributed.broadcast(model.buffers())
         loss, num_images = torch.zeros((), dtype=torch.float64, device=self.device), 0
         metrics = make_metrics(self.options.metrics, self.train.classes).to(self.device)
-        for images, labels in track(self.valid, "validating", len(self.valid)):
+        for images, labels in track(valid, "validating", len(valid)):
             logits = self.train_step.logits(images, model)
             loss += cross_entropy(logits, labels, reduction="sum")
             num_images += len(labels)
