@@ -23,9 +23,9 @@ test: .venv/with-$(DALI),test
 test-all: test .venv/with-$(DALI),test,clients
 	$(PYTEST) -m slow
 
-# Fuzzes the check and the loader with damaged files for a quarter of an hour.
+# Fuzzes the check, the loader, and the readers of tables and shards with damaged files for a quarter of an hour.
 soak: .venv/with-$(DALI),test
-	$(BIN)/python -m tests.fuzz --files 100000 --loader-files 10000
+	$(BIN)/python -m tests.fuzz --files 100000 --loader-files 10000 --tables 10000 --shards 10000
 	$(BIN)/python -m tests.fuzz_metadata --files 10000
 
 bench: .venv/with-$(DALI),test,bench

@@ -49,7 +49,7 @@ def measure(folder: Path, count: int) -> None:
         print(f"{name:32}{time.perf_counter() - started:7.1f} s{resident_mb() - base_mb:8.0f} MB more than before")
         started = time.perf_counter()
 
-    dataset, _ = from_csv(table)
+    dataset = from_csv(table)
     lap("table read")
     rows = np.zeros(count, headers.ROW)
     rows["key"] = dataset.paths.hashes()

@@ -122,9 +122,9 @@ def label_origin(config: DataConfig, dataset: ImageDataset, i: int) -> str:
 
     path = dataset.paths[i]
     if dataset.label_from == "table":
-        return f"column label of {config.labels or config.data}"
+        return f"the column of labels in {config.labels or config.data}"
     if dataset.label_from == "shard":
-        return "the .cls file beside the image in its shard"
+        return "the .cls or .json file beside the image in its shard"
     if dataset.label_from == "folder":
         return f"the folder {Path(path).parent.name!r}"
     return f"the pattern {config.label_pattern} on {name_of(path)!r}"

@@ -18,6 +18,7 @@ from fastpets.runs.config import TrainConfig, with_absolute_paths
 
 if TYPE_CHECKING:
     from fastpets.data.dataset import ImageDataset
+    from fastpets.loading.loader import Loader
     from fastpets.runs.folder import RunFolder
     from fastpets.training.history import EpochResult
     from fastpets.training.learner import Learner
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 # Settings that may differ when a run is resumed. The images have to be the same, but may have moved. Another number of
 # threads may change the order of summation on a CPU, and so the last digits.
-CAN_CHANGE = ("data", "labels", "device", "num_workers", "cache_dir", "cache_gb")
+CAN_CHANGE = ("data", "labels", "evaluate_test", "device", "num_workers", "cache_dir", "cache_gb")
 
 
 def train(config: TrainConfig) -> int:
@@ -40,7 +41,7 @@ def train(config: TrainConfig) -> int:
 
 
 def _train(config: TrainConfig) -> int:
-    from fastpets.runs.build import build_learner, set_up_process
+    from fastpets.runs.build import build_learner, build_test_loader, set_up_process
     from fastpets.runs.folder import read_resolved
     from fastpets.runs.images import check_images
     from fastpets.training import checkpoints, distributed
@@ -57,6 +58,9 @@ def _train(config: TrainConfig) -> int:
     normalization = (tuple(resolved["mean"]), tuple(resolved["std"])) if "mean" in resolved else None
     learner = build_learner(config, set_up_process(config), normalization)
     _print_data_set(learner.train.dataset, *(loader.headers.usable.sum() for loader in (learner.train, learner.valid)))
+    test = build_test_loader(config, learner) if config.evaluate_test else None
+    if test is not None:
+        print(f"{test.headers.usable.sum()} test images, for the evaluation after training")
     if config.cache != "none":
         print(f"cache: {learner.train.cache_reason}")
     found_lr = resolved.get("lr")
@@ -72,14 +76,14 @@ def _train(config: TrainConfig) -> int:
     phases = with_lr.phases(learner.model.pretrained)
     if distributed.rank() != 0:
         learner.on_epoch_end = lambda result: None
-        return _run(learner, phases, config, None)
+        return _run(learner, test, phases, config, None)
     with contextlib.closing(open_run(config, learner, found_lr)) as run:
         learner.on_epoch_end = _epoch_callback(config, learner, run)
-        return _run(learner, phases, config, run)
+        return _run(learner, test, phases, config, run)
 
 
-def _run(learner: Learner, phases: list[Phase], config: TrainConfig, run: RunFolder | None) -> int:
-    """Trains, then completes the run folder. `run` is None in all processes but the first."""
+def _run(learner: Learner, test: Loader | None, phases: list[Phase], config: TrainConfig, run: RunFolder | None) -> int:
+    """Trains, evaluates on `test`, then completes the run folder. `run` is None in all processes but the first."""
     from fastpets.runs.folder import BAD_FILES, failure_is_a_warning
 
     status = _fit(learner, phases, run, resume=config.resume is not None)
@@ -90,6 +94,8 @@ def _run(learner: Learner, phases: list[Phase], config: TrainConfig, run: RunFol
             num_bad = run.save_bad_files(bad_files)
     if status == 0 and learner.history:
         _print_summary(learner, config)
+        if test is not None:
+            _evaluate_test(learner, test, run)
         if run is not None:
             _write_report(learner, config, run)
     if run is not None and num_bad:
@@ -296,6 +302,19 @@ def _print_summary(learner: Learner, config: TrainConfig) -> None:
         print(f"error rate with test-time augmentation ({config.tta}): {error_rate:.6f}")
     if hint := hints.best_epoch(learner.history, int(learner.valid.headers.usable.sum())):
         print(with_flags(hint, TrainConfig))
+
+
+def _evaluate_test(learner: Learner, test: Loader, run: RunFolder | None) -> None:
+    """Prints the loss and the metrics of the test images, and saves them in the run folder."""
+    from fastpets.runs.folder import TEST_METRICS, failure_is_a_warning
+
+    values = learner.validate(test)
+    values = {"test_loss": values.pop("valid_loss"), **values}
+    shown = ", ".join(f"{name} {value:.6f}" for name, value in values.items() if "/" not in name)  # not of each class
+    print(f"test images: {shown}")
+    if run is not None:
+        with failure_is_a_warning(run.path / TEST_METRICS):
+            run.save_test(values)
 
 
 def _write_report(learner: Learner, config: TrainConfig, run: RunFolder) -> None:

@@ -3,6 +3,8 @@
 Each JPEG, PNG, GIF, WebP or BMP is damaged in one to three ways: bits are flipped, bytes removed, inserted or replaced,
 two files spliced. Every file must be loaded or listed as bad, and no process may crash or hang. The files of a process
 that did are kept in the folder --keep.
+
+Damaged tables and tar shards (--tables, --shards) go through `tests/fuzz_readers.py`.
 """
 
 import argparse
@@ -163,10 +165,27 @@ def fuzz_strays(work: Path, times: int) -> None:
         print(f"a GIF, a text and an empty file, {times} times in batches of {batch_size}: as expected", flush=True)
 
 
+def fuzz_readers(work: Path, kind: str, num_files: int, seed: int) -> int:
+    """Reads damaged tables or shards, CHUNK at a time in another process, and returns how many gave an error."""
+    rejected = 0
+    for number, count in enumerate(chunks(num_files, CHUNK)):
+        code = f"from tests import fuzz_readers; print(fuzz_readers.check('{kind}', {count}, {seed + number}))"
+        child = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=TIMEOUT_S, cwd=work, check=False,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        )  # fmt: skip
+        assert child.returncode == 0, f"{kind}, status {child.returncode}: {child.stderr[-4000:]}"
+        rejected += int(child.stdout)
+        print(f"{kind}: {number * CHUNK + count} of {num_files}, {rejected} rejected", flush=True)
+    return rejected
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=2000, help="through the check")
     parser.add_argument("--loader-files", type=int, default=300, help="through the loader")
+    parser.add_argument("--tables", type=int, default=1000)
+    parser.add_argument("--shards", type=int, default=1000)
     parser.add_argument("--stray-batches", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=Path("fuzz-failed"))
@@ -178,6 +197,10 @@ def main() -> int:
             fuzz_loader(work, arguments.loader_files, arguments.seed + 1),
         )
         fuzz_strays(work, arguments.stray_batches)
+        rejected = {
+            kind: fuzz_readers(work, kind, getattr(arguments, kind), arguments.seed + 10_000)
+            for kind in ("tables", "shards")
+        }
     except (AssertionError, subprocess.TimeoutExpired) as failure:
         shutil.copytree(work, arguments.keep, dirs_exist_ok=True)
         print(f"failed: {failure}\nthe files are in {arguments.keep}", file=sys.stderr)
@@ -185,7 +208,9 @@ def main() -> int:
     finally:
         shutil.rmtree(work)
     counts = f"{arguments.files} files through the check, {bad[0]} bad; {arguments.loader_files} in batches, {bad[1]}"
-    print(f"{counts} bad; {time.monotonic() - started:.0f} s; all loaded or listed, no process crashed or hung")
+    readers = "; ".join(f"{getattr(arguments, kind)} {kind}, {count} rejected" for kind, count in rejected.items())
+    took = f"{time.monotonic() - started:.0f} s"
+    print(f"{counts} bad; {readers}; {took}; all loaded or listed, or read or named, no process crashed or hung")
     return 0
 
 

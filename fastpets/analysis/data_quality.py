@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from fastpets.data import storage
-from fastpets.data.dataset import ImageDataset
+from fastpets.data.dataset import ImageDataset, similar_names
 from fastpets.data.headers import DEEP
 from fastpets.data.image import full_range, values
 from fastpets.errors import BadFileWarning, describe_bad_files, first_few
@@ -91,11 +90,8 @@ def class_warnings(classes: Sequence[str], train_labels: np.ndarray, valid_label
     total = num_train + num_valid
     if single := [classes[label] for label in np.flatnonzero(total == 1).tolist()]:
         yield f"classes with only one image ({len(single)}): {first_few(single)}; add images, or remove these classes"
-    by_spelling: dict[str, list[str]] = defaultdict(list)
-    for name in classes:
-        by_spelling[name.strip().casefold()].append(name)
-    if similar := [" and ".join(map(repr, names)) for names in by_spelling.values() if len(names) > 1]:
-        yield f"labels that differ only in case or spaces: {first_few(similar)}; merge them if they mean the same class"
+    if similar := similar_names(classes):
+        yield similar
     if not_validated := [classes[label] for label in np.flatnonzero((num_valid == 0) & (total > 1)).tolist()]:
         yield (
             f"classes without validation images ({len(not_validated)}): {first_few(not_validated)}; choose another "

@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,9 +14,20 @@ import xxhash
 from fastpets.data import storage
 from fastpets.data.headers import ImageHeaders, scan_headers
 from fastpets.data.path_table import as_path_table
-from fastpets.errors import InvalidArgumentError
+from fastpets.errors import InvalidArgumentError, first_few
 
 NO_LABEL = -1
+INVISIBLE = ("Cc", "Cf", "Zl", "Zp", "Zs")  # Unicode's categories of control and format characters, and of spaces
+# The part of a split that a folder or a value in a table stands for, by its name in lower case.
+PART_OF = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "val": "valid",
+    "validation": "valid",
+    "test": "test",
+    "testing": "test",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +41,8 @@ class ImageDataset:
         ignored_files: paths of the files in the folder or in the shards that have no image suffix.
         root: the folder, CSV or shards that the images come from. It names the header cache. Default: the folder of the
             first image.
-        label_from: where the labels come from: "name", "folder", "table" (a CSV), "shard" (KEY.cls files), "none", or
-            "given" with the images.
+        label_from: where the labels come from: "name", "folder", "table" (a CSV), "shard" (KEY.cls or KEY.json files),
+            "none", or "given" with the images.
         headers: the images' headers, once `scanned` has read them.
 
     Raises InvalidArgumentError for labels that do not fit the paths and the classes.
@@ -129,5 +141,23 @@ def labels_from_codes(codes: np.ndarray, names: Sequence[str]) -> tuple[np.ndarr
 
 
 def is_number(name: str) -> bool:
-    """Whether a class name is a whole number."""
-    return re.fullmatch(r"\s*-?\d+\s*", name) is not None
+    """Whether a class name is a whole number, of a length that `int` accepts."""
+    return re.fullmatch(r"\s*-?\d{1,1000}\s*", name) is not None
+
+
+def similar_names(names: Iterable[str]) -> str | None:
+    """A warning about names that are equal up to case, spaces, Unicode form and leading zeros, if there are any."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+        visible = "".join(char for char in folded if unicodedata.category(char) not in INVISIBLE)
+        groups.setdefault(str(int(visible)) if is_number(visible) else visible, []).append(name)
+    shown = []
+    for group in groups.values():
+        look_equal = len({unicodedata.normalize("NFC", name) for name in group}) < len(group)
+        if len(group) > 1:
+            shown.append(" and ".join(map(ascii if look_equal else repr, group)))
+    if not shown:
+        return None
+    differ = "classes that differ only in case, spaces or Unicode form"
+    return f"{differ}: {first_few(shown)}; merge them if they mean the same"

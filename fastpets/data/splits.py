@@ -1,30 +1,46 @@
-"""The split of a data set into training and validation images."""
+"""The split of a data set into training, validation and test images."""
 
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastpets.data import storage
-from fastpets.data.dataset import ImageDataset
+from fastpets.data.dataset import NO_LABEL, PART_OF, ImageDataset, similar_names
 from fastpets.data.sources import (
     LABEL_PATTERN,
-    TRAIN_NAMES,
-    VALID_NAMES,
     as_dataset,
     csv_folder,
-    from_csv,
-    is_csv,
     is_tar,
-    line_of,
+    label_folder,
+    label_table,
+    list_folder,
+    open_table,
 )
+from fastpets.data.tables import Column, Table, is_table
 from fastpets.errors import BadFileError, FastpetsError, InvalidArgumentError, warn
 from fastpets.utils import philox
 from fastpets.utils.system import resolve_num_workers
 from fastpets.utils.validation import LabelFrom, OnBadFile, check_choice
 
 VALID_SHARE = 0.2
+PARTS = ("train", "valid", "test")
+
+
+class Parts(NamedTuple):
+    """Ids of the images of each part of a data set, ascending.
+
+    Attributes:
+        train: training images.
+        valid: validation images; None if they are a random fifth of `train`.
+        test: images kept aside for a final evaluation.
+    """
+
+    train: np.ndarray
+    valid: np.ndarray | None
+    test: np.ndarray
 
 
 def train_valid_datasets(
@@ -40,66 +56,122 @@ def train_valid_datasets(
 ) -> tuple[ImageDataset, ImageDataset]:
     """The training and the validation images of a source, as `fastpets.loaders` describes them, with their headers.
 
-    The headers are scanned once, for the whole data set, by `num_workers` threads: None is the default of a Loader, 0
-    is one thread. With `labels`, a CSV, the source is the folder of its files or None. With `on_bad_file="raise"`, a
-    BadFileError names all bad files of both parts, including images of more than `max_pixels`. Raises FastpetsError for
-    a class that only validation images have.
+    Labels are read of these images only, so that others add no class. The headers are scanned once, for both parts, by
+    `num_workers` threads: None is the default of a Loader, 0 is one thread. With `labels`, a table, the source is the
+    folder of its files or None. With `on_bad_file="raise"`, a BadFileError names all bad files of both parts, including
+    images of more than `max_pixels`. Warns of classes with similar names. Raises FastpetsError for a class that only
+    validation images have.
     """
-    check_choice("label_from", label_from, LabelFrom)
-    dataset, parts = _split_dataset(source, labels, label_from, label_pattern, split_seed)
-    _check_classes(dataset, parts, split_seed)
+    read, parts = _listed(source, labels, label_from, label_pattern)
+    if parts.valid is None:
+        dataset = read(parts.train, label_from)
+        train_ids, valid_ids = random_split(dataset.labels, split_seed)
+    else:
+        used = np.sort(np.concatenate([parts.train, parts.valid]))
+        dataset = read(used, label_from)
+        train_ids, valid_ids = np.searchsorted(used, parts.train), np.searchsorted(used, parts.valid)
+    if line := similar_names(dataset.classes):
+        warn(line)
+    _check_classes(dataset, train_ids, valid_ids, split_seed)
     dataset = dataset.scanned(resolve_num_workers(num_workers))
-    train, valid = (dataset.select(ids) for ids in parts)
+    train, valid = dataset.select(train_ids), dataset.select(valid_ids)
     if on_bad_file == "raise":
-        problems: dict[str, str] = {}
-        for headers in (train.headers, valid.headers):
-            assert headers is not None
-            problems |= (headers if max_pixels is None else headers.limited(max_pixels)).problems
-        if problems:
-            raise BadFileError(problems)
+        _raise_bad_files((train, valid), max_pixels)
     return train, valid
 
 
-def _split_dataset(
-    source: Any, labels: str | os.PathLike[str] | None, label_from: LabelFrom, label_pattern: str, seed: int
-) -> tuple[ImageDataset, tuple[np.ndarray, np.ndarray]]:
-    """The whole data set, and the ids of its training and of its validation images."""
-    is_path = isinstance(source, str | os.PathLike)
-    if labels is not None:
-        if source is not None and not is_path:
-            found = type(source).__name__
-            raise InvalidArgumentError(f"source: {found}, expected None or the folder of the files that labels names")
-        csv_file = os.fspath(labels)
-        folder = csv_folder(csv_file) if source is None else source
-        dataset, names = from_csv(csv_file, folder)
-    elif is_csv(source):
-        csv_file = os.fspath(source)
-        folder = csv_folder(csv_file)
-        dataset, names = from_csv(csv_file, folder, label_from=label_from)
-    else:
-        dataset = as_dataset(source, label_from=label_from, label_pattern=label_pattern)
-        folder = source if is_path and not is_tar(source) else None
-        names = ()
-    if any(names):
-        _check_split_column(csv_file, names)
-        return dataset, split_by_names(names)
-    return dataset, split(dataset, folder=folder, seed=seed)
+def held_out_dataset(
+    source: Any,
+    train: ImageDataset,
+    *,
+    label_from: LabelFrom = "auto",
+    label_pattern: str = LABEL_PATTERN,
+    labels: str | os.PathLike[str] | None = None,
+    on_bad_file: OnBadFile = "raise",
+    max_pixels: int | None = None,
+    num_workers: int | None = None,
+) -> ImageDataset:
+    """The test images that `train_valid_datasets` keeps aside, with their headers and with the classes of `train`.
 
-
-def _check_split_column(csv_file: str, names: Sequence[str]) -> None:
-    """Raises FastpetsError for a value that names no part of a split."""
-    known = TRAIN_NAMES + VALID_NAMES
-    row = next((row for row, name in enumerate(names) if name.strip().lower() not in known), None)
-    if row is not None:
+    Raises FastpetsError if there are none, or for one without a label or with another class.
+    """
+    read, parts = _listed(source, labels, label_from, label_pattern)
+    if len(parts.test) == 0:
         raise FastpetsError(
-            f"{csv_file}, line {line_of(csv_file, row)}: split {names[row]!r}, expected one of {', '.join(known)}"
+            "evaluate_test: no test images, expected a folder named test beside folders named train and valid, or rows "
+            "with these values in the column split of a table"
         )
+    test = read(parts.test, train.label_from if train.label_from in ("name", "folder") else label_from)  # type: ignore[arg-type]
+    label_of = {name: label for label, name in enumerate(train.classes)}
+    labels_of_test = np.array([*(label_of.get(name, NO_LABEL) for name in test.classes), NO_LABEL])[test.labels]
+    if len(wrong := np.flatnonzero(labels_of_test == NO_LABEL)):
+        label = test.labels[wrong[0]]
+        found = "no label" if label == NO_LABEL else f"class {test.classes[label]!r}, which has no training images"
+        raise FastpetsError(
+            f"evaluate_test: {test.paths[wrong[0]]} has {found} ({len(wrong)} of {len(test)} test images are alike); "
+            "expected one of the trained classes"
+        )
+    test = replace(test, labels=labels_of_test, classes=train.classes)
+    test = test.scanned(resolve_num_workers(num_workers))
+    if on_bad_file == "raise":
+        _raise_bad_files((test,), max_pixels)
+    return test
 
 
-def _check_classes(dataset: ImageDataset, parts: tuple[np.ndarray, np.ndarray], split_seed: int) -> None:
+def _listed(
+    source: Any, labels: str | os.PathLike[str] | None, label_from: LabelFrom, label_pattern: str
+) -> tuple[Callable[[np.ndarray, LabelFrom], ImageDataset], Parts]:
+    """A function that labels some images of a source, given their ids, and the parts of the source."""
+    check_choice("label_from", label_from, LabelFrom)
+    is_path = isinstance(source, str | os.PathLike)
+    if labels is not None and source is not None and not is_path:
+        found = type(source).__name__
+        raise InvalidArgumentError(f"source: {found}, expected None or the folder of the files that labels names")
+    if is_path:
+        source = storage.expanded(os.fspath(source))
+    if labels is not None or is_table(source):
+        csv_file = storage.expanded(os.fspath(source if labels is None else labels))
+        folder = csv_folder(csv_file) if labels is None or source is None else source
+        table = open_table(csv_file, folder, label_from if labels is None else "auto")
+        if table.splits is None:
+            parts = parts_of_folders(table.paths, os.fspath(folder))
+        else:
+            parts = parts_of_table(table, table.splits)
+        return lambda ids, _: label_table(table, ids), parts
+    if is_path and not is_tar(source):
+        images, links = list_folder(source)
+        parts = parts_of_folders(images.paths, source)
+        if links:
+            parts = _without_repeated(parts, images, links)
+        return lambda ids, how: label_folder(images.select(ids), source, how, label_pattern), parts
+    dataset = as_dataset(source, label_from=label_from, label_pattern=label_pattern)
+    return lambda ids, _: dataset.select(ids), Parts(np.arange(len(dataset)), None, np.arange(0))
+
+
+def _without_repeated(parts: Parts, images: ImageDataset, links: set[str]) -> Parts:
+    """The parts with each image once, although several symbolic links lead to it."""
+    ids = np.sort(np.concatenate([part for part in parts if part is not None]))
+    once = ids[~storage.repeated(images.select(ids).paths, links)]
+    kept = Parts(*(None if part is None else np.intersect1d(part, once) for part in parts))  # type: ignore[arg-type]
+    if kept.valid is not None and min(len(kept.train), len(kept.valid)) == 0:
+        raise FastpetsError(f"{images.root}: links to the same images in train and valid, expected each image in one")
+    return kept
+
+
+def _raise_bad_files(datasets: Sequence[ImageDataset], max_pixels: int | None) -> None:
+    """Raises a BadFileError that names all bad files, including images of more than `max_pixels`."""
+    problems: dict[str, str] = {}
+    for dataset in datasets:
+        assert dataset.headers is not None
+        problems |= (dataset.headers if max_pixels is None else dataset.headers.limited(max_pixels)).problems
+    if problems:
+        raise BadFileError(problems)
+
+
+def _check_classes(dataset: ImageDataset, train_ids: np.ndarray, valid_ids: np.ndarray, split_seed: int) -> None:
     """Raises FastpetsError if there are classes without training images."""
-    train_labels, valid_labels = (np.unique(dataset.labels[ids]) for ids in parts)
-    untrained = np.setdiff1d(valid_labels, train_labels).tolist()
+    train_labels, valid_labels = (np.unique(dataset.labels[ids]) for ids in (train_ids, valid_ids))
+    untrained = np.setdiff1d(valid_labels, [*train_labels, NO_LABEL]).tolist()
     if untrained:
         shown = ", ".join(dataset.classes[label] for label in untrained[:5]) + ", ..." * (len(untrained) > 5)
         raise FastpetsError(
@@ -109,58 +181,76 @@ def _check_classes(dataset: ImageDataset, parts: tuple[np.ndarray, np.ndarray], 
         )
 
 
-def split(
-    dataset: ImageDataset, *, folder: str | os.PathLike[str] | None = None, seed: int = 42
-) -> tuple[np.ndarray, np.ndarray]:
-    """Ids of the training and of the validation images, each in ascending order.
+def random_split(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of the training and of the validation images, each in ascending order, given the labels (N,) of all.
 
-    If there are folders named train or training, and valid, val, validation or test, directly below `folder`, they are
-    the split; of several for validation, only the first in this order is used. Otherwise a random fifth, chosen by
-    `seed`, validates. If it contains all images of a class, one of them moves to training.
+    A random fifth, chosen by `seed`, validates. If it contains all images of a class, one of them moves to training.
     """
-    if folder is not None:
-        top_folders = _top_folders(dataset.paths, os.fspath(folder))
-        if set(top_folders) & set(TRAIN_NAMES) and set(top_folders) & set(VALID_NAMES):
-            if outside := sum(name not in TRAIN_NAMES + VALID_NAMES for name in top_folders):
-                warn(
-                    f"{folder}: {outside} of {len(dataset)} images are not used, since they are in none of the folders "
-                    "for training and validation"
-                )
-            return split_by_names(top_folders)
-    shuffled = philox.permutation(len(dataset), purpose=philox.SPLIT, seed=seed)
-    num_valid = int(VALID_SHARE * len(dataset))
+    shuffled = philox.permutation(len(labels), purpose=philox.SPLIT, seed=seed)
+    num_valid = int(VALID_SHARE * len(labels))
     if num_valid == 0:
         raise FastpetsError(
-            f"{len(dataset)} images, expected at least 5, of which a fifth validates; add some, or move them into "
+            f"{len(labels)} images, expected at least 5, of which a fifth validates; add some, or move them into "
             "folders named train and valid"
         )
     train, valid = shuffled[num_valid:], shuffled[:num_valid]
-    only_valid = np.flatnonzero(~np.isin(dataset.labels[valid], dataset.labels[train]))
-    _, first = np.unique(dataset.labels[valid[only_valid]], return_index=True)
+    only_valid = np.flatnonzero(~np.isin(labels[valid], labels[train]))
+    _, first = np.unique(labels[valid[only_valid]], return_index=True)
     moved = only_valid[first]
     train, valid = np.append(train, valid[moved]), np.delete(valid, moved)
     return np.sort(train), np.sort(valid)
 
 
-def split_by_names(names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Ids of the training and of the validation images, from the name of each image's part, such as "train"."""
-    names = [name.strip().lower() for name in names]
-    parts = sorted(set(names))
-    valid_name = next((name for name in VALID_NAMES if name in parts), None)
-    if valid_name is None or not set(parts) & set(TRAIN_NAMES):
-        found = ", ".join(parts) or "nothing"
-        raise FastpetsError(f"split: found {found}, expected train and one of {', '.join(VALID_NAMES)}")
-    is_train = np.fromiter((name in TRAIN_NAMES for name in names), bool, len(names))
-    is_valid = np.fromiter((name == valid_name for name in names), bool, len(names))
-    return np.flatnonzero(is_train), np.flatnonzero(is_valid)
+def parts_of_folders(paths: Sequence[str], folder: str) -> Parts:
+    """The parts that the first folders below `folder` stand for by their names, those of PART_OF in any case.
+
+    Images in valid validate, or else those in test, or else a random fifth. If there is a folder train, images in
+    other folders are not used; if there is none, all images train but those in test. Warns if test validates, and of
+    images that are not used.
+    """
+    code_of = {name: PARTS.index(part) for name, part in PART_OF.items()}
+    codes = np.fromiter((code_of.get(name, len(PARTS)) for name in _top_folders(paths, folder)), np.uint8, len(paths))
+    train, valid, test, other = (np.flatnonzero(codes == code) for code in range(len(PARTS) + 1))
+    if len(train) == 0:
+        used = np.flatnonzero(codes != PARTS.index("test"))
+        return Parts(used, None, test) if len(used) else Parts(test, None, used)
+    if len(other):
+        warn(
+            f"{folder}: {len(other)} of {len(paths)} images are not used, since they are in none of the folders for "
+            "training, validation and test"
+        )
+    parts = _with_validation(Parts(train, valid, test), folder)
+    return parts if len(valid) or len(test) else Parts(train, None, test)
 
 
-def _top_folders(paths: Sequence[str], folder: str) -> list[str]:
+def parts_of_table(table: Table, splits: Column) -> Parts:
+    """The parts in the column of splits. Warns if test validates. Raises FastpetsError without train and another."""
+    codes, names, title = splits
+    parts = Parts(
+        *(np.flatnonzero(np.isin(codes, [i for i, name in enumerate(names) if name == part])) for part in PARTS)
+    )
+    parts = _with_validation(parts, table.path)
+    if len(parts.train) == 0 or parts.valid is None or len(parts.valid) == 0:
+        found = ", ".join(sorted(set(names)))
+        raise FastpetsError(f"{table.path}: {title}: found {found}, expected train and one of valid and test")
+    return parts
+
+
+def _with_validation(parts: Parts, where: str) -> Parts:
+    """The parts, with the test images for validation, and a warning, if there are no others."""
+    if parts.valid is None or len(parts.valid) or not len(parts.test):
+        return parts
+    warn(
+        f"{where}: the {len(parts.test)} test images validate, since there are no validation images; to keep test "
+        "images for a final evaluation, add a part named valid"
+    )
+    return Parts(parts.train, parts.test, parts.valid)
+
+
+def _top_folders(paths: Sequence[str], folder: str) -> Iterator[str]:
     """For each path, its first folder below `folder` in lower case; "" if it lies in `folder` itself."""
     prefix = os.path.join(storage.normalized(folder), "")
-    found = []
     for path in paths:
         below = path[len(prefix) :] if path.startswith(prefix) else os.path.relpath(path, prefix)
         top, slash, _ = below.partition("/")
-        found.append(top.lower() if slash else "")
-    return found
+        yield top.lower() if slash else ""

@@ -14,14 +14,21 @@ from typing import IO, Any
 
 import fsspec
 import numpy as np
+import xxhash
 from braceexpand import braceexpand
 
-from fastpets.errors import FastpetsError
+from fastpets.errors import FastpetsError, warn
 
-MEMBER = re.compile(r"(?P<shard>.+)::(?P<offset>\d+)\+(?P<size>\d+)::(?P<name>.+)", re.DOTALL)
+MEMBER = re.compile(r"(?P<shard>.+?)::(?P<offset>\d+)\+(?P<size>\d+)::(?P<name>.+)", re.DOTALL)
 ATTEMPTS = 4  # to read a remote file; 0.5, 1 and 2 seconds apart
 RETRIED_STATUSES = (408, 429)  # HTTP: timeout, too many requests; other client errors are final
 OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK  # a FIFO in a file's place is an error, and does not wait for a writer
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".jp2", ".j2k")
+) | {".ppm", ".pgm", ".pbm", ".pnm", ".avif"}
+# Folders that systems make for thumbnails, deleted files and copies of metadata.
+SYSTEM_FOLDERS = ("@eaDir", "#recycle", "#snapshot", "@Recycle", "$RECYCLE.BIN", "lost+found", "__MACOSX")
+MAX_READ = 2**20  # bytes of a label in a shard
 CHUNK = 4096  # files that are in a thread pool's queue at a time, since each takes memory there
 
 
@@ -34,6 +41,11 @@ def name_of(path: str) -> str:
     """The file name in a path, without folders."""
     member = MEMBER.fullmatch(path)
     return posixpath.basename(member["name"] if member else path)
+
+
+def is_image(path: str) -> bool:
+    """Whether a file has the suffix of an image."""
+    return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
 
 
 def read(path: str) -> bytes:
@@ -150,13 +162,21 @@ def normalized(folder: str) -> str:
     return filesystem.unstrip_protocol(root.rstrip("/"))
 
 
-def find(folder: str) -> Iterator[str]:
-    """Lists the files below a folder, sorted by path, without hidden ones. Raises FastpetsError if it is no folder."""
+def expanded(path: str) -> str:
+    """The path with ~ at its start replaced by the home folder, unless there is such a file."""
+    return path if not path.startswith("~") or os.path.lexists(path) else os.path.expanduser(path)
+
+
+def find(folder: str, links: set[str] | None = None) -> Iterator[str]:
+    """Lists the files below a folder, sorted by path, without hidden ones and SYSTEM_FOLDERS.
+
+    Adds the paths of all symbolic links to `links`, see `repeated`. Raises FastpetsError if it is no folder.
+    """
     if not is_remote(folder):
         if not os.path.isdir(folder):
             found = "a file" if os.path.exists(folder) else "nothing there"
             raise FastpetsError(f"{folder}: {found}, expected a folder of images")
-        return _walk(os.path.normpath(folder), frozenset())
+        return _walk(os.path.normpath(folder), frozenset(), None, set() if links is None else links)
     filesystem, root = _filesystem(folder)
     root = root.rstrip("/")
     try:
@@ -168,29 +188,78 @@ def find(folder: str) -> Iterator[str]:
 
 
 def _is_hidden(path: str) -> bool:
-    """Whether a part of the path begins with a dot; the parts "." and ".." do not count."""
-    return any(part.startswith(".") and part not in (".", "..") for part in path.split("/"))
+    """Whether a part of the path begins with a dot, except "." and "..", or is one of SYSTEM_FOLDERS."""
+    return any(part in SYSTEM_FOLDERS or (part[:1] == "." and part not in (".", "..")) for part in path.split("/"))
 
 
-def _walk(folder: str, ancestors: frozenset[tuple[int, int]]) -> Iterator[str]:
-    """Walks depth first; follows links, but not in a cycle. Folders are sorted as if their names ended in a slash."""
+def _walk(
+    folder: str, ancestors: frozenset[tuple[int, int]], visited: set[tuple[int, int]] | None, links: set[str]
+) -> Iterator[str]:
+    """Walks depth first. Folders are sorted as if their names ended in a slash.
+
+    Follows links, but not to a folder that contains them. Below a link, each folder is visited once: `visited` are
+    those so far. Otherwise n folders that link to each other would be listed in n! ways.
+    """
     try:
         status = os.stat(folder)
         inode = (status.st_dev, status.st_ino)
-        if inode in ancestors:
+        if inode in ancestors or (visited is not None and inode in visited):
             return
+        if visited is not None:
+            visited.add(inode)
         with os.scandir(folder) as entries:
-            found = sorted((f"{entry.name}/" if entry.is_dir() else entry.name) for entry in entries)
+            found = []
+            for entry in entries:
+                if not _is_hidden(entry.name):
+                    found.append(f"{entry.name}/" if _is_folder(entry) else entry.name)
+                    if entry.is_symlink():
+                        links.add(os.path.join(folder, entry.name))
     except OSError as error:
         raise FastpetsError(f"{folder}: {error.strerror}, expected a folder that can be read") from None
-    for name in found:
-        if not name.startswith("."):
-            path = os.path.join(folder, name.removesuffix("/"))
-            yield from _walk(path, ancestors | {inode}) if name.endswith("/") else (path,)
+    for name in sorted(found):
+        path = os.path.join(folder, name.removesuffix("/"))
+        if name.endswith("/"):
+            below_link = set() if visited is None and path in links else visited
+            yield from _walk(path, ancestors | {inode}, below_link, links)
+        else:
+            yield path
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself; like a broken link it is a file that cannot be read
+        return False
+
+
+def repeated(paths: Sequence[str], links: set[str]) -> np.ndarray:
+    """Whether each path leads to the same file as another one: (N,) bool, False for one of them.
+
+    That one is the file itself, if it is among the paths, or else the first. `links` are those that `find` met.
+    """
+    if not links:
+        return np.zeros(len(paths), bool)
+    real_folders: dict[str, tuple[str, bool]] = {}  # and whether there is a link in the path
+    files, is_linked = np.zeros(len(paths), np.uint64), np.zeros(len(paths), bool)
+    for i, path in enumerate(paths):
+        folder, _, name = path.rpartition("/")
+        if folder not in real_folders:
+            parts = folder.split("/")
+            below_link = any("/".join(parts[:count]) in links for count in range(1, len(parts) + 1))
+            real_folders[folder] = os.path.realpath(folder), below_link
+        real, is_linked[i] = real_folders[folder]
+        file = f"{real}/{name}"
+        if path in links:
+            file, is_linked[i] = os.path.realpath(path), True
+        files[i] = xxhash.xxh64_intdigest(os.fsencode(file))
+    order = np.lexsort((is_linked, files))  # stable
+    follows_same = np.zeros(len(paths), bool)
+    follows_same[order[1:]] = files[order[1:]] == files[order[:-1]]
+    return follows_same
 
 
 def expand(shards: str) -> list[str]:
-    """Expands braces, such as {000..003} or {a,b}, in their order, and *, sorted, to the paths of shards.
+    """Expands braces, such as {000..003} or {a,b}, in their order, and *, sorted, to the paths of shards, each once.
 
     Raises FastpetsError if one is missing.
     """
@@ -208,41 +277,93 @@ def expand(shards: str) -> list[str]:
         if not matches:
             raise FastpetsError(f"{path}: nothing there, expected tar shards")
         found += [filesystem.unstrip_protocol(match) if is_remote(path) else match for match in matches]
-    return found
+    return list(dict.fromkeys(found))
 
 
-def members(shard: str, read_suffix: str) -> Iterator[tuple[str, bytes | None]]:
-    """Lists the files in a tar shard, in its order, without hidden ones.
+def members(shard: str, read_suffixes: Sequence[str]) -> Iterator[tuple[str, bytes | None]]:
+    """Lists the files in a tar shard, in its order, without hidden ones. Links are listed as the files they lead to.
 
-    Yields each file's path, and its content if its name ends in `read_suffix`, else None. Raises FastpetsError if the
-    shard is not an uncompressed tar file.
+    Yields each file's path, and its content if its name ends in one of `read_suffixes`, in any case, else None. Raises
+    FastpetsError if the shard is not an uncompressed tar file, is damaged, or has two files of the same name.
     """
     filesystem, path = _filesystem(shard)
     try:
         with filesystem.open(path, "rb") as file:
-            yield from _members(shard, file, read_suffix)
+            yield from _members(shard, file, tuple(read_suffixes))
     except FastpetsError:
         raise
     except Exception as error:  # tarfile's, or of any type: see _read_remote
         raise FastpetsError(f"{shard}: {error}, expected an uncompressed tar file") from None
 
 
-def _members(shard: str, file: IO[bytes], read_suffix: str) -> Iterator[tuple[str, bytes | None]]:
-    files: dict[str, tarfile.TarInfo] = {}  # by name, for hard links
-    with tarfile.open(fileobj=file, mode="r:") as tar:
+def _members(shard: str, file: IO[bytes], read_suffixes: tuple[str, ...]) -> Iterator[tuple[str, bytes | None]]:
+    files: dict[str, tarfile.TarInfo] = {}  # by name, for links
+    waiting: list[tarfile.TarInfo] = []  # links to what comes later
+
+    def listed(member: tarfile.TarInfo, target: tarfile.TarInfo) -> Iterator[tuple[str, bytes | None]]:
+        name = posixpath.normpath(member.name)
+        if name in files:
+            raise FastpetsError(f"{shard}: two members named {name}, expected one of each name; write the shard again")
+        files[name] = target
+        if not _is_hidden(member.name):
+            path, content = f"{shard}::{target.offset_data}+{target.size}::{member.name}", None
+            if member.name.lower().endswith(read_suffixes):
+                if target.size > MAX_READ:
+                    raise FastpetsError(f"{path}: {target.size:,} bytes, expected a label of at most {MAX_READ:,}")
+                file.seek(target.offset_data)
+                content = file.read(target.size)
+            yield path, content
+
+    with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:
         for member in tar:
-            target = files.get(posixpath.normpath(member.linkname)) if member.islnk() else member
-            if target is None:
+            is_known = member.isreg() or member.isdir() or member.islnk() or member.issym()
+            if not is_known or member.issparse() or member.size < 0 or not member.name:
                 raise FastpetsError(
-                    f"{shard}: {member.name} is a hard link to {member.linkname}, which is not before it in the shard; "
-                    "write the shard again, without hard links"
+                    f"{shard}: member {member.name!r} of type {member.type!r} and size {member.size}, expected files, "
+                    "folders and links with names; write the shard again"
                 )
-            if target.isfile():
-                files[posixpath.normpath(member.name)] = target
-                if not _is_hidden(member.name):
-                    content = tar.extractfile(target) if member.name.endswith(read_suffix) else None
-                    path = f"{shard}::{target.offset_data}+{target.size}::{member.name}"
-                    yield path, None if content is None else content.read()
+            if member.isreg():
+                yield from listed(member, member)
+            elif not member.isdir():
+                if (target := files.get(_link_target(member))) is not None:
+                    yield from listed(member, target)
+                else:
+                    waiting.append(member)
+        _check_end(shard, file, tar.offset)
+    while ready := [member for member in waiting if _link_target(member) in files]:
+        waiting = [member for member in waiting if _link_target(member) not in files]
+        for member in ready:
+            yield from listed(member, files[_link_target(member)])
+    for member in waiting:
+        if is_image(member.name) or member.name.lower().endswith(read_suffixes):
+            raise FastpetsError(
+                f"{shard}: {member.name} is a link to {member.linkname}, which is not a file in the shard; write the "
+                "shard again, without links"
+            )
+
+
+def _link_target(member: tarfile.TarInfo) -> str:
+    """The name of the member that a link leads to: a symbolic link's is relative to its folder."""
+    folder = posixpath.dirname(member.name) if member.issym() else ""
+    return posixpath.normpath(posixpath.join(folder, member.linkname))
+
+
+def _check_end(shard: str, file: IO[bytes], end: int) -> None:
+    """Raises FastpetsError if the members, as tarfile lists them, end before the shard does.
+
+    At a damaged header, tarfile stops as it does at the end, which is marked by blocks of zeros.
+    """
+    file.seek(end)
+    block = file.read(tarfile.BLOCKSIZE)
+    if not block:
+        warn(f"{shard}: ends without the mark of a tar file's end; if it was cut off, write it again")
+    while block:
+        if block.strip(b"\0"):
+            raise FastpetsError(
+                f"{shard}: a damaged header, or a second tar file, at byte {end:,}; write the shard again"
+            )
+        end += len(block)
+        block = file.read(2**20)
 
 
 def _filesystem(url: str) -> tuple[Any, str]:

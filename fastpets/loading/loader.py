@@ -76,8 +76,8 @@ class Loader:
     often it came before in the epoch.
 
     Args:
-        source: a folder, a CSV file with the columns file and label, tar shards, an ImageDataset, a list of paths or of
-            (path, label), or a torchvision data set of files, such as ImageFolder.
+        source: a folder, a table (.csv, .tsv) with the columns file and label, tar shards, an ImageDataset, a list of
+            paths or of (path, label), or a torchvision data set of files, such as ImageFolder.
         batch_size: images per batch; the last batch may be smaller.
         size: height and width of the output in pixels, or one number for a square.
         augment: True (fastai's policy), an `Augment`, or a policy's name ("fastai", "trivial-geometric") for training;
@@ -417,10 +417,10 @@ def loaders(
         source: as of a Loader.
         label_from: as of a Loader.
         label_pattern: regular expression on the file name whose first group is the label.
-        labels: CSV file with the columns file, label and optionally split, instead of `label_from`; its relative files
-            are below `source`.
-        split_seed: of the random split, 80% for training, where neither the CSV nor folders named train and valid, val
-            or test define one.
+        labels: table with the columns file, label and optionally split or is_valid, instead of `label_from`; its
+            relative files are below `source`.
+        split_seed: of the random split, 80% for training, where neither the table nor folders named train and valid
+            define one. Images in folders named test, beside these, are kept aside.
         augment, shuffle, sampler, drop_last: of the training Loader only.
         on_bad_file, max_pixels, num_workers, settings: as of a Loader, for both.
     """

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from fastpets.augment.preprocessing import Preprocessing
 from fastpets.data.dataset import ImageDataset
-from fastpets.data.splits import train_valid_datasets
+from fastpets.data.splits import held_out_dataset, train_valid_datasets
 from fastpets.errors import FastpetsError
 from fastpets.loading.device import resolve_device
 from fastpets.loading.loader import Loader
@@ -74,14 +75,7 @@ def build_learner(
 def build_datasets(config: DataConfig) -> tuple[ImageDataset, ImageDataset]:
     """The training and the validation data set, with headers. Raises FastpetsError for fewer than two classes."""
     train_dataset, valid_dataset = train_valid_datasets(
-        _source(config),
-        label_from=config.label_from,
-        label_pattern=config.label_pattern,
-        labels=config.labels,
-        split_seed=config.split_seed,
-        on_bad_file=config.on_bad_file,
-        max_pixels=config.max_pixels,
-        num_workers=config.num_workers,
+        _source(config), split_seed=config.split_seed, **_reading(config)
     )
     if len(train_dataset.classes) < 2:
         raise FastpetsError(
@@ -89,6 +83,19 @@ def build_datasets(config: DataConfig) -> tuple[ImageDataset, ImageDataset]:
             "come from (label_from, label_pattern)"
         )
     return train_dataset, valid_dataset
+
+
+def build_test_loader(config: DataConfig, learner: Learner) -> Loader:
+    """A loader of the test images with the settings of the validation loader."""
+    with distributed.local_first():
+        dataset = held_out_dataset(_source(config), learner.train.dataset, **_reading(config))
+    return learner.valid.like(dataset)
+
+
+def _reading(config: DataConfig) -> dict[str, Any]:
+    """The settings with which all parts of a data set are read."""
+    names = ("label_from", "label_pattern", "labels", "on_bad_file", "max_pixels", "num_workers")
+    return {name: getattr(config, name) for name in names}
 
 
 def build_loaders(

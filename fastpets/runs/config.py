@@ -43,15 +43,17 @@ class DataConfig:
     """The settings of a data set and of its preprocessing and augmentation."""
 
     data: Annotated[str | None, arg(metavar="DIR")] = None
-    """Folder of images (s3:// too), tar shards, a CSV, or `sample`, a small synthetic set. Default: Oxford-IIIT Pet."""
+    """Folder of images (s3:// too), tar shards, a table (.csv, .tsv), or `sample`, a small synthetic set. Default:
+    Oxford-IIIT Pet."""
     label_from: LabelFrom = "auto"
     """Source of the labels. `auto`: folder names if there are two or more class folders, else file names."""
     label_pattern: str = LABEL_PATTERN
     """Regular expression that is searched for in each file name; its first group is the label."""
     labels: Annotated[Path | None, arg(metavar="FILE.csv")] = None
-    """CSV with the columns file, label and optionally split (train, valid, test). Replaces the labels from names."""
+    """Table with the columns file, label and optionally split (train, valid, test) or is_valid. Replaces the labels
+    from names."""
     split_seed: int = 42
-    """Seed of the random 80/20 split. Not used if folders named train and valid, or the CSV, define the split."""
+    """Seed of the random 80/20 split. Not used if folders named train and valid, or the table, define the split."""
     on_bad_file: OnBadFile = "raise"
     """What to do with an unusable image: stop with an error, skip it, or replace it with another image."""
     max_pixels: int = MAX_PIXELS
@@ -186,6 +188,9 @@ class TrainConfig(LearnerConfig):
     """Validation metrics besides the error rate; `recall` is computed for each class."""
     tta: Annotated[int, arg(metavar="N")] = 0
     """Augmented versions of each image for test-time augmentation after training; 0 for none."""
+    evaluate_test: bool = False
+    """After training, evaluate the model on the test images: those in a folder named test beside train and valid, or
+    with this split in the table. They are used for nothing else."""
     tensorboard: bool = False
     """Also log losses, learning rates and metrics for TensorBoard."""
     out: Annotated[Path | None, arg(metavar="DIR")] = None

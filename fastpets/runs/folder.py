@@ -22,6 +22,7 @@ from fastpets.utils.atomic import write_atomically
 
 DEFAULT_FOLDER = Path("runs")  # of run folders, in the working directory
 BAD_FILES = "bad_files.csv"
+TEST_METRICS = "test_metrics.csv"
 BEFORE_TRAINING = {"config.json", IMAGES}  # files that a run writes before it trains
 
 
@@ -69,6 +70,10 @@ class RunFolder:
         rows = [{"lr": lr, "loss": loss} for lr, loss in zip(curve.rates, curve.losses, strict=True)]
         self._save_rows("lr_finder.csv", rows)
         write_atomically(self.path / "lr_finder.png", curve.plot)
+
+    def save_test(self, values: Mapping[str, float]) -> None:
+        """Writes test_metrics.csv: the loss and the metrics of the test images, in one row."""
+        self._save_rows(TEST_METRICS, [values])
 
     def save_bad_files(self, problems: dict[str, str]) -> int:
         """Adds the images that cannot be used to bad_files.csv. Returns the number of images in it."""

@@ -270,20 +270,22 @@ class Learner:
         warnings.warn("a batch of one image is skipped: batch norm cannot train on it", stacklevel=2)
         return False
 
-    def validate(self) -> dict[str, float]:
+    def validate(self, loader: Loader | None = None) -> dict[str, float]:
         """`valid_loss`, `error_rate` and the metrics of `options`, over the validation images of all processes.
 
-        Raises FastpetsError if no image can be used.
+        With `loader`, over its images, such as those kept aside for a final evaluation. Raises FastpetsError if none of
+        them can be used.
         """
-        return out_of_memory.guard(self._validate, lambda: out_of_memory.validation_error(self.valid))
+        valid = self.valid if loader is None else loader
+        return out_of_memory.guard(lambda: self._validate(valid), lambda: out_of_memory.validation_error(valid))
 
     @torch.inference_mode()
-    def _validate(self) -> dict[str, float]:
+    def _validate(self, valid: Loader) -> dict[str, float]:
         model = self.train_step.evaluated_model.eval()
         distributed.broadcast(model.buffers())
         loss, num_images = torch.zeros((), dtype=torch.float64, device=self.device), 0
         metrics = make_metrics(self.options.metrics, self.train.classes).to(self.device)
-        for images, labels in track(self.valid, "validating", len(self.valid)):
+        for images, labels in track(valid, "validating", len(valid)):
             logits = self.train_step.logits(images, model)
             loss += cross_entropy(logits, labels, reduction="sum")
             num_images += len(labels)
@@ -293,7 +295,7 @@ class Learner:
         totals = torch.tensor([loss.item(), num_images], dtype=torch.float64)
         valid_loss, num_images_per_process = distributed.mean(totals).tolist()
         if num_images_per_process == 0:
-            found = f" ({describe_bad_files(self.valid.bad_files)})" if self.valid.bad_files else ""
+            found = f" ({describe_bad_files(valid.bad_files)})" if valid.bad_files else ""
             raise FastpetsError(f"no validation image could be used{found}; expected at least one")
         return {"valid_loss": valid_loss / num_images_per_process, **metric_values(metrics)}
 

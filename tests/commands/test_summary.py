@@ -100,7 +100,7 @@ def test_small_and_imbalanced_classes_and_similar_labels_are_found(tmp_path: Pat
     found = "\n".join(data_quality.find_warnings(train, valid))
     assert "classes with only one image (1): cat; add images" in found
     assert "classes without validation images (2): Pug, beagle; choose another split_seed" in found
-    assert "labels that differ only in case or spaces: 'Pug' and 'pug'" in found
+    assert "classes that differ only in case, spaces or Unicode form: 'Pug' and 'pug'" in found
     assert "imbalanced classes: pug 30 training images, cat 1" in found
 
 

@@ -50,3 +50,13 @@ def test_fingerprints_ignore_the_folder_that_holds_all_paths() -> None:
     prints = {PathTable(f"{folder}{name}" for name in names).fingerprint() for folder in ("", "x/", "/x/y/", "s3://z/")}
     assert len(prints) == 1
     assert PathTable(["a/1.jpg", "b/1.jpg", "a/2.jpg"]).fingerprint() not in prints
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 300])
+def test_repeats_are_those_that_a_dictionary_finds(count: int) -> None:
+    names = [f"/images/{number}.jpg" for number in np.random.default_rng(count).integers(0, 100, count)]
+    seen: dict[str, int] = {}
+    expected = [(seen[name], i) for i, name in enumerate(names) if seen.setdefault(name, i) != i]
+    firsts, others = PathTable(names).repeats()
+    assert list(zip(firsts.tolist(), others.tolist(), strict=True)) == expected
+    assert [len(ids) for ids in PathTable(sorted(set(names))).repeats()] == [0, 0]

@@ -13,7 +13,7 @@ from PIL.ExifTags import Base
 from fastpets.data.dataset import ImageDataset
 from fastpets.data.sample import CLASSES, draw_image, sample_folder
 from fastpets.data.sources import from_folder
-from fastpets.data.splits import split
+from fastpets.data.splits import train_valid_datasets
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_a_classifier_on_colour_histograms_errs_on_over_40_percent(dataset: Imag
         bins = (np.asarray(image) // 64).reshape(-1, 3) @ [16, 4, 1]
         return np.sqrt(np.bincount(bins, minlength=64) / 4096)
 
-    train, valid = (dataset.select(ids) for ids in split(dataset, folder=sample))
+    train, valid = train_valid_datasets(sample)
     features = {
         part: torch.tensor(np.array([histogram(p) for p in part.paths]), dtype=torch.float32) for part in (train, valid)
     }

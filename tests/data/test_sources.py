@@ -139,7 +139,7 @@ def test_a_csv_without_labels_is_read_with_label_from_none(class_folders: Path) 
     with pytest.raises(FastpetsError, match="columns file, expected file and label"):
         as_dataset(path)
     path.write_text("file,label\ncat/0.jpg,cat\n,dog\n")
-    with pytest.raises(FastpetsError, match="line 3: file '', expected no empty column"):
+    with pytest.raises(FastpetsError, match="line 3: file '', expected no empty cell"):
         as_dataset(path, label_from="none")
 
 

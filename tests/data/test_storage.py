@@ -20,6 +20,7 @@ from fastpets.cli import main
 from fastpets.data import storage
 from fastpets.data.sources import as_dataset, from_folder
 from tests.epochs import pixels_by_id, same
+from tests.images import drawing
 
 SETTINGS: dict[str, Any] = {"size": 32, "augment": True, "drop_last": False, "device": "cpu", "batch_size": 4}
 FAILED: set[str] = set()  # paths whose first request has failed
@@ -211,12 +212,150 @@ def test_shards_have_no_labels_with_label_from_none(make_folder: Callable[..., P
     assert (dataset.classes, dataset.ignored_files, dataset.label_from) == ((), (), "none")
 
 
-def add(tar: tarfile.TarFile, name: str, content: bytes = b"", *, link_to: str = "") -> None:
+def add(
+    tar: tarfile.TarFile, name: str, content: bytes = b"", *, link_to: str = "", type: bytes = tarfile.LNKTYPE
+) -> None:
     info = tarfile.TarInfo(name)
     info.size = len(content)
     if link_to:
-        info.type, info.linkname = tarfile.LNKTYPE, link_to
+        info.type, info.linkname = type, link_to
     tar.addfile(info, io.BytesIO(content))
+
+
+def shard(folder: Path, files: dict[str, bytes | str], name: str = "pets.tar") -> Path:
+    """A shard of files with their contents; those that are strings are symbolic links."""
+    with tarfile.open(folder / name, "w") as tar:
+        for member, content in files.items():
+            if isinstance(content, str):
+                add(tar, member, link_to=content, type=tarfile.SYMTYPE)
+            else:
+                add(tar, member, content)
+    return folder / name
+
+
+def labelled(path: Path) -> dict[str, str]:
+    """The label of each image in a shard, by its name."""
+    dataset = as_dataset(path)
+    names = [storage.MEMBER.fullmatch(item)["name"] for item in dataset.paths]  # type: ignore[index]
+    return dict(zip(names, [dataset.classes[label] for label in dataset.labels], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"a.jpg": b"", "a.cls": b"x\n", "b.jpg": b"", "b.CLS": b"y"}, {"a.jpg": "x", "b.jpg": "y"}),
+        ({"a.v2.jpg": b"", "a.cls": b"x"}, {"a.v2.jpg": "x"}),  # WebDataset's key is a
+        ({"d.x/a.jpg": b"", "d.x/a.cls": b"x"}, {"d.x/a.jpg": "x"}),
+        ({"a.jpg": b"", "a.mask.png": b"", "a.cls": b"x"}, {"a.jpg": "x"}),
+        (
+            {"3.5mm.jpg": b"", "3.5mm.cls": b"x", "3.2mm.jpg": b"", "3.2mm.cls": b"y"},
+            {"3.5mm.jpg": "x", "3.2mm.jpg": "y"},
+        ),
+        ({"x/a.jpg": b"", "x/a.cls": b"x", "y/a.jpg": b"", "y/a.cls": b"y"}, {"x/a.jpg": "x", "y/a.jpg": "y"}),
+        ({"a.json": b'"x"', "a.jpg": b"", "b.json": b"7", "b.jpg": b""}, {"a.jpg": "x", "b.jpg": "7"}),
+        (
+            {"a.json": b'{"Label": 7, "width": 3}', "a.jpg": b"", "b.json": b'{"class": "c"}', "b.jpg": b""},
+            {"a.jpg": "7", "b.jpg": "c"},
+        ),
+        ({"a.json": b'{"target": 2.0}', "a.jpg": b""}, {"a.jpg": "2"}),
+        ({"a.json": b'{"label": "y"}', "a.cls": b"x", "a.jpg": b""}, {"a.jpg": "x"}),
+        ({"a.json": b"{", "a.cls": b"x", "a.jpg": b""}, {"a.jpg": "x"}),  # not needed
+        ({"a_1.json": b'{"caption": "x"}', "a_1.jpg": b""}, {"a_1.jpg": "a"}),  # no label: that of the name
+        (
+            {"a.jpg": b"", "._a.jpg": b"", "__MACOSX/a.jpg": b"", "@eaDir/a.jpg": b"", ".x/a.jpg": b"", "a.cls": b"x"},
+            {"a.jpg": "x"},
+        ),
+        (
+            {"x_1.jpg": b"a", "d/y_1.jpg": "../x_1.jpg", "d/z_1.jpg": "y_1.jpg"},
+            {"x_1.jpg": "x", "d/y_1.jpg": "y", "d/z_1.jpg": "z"},
+        ),
+        (
+            {"y_1.jpg": "z_1.jpg", "z_1.jpg": "x_1.jpg", "x_1.jpg": b"a"},
+            {"x_1.jpg": "x", "z_1.jpg": "z", "y_1.jpg": "y"},
+        ),
+        ({"x_1.jpg": b"a", "README": "nowhere", "d": "."}, {"x_1.jpg": "x"}),
+        ({"a::0+3::b_1.jpg": b"content"}, {"a::0+3::b_1.jpg": "a::0+3::b"}),
+    ],
+)  # fmt: skip
+def test_samples_of_shards_have_webdatasets_keys(
+    files: dict[str, bytes | str], expected: dict[str, str], tmp_path: Path
+) -> None:
+    path = shard(tmp_path, files)
+    assert labelled(path) == expected
+    contents = {storage.read(item) for item in as_dataset(path).paths}
+    assert contents == ({b"a"} if b"a" in files.values() else {b"content"} if "a::" in str(files) else {b""})
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            {f"x_{n}.{suffix}": b"1" for n in range(5) for suffix in ("jpg", "cls") if (n, suffix) != (3, "cls")},
+            r"::x_3.jpg: no label in the shard \(1 of 5 images have none\); add KEY.cls or KEY.json",
+        ),
+        ({"a.jpg": b"", "a.cls": b" \n"}, r"a.cls: label '', expected a name or a whole number"),
+        ({"a.jpg": b"", "a.json": b"{"}, r"a.json: begins with b'{', expected a label as text in UTF-8 or JSON"),
+        ({"a.jpg": b"", "a.json": b"[" * 100_000}, "a.json: begins with"),
+        ({"a.jpg": b"", "a.json": b"9" * 5000}, "a.json: begins with"),
+        ({"a.jpg": b"", "a.json": b'{"label": [1]}'}, r"a.json: label \[1\], expected a name or a whole number"),
+        ({"a.jpg": b"", "a.json": b'{"label": true}'}, "a.json: label True, expected"),
+        ({"a.jpg": b"", "a.json": b'{"label": 1.5}'}, "a.json: label 1.5, expected"),
+        ({"a.jpg": b"", "a.cls": b"x" * 2**21}, "a.cls: 2,097,152 bytes, expected a label of at most 1,048,576"),
+        ({"x_1.jpg": "nowhere.jpg"}, "x_1.jpg is a link to nowhere.jpg, which is not a file in the shard"),
+        ({"x_1.jpg": "x_1.jpg"}, "x_1.jpg is a link to x_1.jpg, which is not a file"),
+        ({"x_1.jpg": b"", "./x_1.jpg": b""}, "two members named x_1.jpg, expected one"),
+    ],
+)
+def test_a_sample_that_cannot_be_read_is_named(files: dict[str, bytes | str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(FastpetsError, match=message) as error:
+        as_dataset(shard(tmp_path, files))
+    assert str(tmp_path / "pets.tar") in str(error.value)
+
+
+def test_two_images_of_a_sample_are_counted_in_a_warning(tmp_path: Path) -> None:
+    path = shard(tmp_path, {"a.jpg": b"", "a.png": b"", "a.cls": b"x"})
+    with pytest.warns(UserWarning, match=r"1 samples have several images, such as a; each image counts"):
+        assert len(as_dataset(path)) == 2
+
+
+def test_images_that_are_no_images_of_a_sample_are_listed_as_ignored(tmp_path: Path) -> None:
+    dataset = as_dataset(shard(tmp_path, {"a.jpg": b"", "a.depth.png": b"", "a.txt": b"", "a.cls": b"x"}))
+    assert [storage.name_of(path) for path in dataset.ignored_files] == ["a.txt", "a.depth.png"]
+
+
+@pytest.mark.parametrize("kind", [b"3", b"6", b"S"])
+def test_members_that_are_no_files_are_named(kind: bytes, tmp_path: Path) -> None:
+    path = shard(tmp_path, {"a_1.jpg": b""})
+    info = tarfile.TarInfo("b_1.jpg")
+    info.type = kind
+    content = path.read_bytes()
+    path.write_bytes(content[:512] + info.tobuf(tarfile.GNU_FORMAT) + content[512:])
+    with pytest.raises(FastpetsError, match=rf"pets.tar: member 'b_1.jpg' of type {kind!r} and size 0, expected files"):
+        as_dataset(path)
+
+
+def test_no_image_behind_a_damage_is_lost(tmp_path: Path) -> None:
+    """tarfile takes a damaged header, and zeros between members, for the end."""
+    names = [f"x_{n}.jpg" for n in range(6)]
+    content = shard(tmp_path, {name: b"pixels" for name in names}).read_bytes()
+    path = tmp_path / "damaged.tar"
+    for damage in (
+        content[:2048] + b"!" + content[2049:],
+        content[:2048] + bytes(1024) + content[3072:],
+        content[: 6 * 1024] + bytes(10240) + content,  # two files, one after the other
+        content[: 4 * 1024 + 300],
+    ):
+        path.write_bytes(damage)
+        with pytest.raises(FastpetsError, match=r"damaged.tar: .*; write the shard again|expected an uncompressed tar"):
+            as_dataset(path)
+    path.write_bytes(content[: 4 * 1024])
+    with pytest.warns(UserWarning, match="damaged.tar: ends without the mark of a tar file's end; if it was cut off"):
+        assert len(as_dataset(path)) == 4
+
+
+def test_a_shard_that_is_named_twice_is_read_once(tmp_path: Path) -> None:
+    shard(tmp_path, {"x_1.jpg": b""})
+    assert len(as_dataset(f"{tmp_path}/{{pets,p*}}.tar")) == 1
 
 
 def test_hidden_members_of_shards_are_skipped_and_hard_links_are_files(tmp_path: Path) -> None:
@@ -229,7 +368,7 @@ def test_hidden_members_of_shards_are_skipped_and_hard_links_are_files(tmp_path:
     assert [storage.read(path) for path in dataset.paths] == [b"content of ./a_1.jpg"] * 2
     with tarfile.open(tmp_path / "pets.tar", "w") as tar:
         add(tar, "b_1.jpg", link_to="a_1.jpg")
-    with pytest.raises(FastpetsError, match=r"pets.tar: b_1.jpg is a hard link to a_1.jpg, which is not before it"):
+    with pytest.raises(FastpetsError, match=r"pets.tar: b_1.jpg is a link to a_1.jpg, which is not a file in"):
         as_dataset(tmp_path / "pets.tar")
 
 
@@ -295,3 +434,53 @@ def test_a_remote_folder_is_split_by_its_folders_and_trained_on(
     command = ["--arch", "resnet18", "--weights", "none", "--size", "32", "--batch-size", "8", "--epochs", "1"]
     assert main(["train", "--data", url, *command, "--device", "cpu", "--out", str(tmp_path / "run")]) == 0
     assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_thumbnails_deleted_and_hidden_files_are_no_images(tmp_path: Path) -> None:
+    names = ("a_1.jpg", "@eaDir/a_1.jpg/SYNOFILE_THUMB_M.jpg", ".thumbnails/a_1.png", "b/#recycle/b_1.jpg", "._a_1.jpg")
+    names += ("__MACOSX/a_1.jpg", "b/.hidden/b_1.jpg", "$RECYCLE.BIN/c_1.jpg", "lost+found/d_1.jpg", "@eaDirs/e_1.jpg")
+    memory = fsspec.filesystem("memory")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+        memory.pipe_file(f"/nas/{name}", b"")
+    expected = {"@eaDirs/e_1.jpg", "a_1.jpg"}
+    assert {os.path.relpath(path, tmp_path) for path in storage.find(str(tmp_path))} == expected
+    assert {path.removeprefix("memory:///nas/") for path in storage.find("memory://nas")} == expected
+    memory.rm("/nas", recursive=True)
+
+
+def test_folders_that_link_to_each_other_are_listed_in_a_short_time(tmp_path: Path) -> None:
+    folders = [tmp_path / f"class{n}" for n in range(12)]  # without a limit, 12! paths
+    for folder in folders:
+        folder.mkdir()
+        (folder / "1.jpg").touch()
+        for other in folders:
+            (folder / other.name).symlink_to(other)
+    dataset = from_folder(tmp_path)
+    assert [Path(path).parent for path in dataset.paths] == sorted(folders)
+    assert len(list(storage.find(str(tmp_path)))) < 12**3
+
+
+def test_a_link_to_itself_is_a_bad_file(tmp_path: Path) -> None:
+    (tmp_path / "a_1.jpg").symlink_to("a_1.jpg")
+    (tmp_path / "b_2.jpg").symlink_to("nowhere")
+    dataset = from_folder(tmp_path).scanned(1)
+    assert len(dataset) == 2
+    assert dataset.headers is not None
+    assert not dataset.headers.usable.any()
+
+
+def test_names_that_are_not_utf_8_and_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = os.fsencode(tmp_path) + b"/photos"
+    for number in range(10):
+        path = folder + (b"/caf\xe9/%d.jpg" % number if number % 2 else b"/\xff\xfe/%d.jpg" % number)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        drawing(40, 50, seed=number).save(os.fsdecode(path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    train, valid = loaders("~/photos", size=16)
+    assert train.classes == ("caf\udce9", "\udcff\udcfe")
+    assert len(pixels_by_id(train)) + len(pixels_by_id(valid)) == 10
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~").symlink_to("photos")
+    assert all(path.startswith("~/") for path in from_folder("~").paths)

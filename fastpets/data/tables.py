@@ -1,0 +1,396 @@
+"""Reads tables of files and labels: CSV with commas, semicolons or tabs. Every row is read, or an error names it."""
+
+import csv
+import io
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import IO, Any, NamedTuple, NoReturn
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fastpets.data import storage
+from fastpets.data.dataset import PART_OF
+from fastpets.data.path_table import PathTable
+from fastpets.errors import FastpetsError, warn
+
+SUFFIXES = (".csv", ".tsv")
+SEPARATORS = (",", ";", "\t")
+# The names of each column, the preferred one first.
+COLUMNS = {
+    "file": ("file", "file_name", "filename", "image", "path"),
+    "label": ("label", "class", "target"),
+    "split": ("split", "is_valid"),
+}
+IS_VALID = {"true": "valid", "1": "valid", "false": "train", "0": "train"}  # the values of fastai's column
+BLOCK = 2**23  # bytes of a table that are searched for quotes at a time
+BOM = b"\xef\xbb\xbf"
+MAX_QUOTED = 80  # characters of a cell or a row that a message quotes
+UNCLOSED = "a quote is not closed at the end of its cell; close it, and double quotes within a cell"
+
+
+class Column(NamedTuple):
+    """A column of repeated strings.
+
+    Attributes:
+        codes: an index (N,) into `names` for each row.
+        names: the distinct strings in the column.
+        title: the column's name in the table.
+    """
+
+    codes: np.ndarray
+    names: list[str]
+    title: str
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """The rows of a table, without blank ones.
+
+    Attributes:
+        path: of the table.
+        paths: of the files.
+        titles: the name in the table of each column of COLUMNS that it has.
+        labels: the column of labels, if it was read; cells may be empty.
+        splits: the column of splits with "train", "valid" and "test" in all their spellings; None if it is empty.
+        blank: ascending numbers of the blank rows that were left out, counted from 0 with all others.
+    """
+
+    path: str
+    paths: PathTable
+    titles: dict[str, str]
+    labels: Column | None
+    splits: Column | None
+    blank: np.ndarray
+
+    def lines(self, ids: Sequence[int]) -> list[int]:
+        """The lines of the table, counted from 1, on which rows start. Reads the table again."""
+        numbers = 1 + np.delete(np.arange(len(self.paths) + len(self.blank)), self.blank)  # the header is number 0
+        wanted = numbers[np.array(ids)].tolist()
+        line_of = dict.fromkeys(wanted, 0)
+        for number, (line, _) in enumerate(_rows(self.path)):
+            if number in line_of:
+                line_of[number] = line
+        return [line_of[number] for number in wanted]
+
+    def reject(self, row: int, problem: str) -> NoReturn:
+        """Raises FastpetsError with the line of a row."""
+        raise FastpetsError(f"{self.path}, line {self.lines([row])[0]}: {problem}")
+
+
+def is_table(source: Any) -> bool:
+    """Whether a source is the path of a table."""
+    return isinstance(source, str | os.PathLike) and os.fspath(source).lower().endswith(SUFFIXES)
+
+
+def read_table(path: str, folder: str, *, with_labels: bool) -> Table:
+    """Reads a table in UTF-8 that has a header. A cell may be in quotes, which are doubled within it.
+
+    Relative files lie below `folder`. Case, and spaces around the name of a column, make no difference. Empty lines,
+    and rows whose cells are all empty, are skipped. Raises FastpetsError, with the line and the cell, for any other row
+    without a file, a number of cells that is not the header's, an unknown split, a quote that is not closed at the end
+    of its cell, a file with two labels, NUL, and what is not UTF-8, except in the names of files. Labels may be empty,
+    but `with_labels` their column must be there.
+    """
+    from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, read_csv
+
+    needed = ("file", "label") if with_labels else ("file",)
+    try:
+        separator, header = _read_header(path, needed)
+        titles = _titles(path, header, ("file", "label", "split") if with_labels else ("file", "split"))
+        has_quotes, has_breaks = _check_quotes(path, separator)
+        if has_breaks:
+            _reject_swallowed_rows(path, separator, header, titles)
+        fields = {name: f"f{header.index(title)}" for name, title in titles.items()}  # names in a header may repeat
+        repeated = pa.dictionary(pa.int32(), pa.string())
+        types = {field: pa.large_binary() if name == "file" else repeated for name, field in fields.items()}
+        with _opened(path) as file:
+            read = read_csv(
+                file,
+                read_options=ReadOptions(autogenerate_column_names=True),  # the header is the first row
+                parse_options=ParseOptions(
+                    delimiter=separator, quote_char='"' if has_quotes else False, newlines_in_values=has_breaks
+                ),
+                convert_options=ConvertOptions(include_columns=list(fields.values()), column_types=types),
+            )
+    except OSError as error:
+        found = error.strerror or error
+        raise FastpetsError(f"{path}: {found}, expected a CSV with the columns {' and '.join(needed)}") from None
+    except pa.ArrowException as error:
+        _reject_row(path, separator, header, titles, error)
+    columns = {name: read[field].unify_dictionaries().combine_chunks()[1:] for name, field in fields.items()}
+    del read
+    columns, blank = _without_blank_rows(path, separator, titles["file"], columns)
+    labels, splits = (
+        _as_column(columns[name], titles[name]) if name in columns else None for name in ("label", "split")
+    )
+    table = Table(path, PathTable(columns["file"]), titles, labels, splits, blank)
+    if (row := pc.equal(columns["file"], b"").index(True).as_py()) >= 0:
+        table.reject(row, f"{titles['file']} '', expected no empty cell; fill it in")
+    table = replace(table, paths=PathTable(_paths(columns["file"], folder)), splits=_parts(table))
+    del columns
+    pa.default_memory_pool().release_unused()  # otherwise Arrow keeps twice the size of the table allocated
+    if labels is not None:
+        _check_repeated_files(table, labels)
+    return table
+
+
+def _opened(path: str) -> IO[bytes]:
+    """Opens a table. Raises OSError, also for what is no file."""
+    if storage.is_remote(path):
+        return io.BytesIO(storage.read(path))
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError("no regular file")  # opening a FIFO would wait
+    return open(path, "rb")
+
+
+def _rows(path: str) -> Iterator[tuple[int, str]]:
+    """The first line and the characters, decoded as Latin-1, of the header and of each row that is no empty line."""
+    with _opened(path) as file:
+        row, first, is_open = "", 1, False
+        for number, line in enumerate(io.TextIOWrapper(file, "latin-1", newline=""), 1):
+            if number == 1:
+                line = line.removeprefix(BOM.decode("latin-1"))
+            row, first = (row + line, first) if is_open else (line, number)
+            is_open ^= line.count('"') % 2 == 1
+            if not is_open and row.strip("\r\n"):
+                yield first, row
+
+
+def _quoted(text: str) -> str:
+    """The start of a row or a cell that is decoded as Latin-1, for messages."""
+    return repr(text.strip("\r\n")[:MAX_QUOTED].encode("latin-1").decode(errors="backslashreplace"))
+
+
+def _cells(row: str, separator: str) -> list[str]:
+    """The cells of a row. Raises csv.Error for one of more than 131,072 characters."""
+    return next(csv.reader([row], delimiter=separator))
+
+
+def _read_header(path: str, needed: Sequence[str]) -> tuple[str, list[str]]:
+    """The separator and the cells of the header. Raises FastpetsError if the columns `needed` are not in it."""
+    with _opened(path) as file:
+        start = file.read(2**20).removeprefix(BOM)
+    if b"\0" in start[:4]:
+        raise FastpetsError(f"{path}: begins with {start[:4]!r}, expected UTF-8; save it as a CSV in UTF-8")
+    line = next(iter(start.lstrip(b"\r\n").splitlines()), b"")
+    headers: dict[str, list[str]]
+    try:
+        headers = {separator: _cells(line.decode(), separator) if line else [] for separator in SEPARATORS}
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise FastpetsError(f"{path}: {error}, expected a CSV in UTF-8 with a header") from None
+    for separator, header in headers.items():
+        keys = set(map(_key, header))
+        if all(keys.intersection(COLUMNS[name]) for name in needed):
+            return separator, header
+    longest = max(headers.values(), key=len)
+    raise FastpetsError(
+        f"{path}: columns {', '.join(longest) or 'none'}, expected {' and '.join(needed)}, and optionally split"
+    )
+
+
+def _key(title: str) -> str:
+    """The name of a column as it is compared with those of COLUMNS."""
+    return re.sub(r"[\s-]+", "_", title.strip().casefold())
+
+
+def _titles(path: str, header: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """The title of each of the columns `names` that a table has. Raises FastpetsError if there are two for one."""
+    titles = {}
+    for name in names:
+        found = [title for title in header if _key(title) in COLUMNS[name]]
+        found = [title for title in found if _key(title) == name] or found
+        found = [title for title in found if title == name] or found
+        if len(found) > 1:
+            raise FastpetsError(f"{path}: columns {', '.join(found)}, expected one of them; rename the others")
+        if found:
+            titles[name] = found[0]
+    return titles
+
+
+def _check_quotes(path: str, separator: str) -> tuple[bool, bool]:
+    """Whether a table contains quotes, and whether cells in quotes contain line breaks.
+
+    Raises FastpetsError for NUL, and for a quote that neither begins nor ends a cell nor is doubled within one: where a
+    quote is missing, a reader takes the rows up to the next quote for one cell.
+    """
+    ends = np.frombuffer(f'"\r\n{separator}'.encode(), np.uint8)  # what may be beside a quote
+    num_quotes, opened, has_breaks = 0, 0, False
+    with _opened(path) as file:
+        start = len(BOM) if file.read(len(BOM)) == BOM else 0
+        file.seek(start)
+        before, block = b"\n", file.read(BLOCK)
+        while block:
+            after = file.read(BLOCK)
+            if b"\0" in block:
+                _reject_cell(path, separator, start + block.index(b"\0"), "contains NUL; remove it")
+            if b'"' in block or num_quotes % 2:
+                around = np.frombuffer(before + block + (after[:1] or b"\n"), np.uint8)
+                inner = around[1:-1]
+                quotes = np.flatnonzero(inner == ord('"'))
+                closes = (num_quotes + np.arange(len(quotes))) % 2 == 1
+                is_wrong = ~np.isin(around[np.where(closes, quotes + 2, quotes)], ends)  # the character beside it
+                if is_wrong.any():
+                    k = int(is_wrong.argmax())
+                    if not closes[k]:
+                        problem = "a quote within a cell; enclose the cell in quotes and double those within it"
+                        _reject_cell(path, separator, start + int(quotes[k]), problem)
+                    _reject_cell(path, separator, opened if k == 0 else start + int(quotes[k - 1]), UNCLOSED)
+                breaks = np.flatnonzero((inner == ord("\n")) | (inner == ord("\r")))
+                has_breaks |= bool(((num_quotes + np.searchsorted(quotes, breaks)) % 2).any())
+                num_quotes += len(quotes)
+                opened = start + int(quotes[-1]) if len(quotes) else opened
+            before, start, block = block[-1:], start + len(block), after
+    if num_quotes % 2:
+        _reject_cell(path, separator, opened, UNCLOSED)
+    return num_quotes > 0, has_breaks
+
+
+def _reject_cell(path: str, separator: str, place: int, problem: str) -> NoReturn:
+    """Raises FastpetsError with the line and the content of the cell around a byte of a table."""
+    with _opened(path) as file:
+        content = file.read(place + MAX_QUOTED)
+    lines = content[: place + 1].splitlines()
+    start = place + 1 - len(lines[-1].rpartition(separator.encode())[2])
+    cell = re.split(rb"[\r\n]|" + separator.encode(), content[start:].removeprefix(BOM))[0]
+    raise FastpetsError(f"{path}, line {len(lines)}: {cell.decode(errors='backslashreplace')!r}: {problem}")
+
+
+def _reject_swallowed_rows(path: str, separator: str, header: Sequence[str], titles: dict[str, str]) -> None:
+    """Raises FastpetsError if a cell with line breaks seems to contain rows, as two cells with one quote each do.
+
+    That is so if one of its lines is a whole row with a name of an image, or if a cell of a file, label or split
+    contains the separator as well.
+    """
+    used = [header.index(title) for title in titles.values()]
+    for line, row in _rows(path):
+        _, *others = re.split(r"[\r\n]+", row.strip("\r\n"))  # splitlines also splits at Latin-1's NEL
+        if not others:
+            continue
+        try:
+            cells = _cells(row, separator)
+        except csv.Error:
+            cells = []
+        broken = [cells[i] for i in used if i < len(cells) and separator in cells[i] and re.search(r"[\r\n]", cells[i])]
+        parts = [other.split(separator) for other in others]
+        if broken or any(len(part) == len(header) and storage.is_image(part[used[0]]) for part in parts):
+            raise FastpetsError(
+                f"{path}, line {line}: {_quoted((broken or others)[0])} in a cell looks like another row; {UNCLOSED}"
+            )
+
+
+def _reject_row(path: str, separator: str, header: Sequence[str], titles: dict[str, str], error: Exception) -> NoReturn:
+    """Raises FastpetsError with the line of the first row that cannot be read, for Arrow's error."""
+    for line, row in _rows(path):
+        try:
+            cells = _cells(row, separator)
+        except csv.Error as problem:
+            raise FastpetsError(f"{path}, line {line}: {problem}, expected shorter cells") from None
+        if len(cells) != len(header):
+            expected = f"expected {len(header)} like the header"
+            raise FastpetsError(f"{path}, line {line}: {len(cells)} cells, {expected}: {_quoted(row)}") from None
+        for title in titles.values():
+            cell = cells[header.index(title)].encode("latin-1")
+            try:
+                cell.decode()
+            except UnicodeDecodeError:
+                if title != titles["file"]:
+                    raise FastpetsError(
+                        f"{path}, line {line}: {title} {cell[:MAX_QUOTED]!r}, expected UTF-8; save it as a CSV in UTF-8"
+                    ) from None
+    raise FastpetsError(f"{path}: {error}, expected a CSV in UTF-8 with a header") from None
+
+
+def _without_blank_rows(
+    path: str, separator: str, title: str, columns: dict[str, Any]
+) -> tuple[dict[str, Any], np.ndarray]:
+    """The columns without the rows whose cells are all empty, and these rows' numbers."""
+    is_blank = np.logical_and.reduce(
+        [pc.equal(column, b"" if name == "file" else "").to_numpy(False) for name, column in columns.items()]
+    )
+    if is_blank.all():
+        raise FastpetsError(f"{path}: no rows, expected one for each image")
+    if not is_blank.any():
+        return columns, np.zeros(0, np.int64)
+    for number, (line, row) in enumerate(_rows(path)):
+        if number and is_blank[number - 1] and row.strip(f'"\r\n {separator}'):
+            found = f"{title} '', expected no empty cell in {_quoted(row)}"
+            raise FastpetsError(f"{path}, line {line}: {found}; fill it in")
+    kept = pa.array(~is_blank)
+    return {name: column.filter(kept) for name, column in columns.items()}, np.flatnonzero(is_blank)
+
+
+def _as_column(array: pa.DictionaryArray, title: str) -> Column:
+    indices = array.indices.to_numpy()
+    used = np.flatnonzero(np.bincount(indices, minlength=len(array.dictionary)))
+    code_of = np.zeros(len(array.dictionary), np.int32)
+    code_of[used] = np.arange(len(used))
+    return Column(code_of[indices], array.dictionary.take(pa.array(used)).to_pylist(), title)
+
+
+def _parts(table: Table) -> Column | None:
+    """The column of splits with the names of parts. Raises FastpetsError for a row without a known one."""
+    if table.splits is None or not any(map(str.strip, table.splits.names)):
+        return None
+    codes, names, title = table.splits
+    part_of = IS_VALID if _key(title) == "is_valid" else PART_OF
+    parts = [part_of.get(name.strip().casefold(), "") for name in names]
+    if "" in parts:
+        row = int(np.isin(codes, [code for code, part in enumerate(parts) if not part]).argmax())
+        table.reject(row, f"{title} {names[codes[row]]!r}, expected one of {', '.join(part_of)}")
+    return Column(codes, parts, title)
+
+
+def _paths(files: pa.LargeBinaryArray, folder: str) -> pa.LargeBinaryArray:
+    """The paths of files, of which relative ones lie below `folder`; each file has one path."""
+    prefix = os.fsencode(os.path.join(folder, ""))
+    is_absolute = pc.starts_with(files, b"/")
+    if not _may_have_odd_paths(files):
+        return pc.if_else(is_absolute, files, pc.binary_replace_slice(files, 0, 0, prefix))
+    is_absolute = pc.or_(is_absolute, pc.match_substring(files, b"://"))
+    paths = pc.if_else(is_absolute, files, pc.binary_replace_slice(files, 0, 0, prefix))
+    is_odd = pc.match_substring_regex(files, r"//|\./")
+    normalized = [os.fsencode(_normalized(os.fsdecode(file), folder)) for file in files.filter(is_odd).to_pylist()]
+    return pc.replace_with_mask(paths, is_odd, pa.array(normalized, pa.large_binary()))
+
+
+def _may_have_odd_paths(files: pa.LargeBinaryArray) -> bool:
+    """Whether "//" or "./" is in one of the strings, or where two of them meet. Takes a fifth of Arrow's time."""
+    content = np.frombuffer(files.buffers()[2], np.uint8)
+    for start in range(0, len(content), 2**20):
+        before, after = content[start : start + 2**20], content[start + 1 : start + 2**20 + 1]
+        is_slash = after == ord("/")
+        if (is_slash & ((before[: len(after)] == ord("/")) | (before[: len(after)] == ord(".")))).any():
+            return True
+    return False
+
+
+def _normalized(file: str, folder: str) -> str:
+    """The path of a file without "." and ".." in its name; as it is if it is remote, or if ".." follows a link."""
+    path, normal = os.path.join(folder, file), os.path.join(folder, os.path.normpath(file))
+    is_same = not storage.is_remote(file) and (".." not in file or os.path.realpath(normal) == os.path.realpath(path))
+    return normal if is_same else path
+
+
+def _check_repeated_files(table: Table, labels: Column) -> None:
+    """Raises FastpetsError for a file with two labels; warns of files that two rows name with the same label."""
+    codes, names, title = labels
+    labelled = np.flatnonzero(codes != names.index("")) if "" in names else np.arange(len(codes))
+    paths = table.paths.select(labelled) if len(labelled) < len(codes) else table.paths
+    firsts, others = (labelled[ids] for ids in paths.repeats())
+    if (differ := np.flatnonzero(codes[firsts] != codes[others])).size:
+        first, other = int(firsts[differ[0]]), int(others[differ[0]])
+        lines = table.lines((first, other))
+        raise FastpetsError(
+            f"{table.path}: {table.paths[first]} has {title} {names[codes[first]]!r} on line {lines[0]} and "
+            f"{names[codes[other]]!r} on line {lines[1]}; expected one label for each file"
+        )
+    if len(others):
+        lines = table.lines((int(firsts[0]), int(others[0])))
+        warn(
+            f"{table.path}: {len(others)} rows name the file of an earlier row, such as line {lines[1]} that of line "
+            f"{lines[0]}; each row counts as an image"
+        )
