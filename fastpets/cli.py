@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
+from fastpets import streams
 from fastpets.errors import BadFileWarning, FastpetsError
-from fastpets.utils import streams
 
 
 class Command(NamedTuple):

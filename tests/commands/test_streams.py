@@ -29,7 +29,7 @@ def shell(command: str, **environment: str) -> tuple[int, str, str]:
 # Prints its open files, a character that is not ASCII, and a byte that is not UTF-8.
 PROGRAM = """
 import os, sys
-from fastpets.utils import streams
+from fastpets import streams
 streams.open_closed()
 with streams.lasting("stderr"), streams.lasting("stdout") as output:
     with open(sys.argv[1], "w") as file:
