@@ -316,12 +316,7 @@ def _members(shard: str, file: IO[bytes], read_suffixes: tuple[str, ...]) -> Ite
 
     with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:
         for member in tar:
-            is_known = member.isreg() or member.isdir() or member.islnk() or member.issym()
-            if not is_known or member.issparse() or member.size < 0 or not member.name:
-                raise FastpetsError(
-                    f"{shard}: member {member.name!r} of type {member.type!r} and size {member.size}, expected files, "
-                    "folders and links with names; write the shard again"
-                )
+            _check_kind(shard, member)
             if member.isreg():
                 yield from listed(member, member)
             elif not member.isdir():
@@ -340,6 +335,16 @@ def _members(shard: str, file: IO[bytes], read_suffixes: tuple[str, ...]) -> Ite
                 f"{shard}: {member.name} is a link to {member.linkname}, which is not a file in the shard; write the "
                 "shard again, without links"
             )
+
+
+def _check_kind(shard: str, member: tarfile.TarInfo) -> None:
+    """Raises FastpetsError for what is no file, folder or link."""
+    is_known = member.isreg() or member.isdir() or member.islnk() or member.issym()
+    if not is_known or member.issparse() or member.size < 0 or not member.name:
+        raise FastpetsError(
+            f"{shard}: member {member.name!r} of type {member.type!r} and size {member.size}, expected files, folders "
+            "and links with names; write the shard again"
+        )
 
 
 def _link_target(member: tarfile.TarInfo) -> str:

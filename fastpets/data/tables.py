@@ -27,6 +27,7 @@ COLUMNS = {
 }
 IS_VALID = {"true": "valid", "1": "valid", "false": "train", "0": "train"}  # the values of fastai's column
 BLOCK = 2**23  # bytes of a table that are searched for quotes at a time
+READ_BLOCK = 2**24  # bytes of a table that Arrow reads at a time; no row may be longer
 BOM = b"\xef\xbb\xbf"
 MAX_QUOTED = 80  # characters of a cell or a row that a message quotes
 UNCLOSED = "a quote is not closed at the end of its cell; close it, and double quotes within a cell"
@@ -95,8 +96,6 @@ def read_table(path: str, folder: str, *, with_labels: bool) -> Table:
     of its cell, a file with two labels, NUL, and what is not UTF-8, except in the names of files. Labels may be empty,
     but `with_labels` their column must be there.
     """
-    from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, read_csv
-
     needed = ("file", "label") if with_labels else ("file",)
     try:
         separator, header = _read_header(path, needed)
@@ -104,25 +103,13 @@ def read_table(path: str, folder: str, *, with_labels: bool) -> Table:
         has_quotes, has_breaks = _check_quotes(path, separator)
         if has_breaks:
             _reject_swallowed_rows(path, separator, header, titles)
-        fields = {name: f"f{header.index(title)}" for name, title in titles.items()}  # names in a header may repeat
-        repeated = pa.dictionary(pa.int32(), pa.string())
-        types = {field: pa.large_binary() if name == "file" else repeated for name, field in fields.items()}
-        with _opened(path) as file:
-            read = read_csv(
-                file,
-                read_options=ReadOptions(autogenerate_column_names=True),  # the header is the first row
-                parse_options=ParseOptions(
-                    delimiter=separator, quote_char='"' if has_quotes else False, newlines_in_values=has_breaks
-                ),
-                convert_options=ConvertOptions(include_columns=list(fields.values()), column_types=types),
-            )
+        places = {name: header.index(title) for name, title in titles.items()}
+        columns = _read_columns(path, separator, places, has_quotes, has_breaks)
     except OSError as error:
         found = error.strerror or error
         raise FastpetsError(f"{path}: {found}, expected a CSV with the columns {' and '.join(needed)}") from None
     except pa.ArrowException as error:
         _reject_row(path, separator, header, titles, error)
-    columns = {name: read[field].unify_dictionaries().combine_chunks()[1:] for name, field in fields.items()}
-    del read
     columns, blank = _without_blank_rows(path, separator, titles["file"], columns)
     labels, splits = (
         _as_column(columns[name], titles[name]) if name in columns else None for name in ("label", "split")
@@ -136,6 +123,29 @@ def read_table(path: str, folder: str, *, with_labels: bool) -> Table:
     if labels is not None:
         _check_repeated_files(table, labels)
     return table
+
+
+def _read_columns(
+    path: str, separator: str, places: dict[str, int], has_quotes: bool, has_breaks: bool
+) -> dict[str, Any]:
+    """The columns at the `places`, by their names. Raises OSError, and ArrowException for rows it cannot read."""
+    from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, read_csv
+
+    fields = {name: f"f{place}" for name, place in places.items()}  # names in a header may repeat
+    repeated = pa.dictionary(pa.int32(), pa.string())
+    types = {field: pa.large_binary() if name == "file" else repeated for name, field in fields.items()}
+    with _opened(path) as file:
+        read = read_csv(
+            file,
+            read_options=ReadOptions(
+                autogenerate_column_names=True, block_size=READ_BLOCK
+            ),  # the header is the first row
+            parse_options=ParseOptions(
+                delimiter=separator, quote_char='"' if has_quotes else False, newlines_in_values=has_breaks
+            ),
+            convert_options=ConvertOptions(include_columns=list(fields.values()), column_types=types),
+        )
+    return {name: read[field].unify_dictionaries().combine_chunks()[1:] for name, field in fields.items()}
 
 
 def _opened(path: str) -> IO[bytes]:
@@ -370,9 +380,10 @@ def _may_have_odd_paths(files: pa.LargeBinaryArray) -> bool:
 
 def _normalized(file: str, folder: str) -> str:
     """The path of a file without "." and ".." in its name; as it is if it is remote, or if ".." follows a link."""
+    if storage.is_remote(file):
+        return file
     path, normal = os.path.join(folder, file), os.path.join(folder, os.path.normpath(file))
-    is_same = not storage.is_remote(file) and (".." not in file or os.path.realpath(normal) == os.path.realpath(path))
-    return normal if is_same else path
+    return normal if ".." not in file or os.path.realpath(normal) == os.path.realpath(path) else path
 
 
 def _check_repeated_files(table: Table, labels: Column) -> None:
