@@ -184,16 +184,38 @@ def _epoch_callback(config: TrainConfig, learner: Learner, run: RunFolder) -> Ca
     """A function that saves the model and a checkpoint in the run folder, then prints and saves an epoch's results."""
     from fastpets.cli import with_flags
     from fastpets.runs import hints
-    from fastpets.runs.folder import BAD_FILES, failure_is_a_warning
     from fastpets.runs.saved_model import save_model
-    from fastpets.runs.trackers import TensorBoard
     from fastpets.training.history import EpochPrinter
 
     # The saved model predicts without autocast.
     preprocessing = dataclasses.replace(learner.valid.preprocessing, dtype="float32")
     print_epoch, hinted = EpochPrinter(), False
-    tensorboard: TensorBoard | None = None
+    save_tables = _tables_callback(config, learner, run)
+
+    def on_epoch_end(result: EpochResult) -> None:
+        nonlocal hinted
+        # First what training can resume from, then what people read.
+        with out_must_be_writable(run.path):
+            model, classes = learner.train_step.evaluated_model, learner.train.classes
+            save_model(run.path, model, arch=config.arch, classes=classes, preprocessing=preprocessing)
+            _save_checkpoint(learner, run)
+        print_epoch(result)
+        hint = hints.input_bound(result.input_share, len(learner.history), learner.train.cache is not None)
+        if hint and not hinted:
+            print(f"       {with_flags(hint, TrainConfig)}")
+            hinted = True
+        save_tables(result)
+
+    return on_epoch_end
+
+
+def _tables_callback(config: TrainConfig, learner: Learner, run: RunFolder) -> Callable[[EpochResult], None]:
+    """A function that saves an epoch's results in the run folder's tables and plots, and warns of those that fail."""
+    from fastpets.runs.folder import BAD_FILES, failure_is_a_warning
+    from fastpets.runs.trackers import TensorBoard
+
     num_logged = learner.history[-1].batches if learner.history else 0
+    tensorboard: TensorBoard | None = None
     saved_curve: object = None
 
     def save_tables(result: EpochResult) -> None:
@@ -213,21 +235,7 @@ def _epoch_callback(config: TrainConfig, learner: Learner, run: RunFolder) -> Ca
                 tensorboard = tensorboard or TensorBoard(run.path, num_logged)
                 tensorboard.log_epoch(result, learner.recorder)
 
-    def on_epoch_end(result: EpochResult) -> None:
-        nonlocal hinted
-        # First what training can resume from, then what people read.
-        with out_must_be_writable(run.path):
-            model, classes = learner.train_step.evaluated_model, learner.train.classes
-            save_model(run.path, model, arch=config.arch, classes=classes, preprocessing=preprocessing)
-            _save_checkpoint(learner, run)
-        print_epoch(result)
-        hint = hints.input_bound(result.input_share, len(learner.history), learner.train.cache is not None)
-        if hint and not hinted:
-            print(f"       {with_flags(hint, TrainConfig)}")
-            hinted = True
-        save_tables(result)
-
-    return on_epoch_end
+    return save_tables
 
 
 def _fit(learner: Learner, phases: list[Phase], run: RunFolder | None, *, resume: bool) -> int:
