@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import nn
 
 from fastpets.errors import FastpetsError
@@ -23,7 +23,7 @@ def save_weights(model: nn.Module, path: Path) -> None:
 def load_weights(model: nn.Module, path: Path) -> None:
     """Loads all parameters and buffers. Raises FastpetsError for another model's weights or an unreadable file."""
     try:
-        model.load_state_dict(load_file(path))
+        model.load_state_dict(load(path.read_bytes()))  # load_file opens only paths in UTF-8
     except (OSError, SafetensorError, RuntimeError) as error:
         raise FastpetsError(
             f"{path}: {short_reason(error)}; expected the weights of a model of the same arch and number of classes"
