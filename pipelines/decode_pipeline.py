@@ -1,5 +1,7 @@
 """DecodePipeline: a running DALI pipeline that decodes batches ahead of their use, in order."""
 
+import os
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +10,11 @@ import numpy as np
 from fastpets.pipelines.graphs import decoded_images
 
 Encoded = Sequence[np.ndarray]  # a batch of encoded images, each 1-D uint8
+
+# A forked child has its parent's pipelines, without their threads, for which deleting one would wait for ever.
+_pipelines: weakref.WeakSet[Any] = weakref.WeakSet()
+_inherited: list[Any] = []
+os.register_at_fork(after_in_child=lambda: _inherited.extend(_pipelines))
 
 
 class DecodePipeline:
@@ -47,6 +54,7 @@ class DecodePipeline:
             device_id=device_id,
             prefetch_queue_depth=len(first),
         )
+        _pipelines.add(self._pipeline)
         self._pipeline.build()
         for encoded in first:
             self._pipeline.feed_input("encoded", encoded)

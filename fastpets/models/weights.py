@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import nn
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
@@ -35,7 +35,7 @@ def save_weights(model: nn.Module, path: Path) -> None:
 def load_weights(model: nn.Module, path: Path) -> None:
     """Loads all parameters and buffers. Raises FastpetsError for another model's weights or an unreadable file."""
     try:
-        model.load_state_dict(load_file(path))
+        model.load_state_dict(load(path.read_bytes()))  # load_file opens only paths in UTF-8
     except (OSError, SafetensorError, RuntimeError) as error:
         raise FastpetsError(
             f"{path}: {short_reason(error)}; expected the weights of a model of the same arch and number of classes"

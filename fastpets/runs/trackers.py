@@ -17,13 +17,16 @@ def check_tensorboard() -> None:
 class TensorBoard:
     """Logs a run for TensorBoard, in the subfolder `tensorboard` of the run folder.
 
-    A resumed run has logged its first `num_batches` batches before.
+    A resumed run has logged its first `num_batches` batches before. Raises FastpetsError for a path that is not UTF-8.
     """
 
     def __init__(self, run_folder: Path, num_batches: int = 0) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(run_folder / "tensorboard")
+        try:
+            self.writer = SummaryWriter(run_folder / "tensorboard")
+        except UnicodeEncodeError:
+            raise FastpetsError(f"tensorboard: {run_folder}: it needs a path in UTF-8; choose another out") from None
         self.num_batches = num_batches
 
     def log_epoch(self, result: EpochResult, recorder: Recorder) -> None:

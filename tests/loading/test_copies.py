@@ -39,7 +39,7 @@ def use(loader: Loader, how: str) -> None:
 
 @pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize("how", ["new", "used"])
-@pytest.mark.parametrize("make_copy", [copy.deepcopy, copy.copy, pickled])
+@pytest.mark.parametrize("make_copy", [copy.deepcopy, pickled])
 def test_a_copy_continues_as_the_original_would(
     make_folder: Callable[..., Path], tmp_path: Path, make_copy: Callable[[Loader], Loader], how: str, cache: str
 ) -> None:

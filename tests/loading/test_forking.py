@@ -13,9 +13,9 @@ from fastpets import Loader  # noqa: F401  the tests run with each decoder
 from tests.images import drawing
 
 NUM_IMAGES = 256
-# Prints what a forked child cannot do, for each of some loaders. The parent has used each, and OpenMP before.
+# Exits with a message if a forked child cannot load with one of some loaders, which the parent has used after OpenMP.
 PROGRAM = """
-import faulthandler, multiprocessing, os, sys, warnings
+import faulthandler, gc, multiprocessing, os, sys, warnings
 import torch
 from fastpets import Loader
 
@@ -25,12 +25,20 @@ settings = {"size": 32, "augment": True, "device": "cpu", "num_workers": 2, "dec
 
 def load(loader, answer):
     faulthandler.dump_traceback_later(20, exit=True)  # shows where the child waits
-    answer.send(sum(len(batch.labels) for batch in loader))
+    num_images = sum(len(batch.labels) for batch in loader)
+    gc.collect()  # what the parent has left
+    answer.send(num_images)
 
 torch.set_num_threads(2)
 torch.rand(1000, 1000).exp().sum()  # starts OpenMP's threads
 for batch_size in (64, 256):
-    for changes in ({}, {"cache": "host"}, {"dtype": torch.float16}, {"on_bad_file": "skip"}, {"sampler": "balanced"}):
+    for changes in (
+        {},
+        {"cache": "host"},
+        {"cache": "host", "dtype": torch.float16},
+        {"on_bad_file": "skip"},
+        {"sampler": "balanced"},
+    ):
         bad = [(os.path.join(folder, "cut.jpg"), "kind0")] if "on_bad_file" in changes else []
         good = [(entry.path, entry.name.split("_")[0]) for entry in os.scandir(folder) if entry.name != "cut.jpg"]
         loader = Loader(sorted(good) + bad, batch_size, **settings | changes)
@@ -47,7 +55,7 @@ for batch_size in (64, 256):
             found = "nothing"
         child.join()
         if (found, child.exitcode) != (before, 0):
-            print(f"batches of {batch_size}, {changes}: {found} of {before} images, exit status {child.exitcode}")
+            sys.exit(f"batches of {batch_size}, {changes}: {found} of {before} images, exit status {child.exitcode}")
 """
 
 
@@ -65,4 +73,4 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_forked_child_loads_whatever_the_parent_did(photos: Path, decoder: str) -> None:
     command = [sys.executable, "-c", PROGRAM, str(photos), decoder]
     child = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
-    assert (child.stdout, child.stderr, child.returncode) == ("", "", 0)
+    assert child.returncode == 0, child.stderr

@@ -1,11 +1,13 @@
 """Without a cache folder that can be written, everything works as with an empty one, and says so once."""
 
+import contextlib
 import errno
 import os
 import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,37 +25,44 @@ ANOTHER_FOLDER = "set XDG_CACHE_HOME to a folder that this process may write to"
 
 
 @pytest.fixture(params=["a file", "below a file", "no home", "read-only"])
-def no_cache(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cache folder that cannot be made or written, also not by root."""
-    if request.param == "no home":
-        monkeypatch.delenv("XDG_CACHE_HOME")
-        monkeypatch.setenv("HOME", "")
-        monkeypatch.setattr("pwd.getpwuid", lambda uid: (_ for _ in ()).throw(KeyError(uid)))
-    elif request.param == "read-only":
-        monkeypatch.setenv("XDG_CACHE_HOME", "/proc/self")  # nobody can write there
-    else:
-        (tmp_path / "file").write_text("")
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ("file" if request.param == "a file" else "file/below")))
+def spoil_cache(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Returns a function after which the cache folder cannot be made or written, also not by root."""
+
+    def spoil() -> None:
+        if request.param == "no home":
+            monkeypatch.delenv("XDG_CACHE_HOME")
+            monkeypatch.setenv("HOME", "")
+            monkeypatch.setattr("pwd.getpwuid", lambda uid: (_ for _ in ()).throw(KeyError(uid)))
+        elif request.param == "read-only":
+            monkeypatch.setenv("XDG_CACHE_HOME", "/proc/self")  # nobody can write there
+        else:
+            (tmp_path / "file").write_text("")
+            below = "" if request.param == "a file" else "below"
+            monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / below))
+
+    return spoil
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def full_disk() -> Iterator[None]:
-    """Writing to any file fails."""
+    """Writing to any file fails, also that of pytest for what is printed."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def load(folder: Path, **settings: object) -> Loader:
     return Loader(folder, 4, size=16, device="cpu", num_workers=1, **settings)
 
 
-def test_a_loader_works_and_warns_once(make_folder: Callable[..., Path], request: pytest.FixtureRequest) -> None:
+def test_a_loader_works_and_warns_once(make_folder: Callable[..., Path], spoil_cache: Callable[[], None]) -> None:
     folder = make_folder(4)
     expected = pixels_by_id(load(folder))
-    (folder / "kind0_9.jpg").write_bytes((folder / "kind0_0.jpg").read_bytes())  # has to be cached
-    request.getfixturevalue("no_cache")
+    (folder / "kind1_9.jpg").write_bytes((folder / "kind0_0.jpg").read_bytes())  # has to be cached
+    spoil_cache()
     for _ in range(2):
         with pytest.warns(UserWarning, match=WARNING) as warned:
             loader = load(folder)
@@ -64,10 +73,9 @@ def test_a_loader_works_and_warns_once(make_folder: Callable[..., Path], request
         assert same({i: found[i] for i in expected}, expected)
 
 
-def test_a_full_disk_is_a_warning(make_folder: Callable[..., Path], request: pytest.FixtureRequest) -> None:
+def test_a_full_disk_is_a_warning(make_folder: Callable[..., Path]) -> None:
     folder = make_folder(4)
-    request.getfixturevalue("full_disk")
-    with pytest.warns(UserWarning, match=WARNING) as warned:
+    with pytest.warns(UserWarning, match=WARNING) as warned, full_disk():
         loader = load(folder)
     assert os.strerror(errno.EFBIG) in str(warned[0].message)
     assert len(pixels_by_id(loader)) == 4
@@ -85,11 +93,11 @@ def test_a_folder_that_can_only_be_read_is_read(
 
 
 def test_auto_takes_no_cache_and_says_why_and_disk_is_an_error(
-    make_folder: Callable[..., Path], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    make_folder: Callable[..., Path], spoil_cache: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_folder(4)
     load(folder)
-    request.getfixturevalue("no_cache")
+    spoil_cache()
     monkeypatch.setattr(memory_cache, "free_memory", lambda: 0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -102,32 +110,39 @@ def test_auto_takes_no_cache_and_says_why_and_disk_is_an_error(
             load(folder, cache="disk")
 
 
-@pytest.mark.usefixtures("no_cache")
-def test_data_that_is_kept_in_the_cache_folder_needs_one() -> None:
+def test_data_that_is_kept_in_the_cache_folder_needs_one(spoil_cache: Callable[[], None]) -> None:
+    spoil_cache()
     for make in (sample_folder, pets_folder):
         with pytest.raises(FastpetsError, match=ANOTHER_FOLDER):
             make()
 
 
 @pytest.fixture
-def as_unknown_user(tmp_path: Path) -> list[str]:
-    """A command that runs another one as a user without a name or a home, in a folder of its own.
-
-    It may read all files, such as a Python below /root.
-    """
+def work() -> Iterator[Path]:
+    """A folder of a user without a name, which others may read."""
     if os.getuid() or not shutil.which("setpriv"):
         pytest.skip("needs root and setpriv, to become a user without a name")
-    (tmp_path / "work").mkdir()
-    os.chown(tmp_path / "work", 54321, 54321)
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        os.chown(folder, 54321, 54321)
+        yield Path(folder)
+
+
+@pytest.fixture
+def as_unknown_user(work: Path) -> list[str]:
+    """A command that runs another one as this user, who has no home, in this folder.
+
+    The user may read all files, such as a Python below /root.
+    """
     user = ["--reuid", "54321", "--regid", "54321", "--clear-groups"]
     reading = [f"--{kind}={what}" for kind in ("inh-caps", "ambient-caps") for what in ("-all,+dac_read_search",)]
-    environment = ["env", "--unset=HOME", "--unset=XDG_CACHE_HOME", f"--chdir={tmp_path / 'work'}"]
+    environment = ["env", "--unset=HOME", "--unset=XDG_CACHE_HOME", f"--chdir={work}"]
     return ["setpriv", *user, *reading, "--bounding-set=-all,+dac_read_search", *environment]
 
 
 @pytest.mark.slow
 def test_a_user_without_a_name_and_a_home_trains_and_predicts(
-    drawn_classes: Path, as_unknown_user: list[str], tmp_path: Path
+    drawn_classes: Path, as_unknown_user: list[str], work: Path
 ) -> None:
     root = Path(__file__).parents[2]
     python = [*as_unknown_user, f"PYTHONPATH={root}", sys.executable, "-m", "fastpets"]
@@ -139,7 +154,7 @@ def test_a_user_without_a_name_and_a_home_trains_and_predicts(
         ["check", str(drawn_classes)],
     ):
         child = subprocess.run([*python, *command], capture_output=True, text=True, check=False)
-        assert (child.returncode, child.stderr.count("\n")) == (0, 1)
-        assert child.stderr.startswith(f"warning: {WARNING}cache folder: this user has no home directory; ")
-    assert {path.name for path in (tmp_path / "work").iterdir()} == {"run"}
-    assert (tmp_path / "work" / "run" / "report.html").exists()
+        expected = f"warning: {WARNING}cache folder: this user has no home directory; {ANOTHER_FOLDER}\n"
+        assert (child.stderr, child.returncode) == (expected, 0)
+    assert {path.name for path in work.iterdir()} == {"run"}
+    assert (work / "run" / "report.html").exists()
