@@ -62,7 +62,7 @@ def read_tensors(file: Path) -> dict[str, torch.Tensor]:
     objects are ignored, and no code in the file runs. Raises FastpetsError if the file is unreadable or has no tensors.
     """
     try:
-        contents = load_file(file) if file.suffix == ".safetensors" else _load_pickled(file)
+        contents = load(file.read_bytes()) if file.suffix == ".safetensors" else _load_pickled(file)
     except Exception as error:  # the file may have any content, and each reader raises errors of its own
         reason = f"{type(error).__name__}: {short_reason(error)}"
         raise FastpetsError(

@@ -64,7 +64,7 @@ def test_strings_that_are_not_utf8_are_written(trained_run: Path, tmp_path: Path
     (run / "bad_files.csv").write_bytes(b"file,problem\n/data/\xff.jpg,0 bytes\n")
     found = Interpretation.from_run(trained_run, device="cpu")
     page = report.write_report(run, found, f"fastpets train --data {bad}").read_text(encoding="utf-8")
-    assert "<li>/data/?.jpg: 0 bytes</li>" in page
+    assert r"<li>/data/\udcff.jpg: 0 bytes</li>" in page
 
 
 def test_every_mistake_has_its_own_image_in_each_process(
