@@ -154,11 +154,22 @@ def test_a_terminal_shows_a_progress_bar(make_folder: Callable[..., Path], tmp_p
     assert b"2/2" in shown
 
 
-def test_ctrl_c_prints_one_line_and_exits_with_130(tmp_path: Path) -> None:
-    table = tmp_path / "table.csv"
-    os.mkfifo(table)
-    child = subprocess.Popen([*COMMAND, table], stdout=-1, stderr=-1, text=True, cwd=tmp_path)
-    with open(table, "w"):  # blocks until the child has opened it, which then waits for rows
-        child.send_signal(signal.SIGINT)
-        out, error = child.communicate()
-    assert (child.returncode, out, error) == (130, "", "\nstopped before all files were checked\n")
+def test_ctrl_c_prints_one_line_and_exits_with_130(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+    # The progress bar shows that the child is at work, which it is for more than a second.
+    folder, name = make_folder(1), "kind0_0.jpg"
+    for number in range(20_000):
+        os.link(folder / name, folder / f"kind0_{number + 1}.jpg")
+    terminal, end_of_child = pty.openpty()
+    child = subprocess.Popen([*COMMAND, folder], stdout=-1, stderr=end_of_child, text=True, cwd=tmp_path)
+    os.close(end_of_child)
+    shown = b""
+    while b"reading headers" not in shown:
+        shown += os.read(terminal, 2**16)
+    child.send_signal(signal.SIGINT)
+    with contextlib.suppress(OSError):  # raised when the child has closed its end
+        while chunk := os.read(terminal, 2**16):
+            shown += chunk
+    os.close(terminal)
+    assert (child.wait(), child.communicate()[0]) == (130, "")
+    assert shown.endswith(b"\nstopped before all files were checked\r\n")
+    assert b"Traceback" not in shown
