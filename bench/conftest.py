@@ -30,7 +30,7 @@ def images() -> list[str]:
     return paths
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)  # not "session": tests of tests/ may follow in the same process
 def own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keeps headers of temporary images out of the user's header cache, and ultralytics' settings out of their home."""
     with pytest.MonkeyPatch.context() as patch:

@@ -3,6 +3,7 @@
 The reader of tables is Python's csv module, in its strict mode; that of shards is `reference_members`.
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -36,9 +37,9 @@ def check(kind: str, count: int, seed: int) -> int:
     """
     damage, compare = {"tables": (damaged_table, compare_table), "shards": (damaged_shard, compare_shard)}[kind]
     random, rejected = np.random.default_rng(seed), 0
-    csv.field_size_limit(2**30)
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), contextlib.ExitStack() as stack:
         warnings.simplefilter("ignore")
+        stack.callback(csv.field_size_limit, csv.field_size_limit(2**30))  # restores the limit of the process
         for number in range(count):
             content = damage(random)
             path = Path(folder) / ("table.csv" if kind == "tables" else "shard.tar")

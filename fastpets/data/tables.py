@@ -198,7 +198,8 @@ def _read_header(path: str, needed: Sequence[str]) -> tuple[str, list[str]]:
             return separator, header
     longest = max(headers.values(), key=len)
     raise FastpetsError(
-        f"{path}: columns {', '.join(longest) or 'none'}, expected {' and '.join(needed)}, and optionally split"
+        f"{path}: columns {', '.join(longest)[:MAX_QUOTED] or 'none'}, expected {' and '.join(needed)}, and optionally "
+        "split"
     )
 
 
