@@ -131,7 +131,8 @@ class CpuEngine:
         if not self.bad_files.replaces:
             is_good = np.ones(len(planned.ids), bool)
             is_good[list(problems)] = False
-            return planned.select(is_good), images[torch.from_numpy(is_good)]
+            # NumPy copies: torch would use OpenMP, which hangs in a forked process whose parent used it.
+            return planned.select(is_good), torch.from_numpy(as_integers(images)[is_good]).view(images.dtype)
         for position in problems:
             planned = self._replace(planned, position, images, planner, scratch)
         return planned, images

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,8 +27,13 @@ PARTS = ("training", "validation")
 def save_images(run_folder: Path, train: ImageDataset, valid: ImageDataset) -> None:
     """Writes images.parquet, a row for each image: see `_table`."""
     table = _table(train, valid)
+
+    def write(staging: Path) -> None:
+        with open(staging, "wb") as file:  # Arrow opens only paths in UTF-8
+            pq.write_table(table, file, compression="zstd")
+
     with out_must_be_writable(run_folder):
-        write_atomically(run_folder / IMAGES, lambda staging: pq.write_table(table, staging, compression="zstd"))
+        write_atomically(run_folder / IMAGES, write)
 
 
 def check_images(run_folder: Path, train: ImageDataset, valid: ImageDataset) -> None:
@@ -37,7 +43,7 @@ def check_images(run_folder: Path, train: ImageDataset, valid: ImageDataset) -> 
     """
     file = run_folder / IMAGES
     try:
-        before = pq.read_table(file)
+        before = pq.read_table(io.BytesIO(file.read_bytes()))  # Arrow opens only paths in UTF-8
         now = _table(train, valid)
         differences = [] if before.equals(now) else _differences(before, now)
     except (OSError, pa.ArrowException, KeyError) as error:

@@ -1,17 +1,15 @@
 """All commands in turn on real images with real weights."""
 
 import json
-import threading
-import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fastpets import serve
 from fastpets.analysis.interpretation import Interpretation
 from fastpets.cli import main
+from tests.commands.test_serve import Server
 
 pytestmark = pytest.mark.slow
 
@@ -60,14 +58,10 @@ def test_predict_serve_and_export_agree(few: Path, run: Path, tmp_path: Path, ca
     capsys.readouterr()
     assert main(["predict", str(run), str(image), "--format", "json", "--top", "6", "--device", "cpu"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
-    with serve.make_server(serve.ServeConfig(run=run, port=0, device="cpu")) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        address = f"http://127.0.0.1:{server.server_port}/predict"
-        with urllib.request.urlopen(urllib.request.Request(address, image.read_bytes()), timeout=60) as response:
-            served = {each["class"]: each["probability"] for each in json.load(response)["classes"]}
-        server.shutdown()
-        thread.join()
+    server = Server(run, port=0, environment={})
+    status, answer = server.ask("POST", "/predict", image.read_bytes())
+    assert (status, server.stop()) == (200, (0, ""))
+    served = {each["class"]: each["probability"] for each in answer["classes"]}
     assert served == pytest.approx({name: row["classes"][name] for name in served}, abs=1e-5)
 
     import torch
