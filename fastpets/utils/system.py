@@ -51,8 +51,8 @@ def cache_must_be_writable() -> Iterator[None]:
 
 def cache_problem(error: OSError) -> str:
     """What is wrong with the user's cache folder, and what to do."""
-    where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "cache folder"
-    return f"{where}: {error.strerror or error}; set XDG_CACHE_HOME to a folder that this process may write to"
+    folder = os.path.dirname(error.filename or "") or "cache folder"  # the file's name is new each time
+    return f"{folder}: {error.strerror or error}; set XDG_CACHE_HOME to a folder that this process may write to"
 
 
 def resolve_num_workers(num_workers: int | None) -> int:

@@ -88,6 +88,7 @@ def limited_group() -> Iterator[Path]:
     pytest.skip("needs a machine on which this user may make control groups with a quota")
 
 
+@pytest.mark.slow
 def test_a_quota_of_the_kernel_limits_the_threads_of_a_process(limited_group: Path) -> None:
     code = "import os, sys; open(sys.argv[1], 'w').write(str(os.getpid()))\n"
     code += "from fastpets.utils.system import num_processors; print(num_processors())\n"
