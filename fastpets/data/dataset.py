@@ -142,7 +142,7 @@ def labels_from_codes(codes: np.ndarray, names: Sequence[str]) -> tuple[np.ndarr
 
 def is_number(name: str) -> bool:
     """Whether a class name is a whole number, of a length that `int` accepts."""
-    return re.fullmatch(r"\s*-?\d{1,1000}\s*", name) is not None
+    return re.fullmatch(r" *-?\d{1,1000} *", name) is not None  # \s has separators that `int` refuses, such as \x1c
 
 
 def similar_names(names: Iterable[str]) -> str | None:

@@ -341,6 +341,9 @@ def test_classes_are_sorted_as_numbers_if_all_are_whole_numbers() -> None:
     for names in (["10", "1", "-2", "01"], ["01", "1", "10", "-2"]):  # classes do not depend on the order of the files
         assert labels_from_names(names)[1] == ("-2", "01", "1", "10")
     assert labels_from_names(["--5", "10", "9"])[1] == ("--5", "10", "9")
+    assert labels_from_names([" 10", "9 ", "-2"])[1] == ("-2", "9 ", " 10")
+    for space in "\t\n\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0\u2003\u2028":  # names, which sort as strings
+        assert labels_from_names([f"2{space}", "10"])[1] == ("10", f"2{space}")
 
 
 def test_too_few_images_to_split_are_rejected(make_folder: Callable[..., Path]) -> None:
