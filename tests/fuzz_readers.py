@@ -362,7 +362,7 @@ def reference_members(content: bytes) -> dict[str, bytes]:
     """The content of each file in a tar archive by its name, links included. Raises ValueError for a damaged one."""
     members: dict[str, bytes] = {}
     links: list[tuple[str, str, bool]] = []
-    start, extended = 0, {}
+    start, extended, extensions = 0, {}, []
     while start < len(content):
         header = content[start : start + BLOCK]
         if not header.strip(b"\0"):
@@ -385,14 +385,18 @@ def reference_members(content: bytes) -> dict[str, bytes]:
                 raise ValueError("cut off")
             start += -(-size // BLOCK) * BLOCK
         start += BLOCK
+        if kind in (b"x", b"L", b"K"):
+            extensions.append(kind)
+            if len(extensions) > 1 and sorted(extensions) != [b"K", b"L"]:
+                raise ValueError("a member is missing")
         if kind in (b"x", b"g"):
-            extended |= {key: value for key, value in pax(data).items() if kind == b"x"}
+            extended |= {key: value for key, value in pax(padded).items() if kind == b"x"}
             continue
         if kind in (b"L", b"K"):
             extended["path" if kind == b"L" else "linkpath"] = text(padded)  # as tarfile
             continue
         name, link = extended.get("path", name).rstrip("/") or "/", extended.get("linkpath", link)
-        extended = {}
+        extended, extensions = {}, []
         if kind == b"0" or kind == b"\0" or kind == b"7":
             if kind == b"\0" and text(header[:100]).endswith("/"):
                 continue

@@ -317,6 +317,7 @@ def _members(shard: str, file: IO[bytes], read_suffixes: tuple[str, ...]) -> Ite
     with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:
         for member in tar:
             _check_kind(shard, member)
+            _check_extensions(shard, file, member)
             if member.isreg():
                 yield from listed(member, member)
             elif not member.isdir():
@@ -345,6 +346,22 @@ def _check_kind(shard: str, member: tarfile.TarInfo) -> None:
             f"{shard}: member {member.name!r} of type {member.type!r} and size {member.size}, expected files, folders "
             "and links with names; write the shard again"
         )
+
+
+def _check_extensions(shard: str, file: IO[bytes], member: tarfile.TarInfo) -> None:
+    """Raises FastpetsError if several headers extend that of a member, as where the member between them is missing.
+
+    tarfile would give this member the name of the other one, and so an image another label. Only GNU's long name and
+    long link belong together.
+    """
+    kinds, start = [], member.offset
+    while start < member.offset_data - tarfile.BLOCKSIZE:
+        file.seek(start)
+        header = tarfile.TarInfo.frombuf(file.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape")
+        kinds.append(header.type)
+        start += (1 + -(-header.size // tarfile.BLOCKSIZE)) * tarfile.BLOCKSIZE
+    if len(kinds) > 1 and sorted(kinds) != [tarfile.GNUTYPE_LONGLINK, tarfile.GNUTYPE_LONGNAME]:
+        raise FastpetsError(f"{shard}: a member is missing before {member.name!r}; write the shard again")
 
 
 def _link_target(member: tarfile.TarInfo) -> str:

@@ -353,6 +353,21 @@ def test_no_image_behind_a_damage_is_lost(tmp_path: Path) -> None:
         assert len(as_dataset(path)) == 4
 
 
+@pytest.mark.parametrize("tar_format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_a_label_does_not_get_the_name_of_a_missing_member(tar_format: int, tmp_path: Path) -> None:
+    """A long name is in a header before that of its member; if the member is missing, another one would get it."""
+    long, path = "n" * 150, tmp_path / "long.tar"
+    with tarfile.open(path, "w", format=tar_format) as tar:
+        for name, content in ((f"{long}.jpg", b"image"), (f"{long}.cls", b"x"), (f"{long}.json", b'"y"')):
+            add(tar, name, content)
+    assert labelled(path) == {f"{long}.jpg": "x"}
+    content = path.read_bytes()
+    member = 2048 + 1024  # the header and the label of KEY.cls, after its long name
+    path.write_bytes(content[:member] + content[member + 1024 :])
+    with pytest.raises(FastpetsError, match=r"long.tar: a member is missing before 'n+.cls'; write the shard"):
+        labelled(path)
+
+
 def test_a_shard_that_is_named_twice_is_read_once(tmp_path: Path) -> None:
     shard(tmp_path, {"x_1.jpg": b""})
     assert len(as_dataset(f"{tmp_path}/{{pets,p*}}.tar")) == 1
