@@ -5,22 +5,12 @@ import io
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 
 # Tags of TIFF 6.0, and values of SampleFormat.
 BITS_PER_SAMPLE, SAMPLE_FORMAT = 258, 339
 MIN_AND_MAX_TAGS = ((340, 341), (280, 281))
 UNSIGNED, SIGNED = 1, 2
-# What makes an image upright, by its EXIF orientation, as in Pillow's exif_transpose.
-UPRIGHT_FROM_STORED = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 FIRST_TURNED = 5  # from this EXIF orientation on, height and width are exchanged in storage
 
 
@@ -31,8 +21,10 @@ def decode_rgb(encoded: bytes) -> Image.Image:
     Pillow may raise errors of any type on damaged bytes.
     """
     opened = Image.open(io.BytesIO(encoded))
-    image, found = _as_rgb(opened), orientation(opened)
-    return image if found == 1 else image.transpose(UPRIGHT_FROM_STORED[found])
+    image = _as_rgb(opened)
+    image.info = {}  # exif_transpose would also write the other metadata anew, which fails if they are damaged
+    image.getexif()[ExifTags.Base.Orientation] = orientation(opened)
+    return ImageOps.exif_transpose(image)
 
 
 def decode_stored_rgb(encoded: bytes | memoryview) -> Image.Image:

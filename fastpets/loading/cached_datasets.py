@@ -12,13 +12,16 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from fastpets.errors import FastpetsError
 from fastpets.utils import system
 from fastpets.utils.atomic import write_atomically
 
 DATASET_FOLDER = re.compile("[0-9a-f]{32}")
 PIXELS, INDEX = ".pixels", ".index"
-ENTRY_BYTES = 24  # of an index, per image
+# What an index has for each image. The key is a hash of all that its pixels depend on.
+ENTRY = np.dtype([("key", np.uint64), ("offset", np.int64), ("checksum", np.uint64)])
 ABOUT = "dataset.json"  # says what is cached in a folder
 ATTEMPTS = 10  # to make a folder that another process may be removing
 IN_USE = "in-use"  # a file that is locked as long as a process uses the folder; its time says when one last did
@@ -72,7 +75,7 @@ def cached_datasets(cache_folder: Path) -> list[CachedDataset]:
 
 def _described(folder: Path) -> CachedDataset:
     files = [(entry.name, entry.stat()) for entry in os.scandir(folder)]
-    num_images = sum(status.st_size // ENTRY_BYTES for name, status in files if name.endswith(INDEX))
+    num_images = sum(status.st_size // ENTRY.itemsize for name, status in files if name.endswith(INDEX))
     num_bytes = sum(status.st_blocks * 512 for _, status in files)
     root = json.loads((folder / ABOUT).read_text())["root"]
     return CachedDataset(folder, root, num_images, num_bytes, (folder / IN_USE).stat().st_mtime)

@@ -29,11 +29,9 @@ import xxhash
 
 from fastpets.errors import FastpetsError, warn
 from fastpets.loading import cached_datasets
-from fastpets.loading.cached_datasets import ENTRY_BYTES, INDEX, PIXELS
+from fastpets.loading.cached_datasets import ENTRY, INDEX, PIXELS
 from fastpets.loading.memory_cache import num_bytes
 
-ENTRY = np.dtype([("key", np.uint64), ("offset", np.int64), ("checksum", np.uint64)])
-assert ENTRY.itemsize == ENTRY_BYTES
 RESERVED_BYTES = 2**26  # a step in which disk space is reserved: growing a file by images takes 1.4 times as long
 
 
@@ -122,7 +120,7 @@ class DiskCache:
     def _take_in(self, index: Path) -> None:
         """Takes in the entries that a segment has now and had not before."""
         start = self._num_read.get(index, 0)
-        entries = np.fromfile(index, ENTRY, offset=start * ENTRY_BYTES)  # less an incomplete one at the end
+        entries = np.fromfile(index, ENTRY, offset=start * ENTRY.itemsize)  # less an incomplete one at the end
         if not len(entries):
             return
         self._num_read[index] = start + len(entries)

@@ -222,9 +222,8 @@ class Learner:
     def _check_weights(self) -> None:
         """Raises FastpetsError if a parameter is not finite."""
         parameters = dict(self.model.named_parameters())
-        are_finite = torch.stack(
-            [p.isfinite().all() for p in parameters.values()]
-        ).tolist()  # waits for the device once
+        checks = torch.stack([parameter.isfinite().all() for parameter in parameters.values()])
+        are_finite = checks.tolist()  # waits for the device once
         wrong = [name for name, is_finite in zip(parameters, are_finite, strict=True) if not is_finite]
         if wrong:
             raise FastpetsError(

@@ -17,20 +17,9 @@ from fastpets.data.sources import from_csv, from_folder
 from fastpets.data.splits import random_split, train_valid_datasets
 from fastpets.errors import BadFileError, FastpetsError, InvalidArgumentError
 from fastpets.utils.system import resolve_num_workers
+from tests.folders import labelled, touch
 
 LABELS = {"cats/img_1.jpg": "cats", "dogs/img_2.jpg": "dogs"}
-
-
-def touch(folder: Path, *names: str) -> Path:
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return folder
-
-
-def labelled(dataset: ImageDataset) -> dict[str, str]:
-    return {Path(path).name: dataset.classes[label] for path, label in zip(dataset.paths, dataset.labels, strict=True)}
 
 
 def test_labels_are_what_the_pattern_finds_in_the_name(tmp_path: Path) -> None:

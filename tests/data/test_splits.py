@@ -15,21 +15,10 @@ from fastpets.data.dataset import ImageDataset, similar_names
 from fastpets.data.sources import from_folder
 from fastpets.data.splits import held_out_dataset, train_valid_datasets
 from fastpets.errors import FastpetsError
+from tests.folders import labelled, touch
 from tests.images import drawing
 
 TRAIN_VALID = ("train/cat/1.jpg", "train/dog/2.jpg", "valid/cat/3.jpg", "valid/dog/4.jpg")
-
-
-def touch(folder: Path, *names: str) -> Path:
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return folder
-
-
-def labelled(dataset: ImageDataset) -> dict[str, str]:
-    return {Path(path).name: dataset.classes[label] for path, label in zip(dataset.paths, dataset.labels, strict=True)}
 
 
 def split(source: Any, **settings: Any) -> tuple[ImageDataset, ImageDataset]:
