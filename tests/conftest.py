@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.images import drawing
 
@@ -18,6 +19,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """Seeds torch's generator, so that random weights do not depend on the tests before."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

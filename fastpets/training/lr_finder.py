@@ -94,15 +94,16 @@ def sweep(
 ) -> RateCurve:
     """Trains on up to `num_steps` batches at a rate that grows from `lowest` to `highest`, until the loss diverges.
 
-    All layer groups have the same rate. It changes the weights; Learner.lr_find restores them. Raises
-    InvalidArgumentError.
+    The first tenth of the steps ends it only if the loss is not finite: there the average is that of a few batches, of
+    which one may be low by chance. All layer groups have the same rate. It changes the weights; Learner.lr_find
+    restores them. Raises InvalidArgumentError.
     """
     check_range("lowest", lowest, MIN_RATE, MAX_RATE)
     check_range("highest", highest, lowest, MAX_RATE)
     check_range("num_steps", num_steps, MIN_POINTS + SKIPPED_LAST, 1_000_000)
     rates: list[float] = []
     losses: list[float] = []
-    average, best = 0.0, math.inf
+    average, best, skip = 0.0, math.inf, num_steps // 10
     train_step.train_mode()
     for step, (images, labels) in enumerate(track(batches, "finding a learning rate", num_steps)):
         rate = lowest * (highest / lowest) ** (step / num_steps)
@@ -112,7 +113,8 @@ def sweep(
         average = SMOOTHING * average + (1 - SMOOTHING) * float(distributed.mean(loss))
         rates.append(rate)
         losses.append(average / (1 - SMOOTHING ** (step + 1)))
-        best = min(best, losses[-1])
-        if step + 1 == num_steps or not losses[-1] <= DIVERGED * best:
+        if step >= skip:
+            best = min(best, losses[-1])
+        if step + 1 == num_steps or not math.isfinite(losses[-1]) or losses[-1] > DIVERGED * best:
             break
-    return RateCurve(np.array(rates), np.array(losses), skip=num_steps // 10)
+    return RateCurve(np.array(rates), np.array(losses), skip)

@@ -62,7 +62,7 @@ def test_an_interrupt_at_any_line_leaves_no_threads_or_open_files(make_folder: C
 
 
 IN_A_CHILD = """
-import signal, sys
+import os, signal, sys
 from pathlib import Path
 from tests.loading.test_leaving import make_loader, no_leftovers
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process ignores SIGINT
@@ -72,7 +72,7 @@ with no_leftovers(loader):
     try:
         while True:
             for _ in loader:
-                print("looping", flush=True)
+                os.write(1, b"looping\\n")  # print may be interrupted before the line's end
     except KeyboardInterrupt as error:
         interrupt = error
 print("whole")

@@ -108,6 +108,15 @@ def test_a_sweep_ends_when_the_loss_diverges_or_is_nan(
         assert 1e-7 < curve.valley < curve.rates[-1]
 
 
+def test_a_first_loss_that_is_low_by_chance_does_not_end_the_sweep(
+    make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = make_learner(make_folder(16), TrainingOptions())
+    losses = iter([0.01, *[2.0 - 0.01 * i for i in range(99)]])
+    monkeypatch.setattr(learner.train_step, "step", lambda *_: torch.tensor(next(losses)))
+    assert len(learner.lr_find().losses) == 100
+
+
 def test_the_curve_is_plotted_with_its_suggestions(tmp_path: Path) -> None:
     curve_of(GOLDEN[0]["losses"]).plot(tmp_path / "curve.png")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
