@@ -6,7 +6,7 @@ from .errors import BadFileError, BadFileWarning, FastpetsError, InvalidArgument
 from .loading.batch import Batch
 from .loading.loader import Loader, loaders
 from .models.classifier import create_model
-from .runs.saved_model import SavedModel, load_run
+from .runs.predictor import Predictor, load
 from .training.learner import Learner
 from .training.mixing import make_mix
 from .training.options import TrainingOptions
@@ -25,11 +25,11 @@ __all__ = [
     "Learner",
     "Loader",
     "Phase",
+    "Predictor",
     "Preprocessing",
-    "SavedModel",
     "TrainingOptions",
     "create_model",
-    "load_run",
+    "load",
     "loaders",
     "make_mix",
     "tta",

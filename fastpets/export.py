@@ -35,10 +35,10 @@ def export(config: ExportConfig) -> int:
     """Writes the exported model and prints its path, its input and its output."""
     import torch
 
-    from fastpets.runs.saved_model import load_run
+    from fastpets.runs.predictor import load
     from fastpets.utils.atomic import write_atomically
 
-    saved = load_run(config.run, "cpu")
+    saved = load(config.run, "cpu")
     height, width = saved.preprocessing.size
     path = config.out or config.run / {"onnx": "model.onnx", "torch": "model.pt2"}[config.format]
     pixels = torch.zeros(2, 3, height, width, dtype=torch.uint8)  # torch.export would treat B = 1 as a constant

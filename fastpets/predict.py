@@ -11,18 +11,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from fastpets.errors import FastpetsError, InvalidArgumentError, one_line
-from fastpets.utils.progress import track
 from fastpets.utils.validation import MAX_BATCH_SIZE, MAX_WORKERS, check_range
-
-if TYPE_CHECKING:
-    import torch
-
-    from fastpets.runs.saved_model import SavedModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,21 +56,15 @@ class PredictConfig:
 def predict(config: PredictConfig) -> int:
     """Prints the predictions in the order of the images, and on standard error the images that cannot be used."""
     from fastpets.runs.build import limit_threads
-    from fastpets.runs.saved_model import load_run
+    from fastpets.runs.predictor import load
 
-    saved = load_run(config.run, config.device)
+    predictor = load(config.run, config.device)
     limit_threads(config.num_workers)
     paths = list(image_paths(config.sources, "\0" if config.null else "\n"))
     if not paths:
         raise FastpetsError("standard input: empty, expected the path of an image on each line")
-    predicted, problems = probabilities(saved, paths, config.batch_size, config.num_workers)
-    top = min(config.top, len(saved.classes))
-    rows = []
-    for path in paths:
-        if path in predicted:
-            values, labels = predicted[path].topk(top)
-            names = [saved.classes[label] for label in labels.tolist()]
-            rows.append((path, list(zip(names, values.tolist(), strict=True))))
+    found, problems = predictor.probabilities_of(paths, batch_size=config.batch_size, num_workers=config.num_workers)
+    rows = [(path, predictor.most_probable(found[path], config.top)) for path in paths if path in found]
     if config.format == "csv" and isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # keeps bytes of names that are not UTF-8
     sys.stdout.write(FORMATS[config.format](rows))
@@ -113,25 +101,6 @@ def _files_of(path: str) -> list[str]:
     from fastpets.data.sources import from_folder
 
     return list(from_folder(path, label_from="none").paths) if Path(path).is_dir() else [path]
-
-
-def probabilities(
-    saved: SavedModel, paths: list[str], batch_size: int, num_workers: int | None
-) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Probabilities (C,) by path, and what is wrong with each image that cannot be used, by path."""
-    from fastpets.data.sources import as_dataset
-    from fastpets.utils.system import resolve_num_workers
-
-    dataset = as_dataset(paths, label_from="none").scanned(resolve_num_workers(num_workers))
-    usable, problems = dataset.usable(saved.preprocessing.max_pixels)
-    predicted: dict[str, torch.Tensor] = {}
-    if len(usable):
-        loader = saved.loader(usable, batch_size=batch_size, num_workers=num_workers, on_bad_file="skip")
-        for batch in track(loader, "predicting", len(loader)):
-            names = [usable.paths[i] for i in batch.ids.tolist()]
-            predicted |= zip(names, saved.probabilities(batch.images).cpu(), strict=True)
-        problems |= loader.bad_files
-    return predicted, problems
 
 
 Rows = list[tuple[str, list[tuple[str, float]]]]  # paths, each with (class, probability), the highest first

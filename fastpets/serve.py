@@ -9,7 +9,6 @@ import logging
 import os
 import socket
 import sys
-import uuid
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
 
-    from fastpets.runs.saved_model import SavedModel
+    from fastpets.runs.predictor import Predictor
 
 HOST = "127.0.0.1"  # not reachable from other machines
 MAX_WAITING = 2048  # connections
@@ -64,10 +63,10 @@ def serve(config: ServeConfig) -> int:
     import uvicorn
 
     from fastpets.runs.build import limit_threads
-    from fastpets.runs.saved_model import load_run
+    from fastpets.runs.predictor import load
 
     limit_threads(None)
-    app = make_app(load_run(config.run, config.device), config)
+    app = make_app(load(config.run, config.device), config)
     try:
         listener = socket.create_server((HOST, config.port), backlog=MAX_WAITING)
     except OSError as error:
@@ -82,7 +81,7 @@ def serve(config: ServeConfig) -> int:
     return 0
 
 
-def make_app(saved: SavedModel, config: ServeConfig) -> Starlette:
+def make_app(predictor: Predictor, config: ServeConfig) -> Starlette:
     """Answers GET / with the page, and POST /predict, whose body is an image file, with its classes as JSON."""
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
@@ -92,7 +91,7 @@ def make_app(saved: SavedModel, config: ServeConfig) -> Starlette:
     from starlette.routing import Route
 
     max_bytes = int(config.max_megabytes * 1e6)
-    max_pixels = min(config.max_pixels, saved.preprocessing.max_pixels)
+    max_pixels = min(config.max_pixels, predictor.preprocessing.max_pixels)
     worker = ThreadPoolExecutor(1)  # one image at a time
 
     async def page(request: Request) -> HTMLResponse:
@@ -108,7 +107,7 @@ def make_app(saved: SavedModel, config: ServeConfig) -> Starlette:
                     content += part
             if len(content) > max_bytes:
                 return JSONResponse({"error": f"larger than {max_bytes / 1e6:g} MB; see --max-megabytes"}, 413)
-            call = partial(classify, saved, bytes(content), max_pixels)
+            call = partial(classify, predictor, bytes(content), max_pixels)
             return JSONResponse({"classes": await asyncio.get_running_loop().run_in_executor(worker, call)})
         except BadFileError as error:
             return JSONResponse({"error": next(iter(error.problems.values()))}, 415)
@@ -125,28 +124,15 @@ def is_same_origin(request: Request) -> bool:
     return origin is None or origin.removesuffix(":80") == f"http://{host.removesuffix(':80')}"
 
 
-def classify(saved: SavedModel, content: bytes, max_pixels: int) -> list[dict[str, Any]]:
-    """The most probable classes of an encoded image. A Loader reads it as a file in fsspec's memory.
-
-    Raises BadFileError.
-    """
-    import fsspec
-
-    name = f"memory://fastpets/{uuid.uuid4()}.jpg"
-    check_pixels(name, content, max_pixels)
-    files = fsspec.filesystem("memory")
-    files.pipe(name, content)
-    try:
-        (batch,) = saved.loader([name], batch_size=1, num_workers=1)
-    finally:
-        files.rm(name)
-    top = min(NUM_CLASSES_SHOWN, len(saved.classes))
-    values, labels = (each.tolist() for each in saved.probabilities(batch.images)[0].topk(top))
-    names = [one_line(saved.classes[label]) for label in labels]  # JSON has no bytes that are not UTF-8
-    return [{"class": name, "probability": value} for name, value in zip(names, values, strict=True)]
+def classify(predictor: Predictor, content: bytes, max_pixels: int) -> list[dict[str, Any]]:
+    """The most probable classes of an encoded image. Raises BadFileError."""
+    check_pixels(content, max_pixels)
+    found = predictor.predict(content, NUM_CLASSES_SHOWN, num_workers=1)
+    # JSON has no bytes that are not UTF-8.
+    return [{"class": one_line(name), "probability": probability} for name, probability in found]
 
 
-def check_pixels(name: str, content: bytes, max_pixels: int) -> None:
+def check_pixels(content: bytes, max_pixels: int) -> None:
     """Raises BadFileError for an image of too many pixels, before any is decoded: 177 million can be 0.2 MB of PNG.
 
     All other faults are found by the Loader, which may decode a PNG in search of its EXIF.
@@ -160,7 +146,7 @@ def check_pixels(name: str, content: bytes, max_pixels: int) -> None:
         except Exception:  # Pillow's plugins raise anything on damaged bytes
             return
     if width * height > max_pixels:
-        raise BadFileError({name: f"{width:,} x {height:,} px, expected at most {max_pixels:,}; see --max-pixels"})
+        raise BadFileError({"image": f"{width:,} x {height:,} px, expected at most {max_pixels:,}; see --max-pixels"})
 
 
 if __name__ == "__main__":

@@ -190,7 +190,7 @@ def _epoch_callback(config: TrainConfig, learner: Learner, run: RunFolder) -> Ca
     """A function that saves the model and a checkpoint in the run folder, then prints and saves an epoch's results."""
     from fastpets.cli import with_flags
     from fastpets.runs import hints
-    from fastpets.runs.saved_model import save_model
+    from fastpets.runs.predictor import save_model
     from fastpets.training.history import EpochPrinter
 
     # The saved model predicts without autocast.

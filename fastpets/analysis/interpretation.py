@@ -71,10 +71,10 @@ class Interpretation:
         """
         from fastpets.runs.build import build_datasets
         from fastpets.runs.config import read_config
-        from fastpets.runs.saved_model import load_run
+        from fastpets.runs.predictor import load
 
         folder = Path(run)
-        saved = load_run(folder, device)
+        saved = load(folder, device)
         _, valid = build_datasets(read_config(folder))
         if valid.classes != saved.classes:
             raise FastpetsError(

@@ -20,16 +20,22 @@ def decode_rgb(encoded: bytes) -> Image.Image:
     Alpha is dropped. Values of more than 8 bits are scaled from their `full_range`, which Pillow would clip at 255.
     Pillow may raise errors of any type on damaged bytes.
     """
-    opened = Image.open(io.BytesIO(encoded))
-    image = _as_rgb(opened)
-    image.info = {}  # exif_transpose would also write the other metadata anew, which fails if they are damaged
-    image.getexif()[ExifTags.Base.Orientation] = orientation(opened)
-    return ImageOps.exif_transpose(image)
+    return _upright_rgb(Image.open(io.BytesIO(encoded)))
 
 
 def decode_stored_rgb(encoded: bytes | memoryview) -> Image.Image:
     """Decodes as `decode_rgb` does, but leaves the pixels as they are stored: `orientation` is not applied."""
     return _as_rgb(Image.open(io.BytesIO(encoded)))
+
+
+def encode(image: Image.Image) -> bytes:
+    """The bytes of a file that decodes to what `decode_rgb` would make of the file from which Pillow read the image."""
+    file, info = io.BytesIO(), dict(image.info)
+    try:
+        _upright_rgb(image).save(file, "BMP")
+    finally:
+        image.info = info
+    return file.getvalue()
 
 
 def orientation(image: Image.Image) -> int:
@@ -83,6 +89,13 @@ def _number(value: Any) -> float:
         number = float(value[0] if isinstance(value, tuple) else value)
         return number if np.isfinite(number) else np.nan
     return np.nan
+
+
+def _upright_rgb(opened: Image.Image) -> Image.Image:
+    image = _as_rgb(opened)
+    image.info = {}  # exif_transpose would also write the other metadata anew, which fails if they are damaged
+    image.getexif()[ExifTags.Base.Orientation] = orientation(opened)
+    return ImageOps.exif_transpose(image)
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

@@ -12,15 +12,15 @@ from fastpets.cli import main
 from fastpets.export import from_pixels
 from fastpets.runs.build import build_datasets
 from fastpets.runs.config import read_config
-from fastpets.runs.saved_model import SavedModel, load_run
+from fastpets.runs.predictor import Predictor, load
 
 
 @pytest.fixture(scope="module")
-def run(trained_run: Path) -> SavedModel:
-    return load_run(trained_run, "cpu")
+def run(trained_run: Path) -> Predictor:
+    return load(trained_run, "cpu")
 
 
-def pixels_and_logits(trained_run: Path, run: SavedModel) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+def pixels_and_logits(trained_run: Path, run: Predictor) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
     """All validation images as pixels (N, 3, H, W) uint8, the logits (N, C) of the normalised images, and the paths."""
     _, valid = build_datasets(read_config(trained_run))
     (pixels, _), (images, _) = next(iter(run.loader(valid, output="uint8"))), next(iter(run.loader(valid)))
@@ -28,7 +28,7 @@ def pixels_and_logits(trained_run: Path, run: SavedModel) -> tuple[torch.Tensor,
         return pixels.contiguous(), run.model(images), list(valid.paths)
 
 
-def test_onnx_gives_the_models_logits_for_any_batch_size(trained_run: Path, run: SavedModel, tmp_path: Path) -> None:
+def test_onnx_gives_the_models_logits_for_any_batch_size(trained_run: Path, run: Predictor, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     out = tmp_path / "model.onnx"
     assert main(["export", str(trained_run), "--out", str(out)]) == 0
@@ -41,7 +41,7 @@ def test_onnx_gives_the_models_logits_for_any_batch_size(trained_run: Path, run:
 
 
 def test_torch_export_gives_the_models_logits(
-    trained_run: Path, run: SavedModel, tmp_path: Path, capsys: pytest.CaptureFixture
+    trained_run: Path, run: Predictor, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     out = tmp_path / "model.pt2"
     assert main(["export", str(trained_run), "--format", "torch", "--out", str(out)]) == 0
@@ -54,7 +54,7 @@ def test_torch_export_gives_the_models_logits(
         assert (module(pixels[:count]) - logits[:count]).abs().max() < 1e-4
 
 
-def test_images_prepared_by_pillow_as_in_the_readme_are_close(trained_run: Path, run: SavedModel) -> None:
+def test_images_prepared_by_pillow_as_in_the_readme_are_close(trained_run: Path, run: Predictor) -> None:
     pixels, logits, paths = pixels_and_logits(trained_run, run)
     height, width = run.preprocessing.size
     prepared = []

@@ -66,10 +66,10 @@ def test_predict_serve_and_export_agree(few: Path, run: Path, tmp_path: Path, ca
 
     import torch
 
-    from fastpets.runs.saved_model import load_run
+    from fastpets.runs.predictor import load
 
     assert main(["export", str(run), "--format", "torch", "--out", str(tmp_path / "model.pt2")]) == 0
-    trained = load_run(run, "cpu")
+    trained = load(run, "cpu")
     (batch,) = trained.loader([image], output="uint8")
     module = torch.export.load(tmp_path / "model.pt2").module()
     probabilities = module(batch.images.contiguous())[0].softmax(0)

@@ -18,7 +18,7 @@ from fastpets.data.splits import train_valid_datasets
 from fastpets.predict import PredictConfig, as_csv, image_paths
 from fastpets.runs.build import build_datasets, build_loaders
 from fastpets.runs.config import read_config
-from fastpets.runs.saved_model import load_run
+from fastpets.runs.predictor import load
 
 
 def standard_input(text: str) -> io.TextIOWrapper:
@@ -28,7 +28,7 @@ def standard_input(text: str) -> io.TextIOWrapper:
 def test_pixels_equal_those_of_validation_and_logits_agree(trained_run: Path) -> None:
     config = read_config(trained_run)
     train_dataset, valid_dataset = build_datasets(config)
-    run = load_run(trained_run, "cpu")
+    run = load(trained_run, "cpu")
     _, valid = build_loaders(config, train_dataset, valid_dataset, run.preprocessing, "cpu")
     again = run.loader(list(valid_dataset.paths), batch_size=valid.batch_size)
     alone = run.loader(list(valid_dataset.paths), batch_size=1)

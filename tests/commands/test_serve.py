@@ -23,7 +23,7 @@ from PIL.ExifTags import Base
 
 from fastpets import serve
 from fastpets.cli import main
-from fastpets.runs.saved_model import load_run
+from fastpets.runs.predictor import load
 from tests.browser import complaints
 from tests.images import encode
 
@@ -87,7 +87,7 @@ def server(start: Callable[..., Server]) -> Iterator[Server]:
 
 def test_an_image_is_answered_with_its_probabilities(server: Server, trained_run: Path, drawn_classes: Path) -> None:
     image = drawn_classes / "beagle_0.jpg"
-    run = load_run(trained_run, "cpu")
+    run = load(trained_run, "cpu")
     expected = run.probabilities(next(iter(run.loader([image]))).images)[0]
     for _ in range(2):
         status, answer = server.ask("POST", "/predict", image.read_bytes())
@@ -257,7 +257,7 @@ def test_a_request_writes_nothing_to_the_cache_of_headers(server: Server, drawn_
 
 
 def test_classes_that_are_not_utf8_are_escaped(trained_run: Path, drawn_classes: Path) -> None:
-    saved = replace(load_run(trained_run, "cpu"), classes=("caf\udce9", "two\nlines", "\u65e5\u672c"))
+    saved = replace(load(trained_run, "cpu"), classes=("caf\udce9", "two\nlines", "\u65e5\u672c"))
     classes = serve.classify(saved, (drawn_classes / "beagle_0.jpg").read_bytes(), MAX_PIXELS)
     answer = json.dumps(classes, ensure_ascii=False).encode()  # as Starlette does
     assert {each["class"] for each in json.loads(answer)} == {r"caf\udce9", r"two\nlines", "\u65e5\u672c"}

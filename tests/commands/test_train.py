@@ -23,7 +23,7 @@ from fastpets.loading.sampler import batch_slices
 from fastpets.models.classifier import create_model
 from fastpets.runs.build import build_datasets, build_loaders
 from fastpets.runs.config import TrainConfig, parse_size
-from fastpets.runs.saved_model import load_run
+from fastpets.runs.predictor import load
 from fastpets.utils.progress import track
 
 pytestmark = pytest.mark.slow
@@ -67,7 +67,7 @@ def test_the_saved_model_has_the_preprocessing_of_the_run(make_folder: Callable[
     more = ["--borders", "zeros", "--supersample", 2, "--cache", "auto", "--max-pixels", 10_000, "--decode", "fast"]
     child = run("--data", make_folder(20), *TINY, *seen, *more, "--epochs", 2, "--out", out)
     assert child.returncode == 0, child.stderr
-    saved = load_run(out, "cpu").preprocessing
+    saved = load(out, "cpu").preprocessing
     assert saved == Preprocessing(
         size=(24, 40), presize=60, presize_method="pad", borders="zeros", supersample=2, max_pixels=10_000
     )
@@ -118,7 +118,7 @@ def test_pretrained_weights_train_in_two_phases(pets: Path, weights: Path, tmp_p
     assert child.returncode == 0, child.stderr
     with open(out / "metrics.csv") as file:
         assert [row["phase"] for row in csv.DictReader(file)] == ["frozen", "unfrozen"]
-    saved = load_run(out, "cpu").preprocessing
+    saved = load(out, "cpu").preprocessing
     assert (saved.mean, saved.std) == ((0.5,) * 3, (0.5,) * 3)
 
 

@@ -218,7 +218,7 @@ def test_the_trained_model_is_evaluated_on_test_images(
     printed = capsys.readouterr()
     assert "12 training images, 6 validation images, 2 classes" in printed.out
     assert "6 test images, for the evaluation after training" in printed.out
-    run = fastpets.load_run(tmp_path / "run")
+    run = fastpets.load(tmp_path / "run")
     test = run.loader(folder / "test", label_from="name")
     probabilities = [run.model(images).softmax(1) for images, _ in test]
     wrong = sum((p.argmax(1) != labels).sum().item() for p, (_, labels) in zip(probabilities, test, strict=True))

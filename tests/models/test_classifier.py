@@ -97,7 +97,7 @@ def test_models_that_change_the_normalisation_do_so_with_weights_of_a_file_too(t
     source = torchvision.models.get_model(arch, weights=None, init_weights=False)
     torch.save(source.state_dict(), tmp_path / "w.pth")
     assert create_model(arch, 5, tmp_path / "w.pth").backbone.transform_input
-    assert create_model(arch, 5, "none").backbone.transform_input  # as load_run builds a model before it loads weights
+    assert create_model(arch, 5, "none").backbone.transform_input  # as load builds a model before it loads weights
 
 
 def test_real_weights_load_and_set_the_normalisation(weights: Path) -> None:

@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 from fastpets.augment.preprocessing import Preprocessing
 from fastpets.errors import FastpetsError
 from fastpets.models.classifier import create_model
-from fastpets.runs.saved_model import save_model
+from fastpets.runs.predictor import save_model
 from fastpets.training import checkpoints
 from fastpets.training.options import TrainingOptions
 from fastpets.training.train_step import TrainStep

@@ -24,8 +24,8 @@ reveal_type(learner)  # reveals Learner
 reveal_type(learner.options)  # reveals TrainingOptions
 learner.fine_tune(2)
 
-run = fastpets.load_run(Path("runs/pets"), device=torch.device("cpu"))
-reveal_type(run)  # reveals SavedModel
+run = fastpets.load(Path("runs/pets"), device=torch.device("cpu"))
+reveal_type(run)  # reveals Predictor
 reveal_type(run.loader("images/"))  # reveals Loader
 reveal_type(fastpets.create_model("resnet18", 2))  # reveals Classifier
 reveal_type(fastpets.__version__)  # reveals str
