@@ -8,13 +8,18 @@ PROCESSES ?= 2
 BIN := .venv/bin
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist worksteal
 
-.PHONY: demo test test-all soak bench lint dist clean
+.PHONY: demo notebook test test-all soak bench lint dist clean
 
 # Draws a small dataset and trains ResNet-18 on it from random weights: about a minute on two cores. Only the
 # installation before it needs a network.
 demo: .venv/with-$(DALI)
 	$(BIN)/python -m fastpets.train --data sample --arch resnet18 --weights none \
 		--size 64 --batch-size 32 --epochs 20 --lr 6e-3
+
+# Executes the notebook, which downloads Oxford-IIIT Pet and weights unless FASTPETS_PETS and FASTPETS_WEIGHTS name them,
+# and writes docs/pet_breeds.html.
+notebook: .venv/with-$(DALI),timm,notebook
+	$(BIN)/jupyter nbconvert --execute --to html docs/pet_breeds.ipynb
 
 # Runs all tests but those marked slow.
 test: .venv/with-$(DALI),test

@@ -24,7 +24,8 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.rendering import mosaic, psnr, rendered, supersampled_bicubic
+from bench.rendering import mosaic, psnr, supersampled_bicubic
+from fastpets.analysis.interpolation import rendered
 from fastpets.augment import geometry
 from fastpets.augment.policy import Augment
 from fastpets.augment.random_parameters import draw_parameters

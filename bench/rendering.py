@@ -1,4 +1,4 @@
-"""Renders images as the loader does, and by supersampling, which is the reference of the fidelity benchmark."""
+"""Renders images by supersampling, which is the reference of the fidelity benchmark."""
 
 from collections.abc import Sequence
 
@@ -6,25 +6,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.nn.functional import grid_sample
-
-from fastpets import kernels
-from fastpets.augment import geometry
-
-
-def rendered(image: torch.Tensor, image_from_output: np.ndarray, size: int, supersample: int) -> torch.Tensor:
-    """Renders an image (H, W, 3) uint8 as the loader does, shrunk if it is large, then warped: (S, S, 3) uint8."""
-    height, width = image.shape[:2]
-    max_ratio = geometry.max_ratio((size, size), None)
-    by_height, by_width = geometry.shrink_factors(height, width, (size, size), max_ratio, geometry.CROP)
-    if max(by_height, by_width) > 1:
-        image = kernels.shrink(image, by_height, by_width)
-    matrix = np.diag([1 / by_width, 1 / by_height, 1]) @ image_from_output
-    identity_luts = torch.arange(256).to(torch.uint8).repeat(1, 3, 1)
-    out = torch.empty(1, size, size, 3, dtype=torch.uint8)
-    k, spread = geometry.sampling(matrix.tolist(), (size, size), supersample, max(by_height, by_width))
-    grid = torch.tensor([k], dtype=torch.int32), torch.tensor([spread])
-    kernels.warp([image], torch.from_numpy(matrix.astype(np.float32))[None], *grid, identity_luts, out)
-    return out[0]
 
 
 def supersampled_bicubic(

@@ -1,3 +1,4 @@
+from .analysis.interpolation import interpolation_figure
 from .analysis.interpretation import Interpretation
 from .augment.policy import Augment
 from .augment.preprocessing import Preprocessing
@@ -29,6 +30,7 @@ __all__ = [
     "Preprocessing",
     "TrainingOptions",
     "create_model",
+    "interpolation_figure",
     "load",
     "loaders",
     "make_mix",

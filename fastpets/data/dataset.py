@@ -15,8 +15,10 @@ from fastpets.data import storage
 from fastpets.data.headers import ImageHeaders, scan_headers
 from fastpets.data.path_table import as_path_table
 from fastpets.errors import InvalidArgumentError, first_few
+from fastpets.utils import notebook
 
 NO_LABEL = -1
+MAX_SHOWN_CLASSES = 40  # in a notebook
 INVISIBLE = ("Cc", "Cf", "Zl", "Zp", "Zs")  # Unicode's categories of control and format characters, and of spaces
 # The part of a split that a folder or a value in a table stands for, by its name in lower case.
 PART_OF = {
@@ -30,7 +32,7 @@ PART_OF = {
 }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ImageDataset:
     """Images in a fixed order; an image's index is its item id.
 
@@ -70,6 +72,17 @@ class ImageDataset:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __repr__(self) -> str:
+        return f"ImageDataset({len(self):,} images of {len(self.classes)} classes in {self.root})"
+
+    def _repr_html_(self) -> str:
+        counts = np.bincount(self.labels[self.labels != NO_LABEL], minlength=len(self.classes))
+        rows = [{"class": name, "images": count} for name, count in zip(self.classes, counts, strict=True)]
+        title = f"{len(self):,} images of {len(self.classes)} classes in {self.root}"
+        if len(rows) > MAX_SHOWN_CLASSES:
+            rows = [*rows[:MAX_SHOWN_CLASSES], {"class": f"and {len(rows) - MAX_SHOWN_CLASSES} more", "images": ""}]
+        return notebook.heading(title) + (notebook.table(rows) if rows else "")
 
     def select(self, ids: np.ndarray) -> "ImageDataset":
         """The images `ids` in that order, with their headers and with all classes."""

@@ -28,6 +28,7 @@ from fastpets.loading.display import batch_grid
 from fastpets.loading.engine import Engine
 from fastpets.loading.planning import Planner
 from fastpets.loading.sampler import EpochPlan, make_sampler
+from fastpets.utils import notebook
 from fastpets.utils.system import resolve_num_workers
 from fastpets.utils.validation import (
     MAX_BATCH_SIZE,
@@ -289,6 +290,23 @@ class Loader:
     def __len__(self) -> int:
         """Batches of this rank in a whole epoch."""
         return self.sampler.num_batches()
+
+    def __repr__(self) -> str:
+        return f"Loader({', '.join(f'{name}: {value}' for name, value in self._description().items())})"
+
+    def _repr_html_(self) -> str:
+        return notebook.description("Loader", self._description())
+
+    def _description(self) -> dict[str, Any]:
+        return {
+            "images": f"{len(self.dataset):,}",
+            "classes": len(self.classes),
+            "batches": f"{len(self)} of {self.batch_size}",
+            "size": "{} x {} px".format(*self.preprocessing.size),
+            "augment": self.augment or "none",
+            "cache": self.cache_reason,
+            "device": self.device,
+        }
 
     def set_epoch(self, epoch: int) -> None:
         """Makes `epoch` the next one. If a loaded state is within that epoch, the rest of the epoch is next."""

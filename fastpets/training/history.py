@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from fastpets.utils import notebook
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,18 +60,48 @@ class Progress:
     input_share: float = 0.0
 
 
+class History(list[EpochResult]):
+    """The results of a learner's epochs. A notebook shows them as a table."""
+
+    def __repr__(self) -> str:
+        return f"{len(self)} epochs" + (f", the last with error_rate {self[-1].error_rate:.6f}" if self else "")
+
+    def _repr_html_(self) -> str:
+        return notebook.table([_row(result) for result in self]) if self else repr(self)
+
+
+def _row(result: EpochResult) -> dict[str, Any]:
+    """An epoch's row in a notebook's table, without metrics of single classes."""
+    values = {"train_loss": result.train_loss, "valid_loss": result.valid_loss, "error_rate": result.error_rate}
+    values |= {name: value for name, value in result.metrics.items() if "/" not in name}
+    minutes, seconds = divmod(round(result.seconds), 60)
+    return {
+        "phase": result.phase,
+        "epoch": result.epoch,
+        **{name: f"{value:.6f}" for name, value in values.items()},
+        "time": f"{minutes:02}:{seconds:02}",
+        "images/s": f"{result.images_per_sec:.0f}",
+        "input": f"{result.input_share:.0%}",
+    }
+
+
 class EpochPrinter:
     """Prints a line for each epoch, with a heading above the first one and above the first one of each phase.
 
     The columns are fastai's, images per second, and the shares of the training time that were input-bound and
-    compute-bound. Metrics of single classes are left out.
+    compute-bound. Metrics of single classes are left out. In a notebook it is one table for each cell, which grows.
     """
 
     def __init__(self) -> None:
         self.phase: str | None = None  # of the latest epoch
+        self._output, self._shown = notebook.CellOutput(), History()
 
     def __call__(self, result: EpochResult) -> None:
         """Prints the line of an epoch."""
+        if notebook.is_in_notebook():
+            self._shown = History([result] if self._output.is_new() else [*self._shown, result])
+            self._output.show(self._shown._repr_html_())
+            return
         names = [name for name in result.metrics if "/" not in name]
         if result.epoch == 0 or result.phase != self.phase:
             columns = ("train_loss", "valid_loss", "error_rate", *names)

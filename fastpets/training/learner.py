@@ -20,7 +20,7 @@ from fastpets.loading.batch import Batch
 from fastpets.models.classifier import Classifier, create_model, has_batch_norm
 from fastpets.models.weights import load_weights, save_weights
 from fastpets.training import distributed, lr_finder, out_of_memory, plots
-from fastpets.training.history import EpochPrinter, EpochResult, Progress
+from fastpets.training.history import EpochPrinter, EpochResult, History, Progress
 from fastpets.training.input_timer import InputTimer
 from fastpets.training.metrics import make_metrics, metric_values
 from fastpets.training.options import TrainingOptions
@@ -29,6 +29,7 @@ from fastpets.training.random_state import RandomState
 from fastpets.training.recorder import Recorder
 from fastpets.training.schedule import group_rates, one_cycle, progressive_size
 from fastpets.training.train_step import TrainStep, inverse_frequencies
+from fastpets.utils import notebook
 from fastpets.utils.progress import track
 
 if TYPE_CHECKING:
@@ -81,11 +82,31 @@ class Learner:
         self.train_step = TrainStep(self.model, self.options, self.device)
         self.random = RandomState(self.options.seed + distributed.rank(), self.device)
         self.recorder, self.progress, self.full_size = Recorder(), Progress(), train.preprocessing.size
-        self.history: list[EpochResult] = []
+        self.history = History()
         self.rate_curve: lr_finder.RateCurve | None = None
         if on_epoch_end is None:
             on_epoch_end = EpochPrinter() if distributed.rank() == 0 else _do_nothing
         self.on_epoch_end, self.on_step_end = on_epoch_end, on_step_end or _do_nothing
+
+    def __repr__(self) -> str:
+        return f"Learner({', '.join(f'{name}: {value}' for name, value in self._description().items())})"
+
+    def _repr_html_(self) -> str:
+        return notebook.description("Learner", self._description())
+
+    def _description(self) -> dict[str, Any]:
+        num_parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        num_trained = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
+        return {
+            "model": f"{num_parameters:,} parameters, {num_trained:,} of them trainable",
+            "training images": f"{len(self.train.dataset):,}",
+            "validation images": f"{len(self.valid.dataset):,}",
+            "classes": len(self.train.classes),
+            "size": "{} x {} px".format(*self.train.preprocessing.size),
+            "batch size": self.train.batch_size,
+            "device": self.device,
+            "trained": self.history,
+        }
 
     def freeze(self) -> None:
         """Freezes all layers but the head. Norm layers keep training unless `options.bn` is "eval".
@@ -387,7 +408,7 @@ class Learner:
         for name in STATEFUL:
             getattr(self, name).load_state_dict(state[name])
         self.progress = Progress(**state["progress"])
-        self.history = [EpochResult(**result) for result in state["history"]]
+        self.history = History(EpochResult(**result) for result in state["history"])
 
     def _step_size(self) -> dict[str, int]:
         """What determines the number of images, over all processes, in an optimizer step."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from fastpets.training import distributed, plots
 from fastpets.training.phases import MAX_RATE, MIN_RATE
 from fastpets.training.recorder import SMOOTHING
 from fastpets.training.train_step import TrainStep
+from fastpets.utils.figures import File
 from fastpets.utils.progress import track
 from fastpets.utils.validation import check_range
 
@@ -23,12 +24,13 @@ SKIPPED_LAST = 5  # points at the end that suggestions and plots leave out, sinc
 MIN_POINTS = 3  # that a suggestion needs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RateCurve:
     """Smoothed losses (n,) of a sweep, and the learning rates (n,) at which they were reached.
 
     The suggestions `minimum`, `steep` and `valley` leave out the first `skip` points, the last five, and everything
-    from the first loss on that is not finite. They raise FastpetsError if fewer than MIN_POINTS points remain.
+    from the first loss on that is not finite. They raise FastpetsError if fewer than MIN_POINTS points remain. A
+    notebook shows the plot.
     """
 
     rates: np.ndarray
@@ -62,7 +64,7 @@ class RateCurve:
         third = (longest - start) / 3
         return float(rates[max(0, start + int(third) + int(third / 2))])
 
-    def plot(self, file: str | Path | None = None) -> None:
+    def plot(self, file: File = None) -> None:
         """Plots the curve and its suggestions, if it has any, as a PNG file or in pyplot's current figure."""
         shown = slice(None, -SKIPPED_LAST) if len(self.losses) > 2 * SKIPPED_LAST else slice(None)
         try:
@@ -70,6 +72,18 @@ class RateCurve:
         except FastpetsError:  # too few points; the plot shows why
             suggestions = {}
         plots.plot_rate_curve(self.rates[shown], self.losses[shown], suggestions, file)
+
+    def __repr__(self) -> str:
+        try:
+            suggested = f"valley={self.valley:.2e}, steep={self.steep:.2e}, minimum={self.minimum:.2e}"
+        except FastpetsError:
+            suggested = "too few to suggest a rate"
+        return f"RateCurve({len(self.rates)} rates from {self.rates[0]:.2e} to {self.rates[-1]:.2e}, {suggested})"
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.plot(file)
+        return file.getvalue()
 
     def _usable_part(self) -> tuple[np.ndarray, np.ndarray]:
         part = slice(self.skip, -SKIPPED_LAST)

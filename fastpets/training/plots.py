@@ -8,12 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from fastpets.training.history import EpochResult
-from fastpets.utils.figures import finish_figure, new_figure
+from fastpets.utils.figures import File, finish_figure, new_figure
 
 
-def plot_rate_curve(
-    rates: np.ndarray, losses: np.ndarray, suggestions: Mapping[str, float], file: str | Path | None = None
-) -> None:
+def plot_rate_curve(rates: np.ndarray, losses: np.ndarray, suggestions: Mapping[str, float], file: File = None) -> None:
     """Plots losses (n,) over learning rates (n,). `suggestions` are rates to mark, by name."""
     figure, axes = new_figure(file)
     axes.plot(rates, losses, color="0.3")

@@ -6,19 +6,20 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
 
 from fastpets.errors import one_line
 
+File = str | Path | IO[bytes] | None  # to write a PNG to; None: pyplot's current figure
 FIGURE_INCHES, FIGURE_DPI = (7, 4.2), 150
 CELL_INCHES, GRID_DPI = 2.0, 120
 MAX_TITLE_LENGTH = 24  # characters per line
 
 
-def new_figure(file: str | Path | None) -> tuple[Any, Any]:
+def new_figure(file: File) -> tuple[Any, Any]:
     """Creates a figure and its axes. Without a file pyplot creates them, so that notebooks show the figure."""
     if file is None:
         import matplotlib.pyplot as plt
@@ -30,7 +31,7 @@ def new_figure(file: str | Path | None) -> tuple[Any, Any]:
     return figure, figure.add_subplot()
 
 
-def finish_figure(figure: Any, file: str | Path | None) -> None:
+def finish_figure(figure: Any, file: File) -> None:
     """Saves the figure as PNG if `file` is given."""
     if file is not None:
         figure.savefig(file, dpi=FIGURE_DPI, format="png")
