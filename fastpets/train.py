@@ -70,7 +70,7 @@ def _train(config: TrainConfig) -> int:
         learner.load_state_dict(state)
         learner.random.diverge(distributed.rank())
     elif config.lr == "auto" and config.schedule is None:
-        found_lr = find_lr(learner)
+        found_lr = learner.lr_find().valley
         print(f"the learning rate finder suggests {found_lr:.2e}")
     with_lr = config if found_lr is None else dataclasses.replace(config, lr=repr(found_lr))
     phases = with_lr.phases(learner.model.pretrained)
@@ -145,17 +145,6 @@ def _check_outputs(config: TrainConfig) -> None:
         check_writable(config.out or DEFAULT_FOLDER)
     if config.tensorboard:
         check_tensorboard()
-
-
-def find_lr(learner: Learner) -> float:
-    """Runs the learning rate finder on the head, which is trained first, and returns its suggestion.
-
-    All layers are trainable afterwards.
-    """
-    learner.freeze()
-    lr = learner.lr_find().valley
-    learner.unfreeze()
-    return lr
 
 
 def open_run(config: TrainConfig, learner: Learner, found_lr: float | None) -> RunFolder:

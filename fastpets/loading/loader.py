@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -349,6 +350,18 @@ class Loader:
         settings |= self.preprocessing.to_dict()
         settings |= {"augment": self.augment or False, "seed": self.sampler.seed, "label_from": "none"}
         return Loader(source, **(settings | changes))
+
+    def with_classes(self, classes: Sequence[str]) -> Loader:
+        """This Loader with the labels of the same names in `classes`: itself if its classes are these, else a copy.
+
+        The copy has the same cache and the same sampler, and so the same next epoch. Raises FastpetsError for images of
+        other classes.
+        """
+        if tuple(classes) == self.classes:
+            return self
+        other = copy.copy(self)
+        other.dataset = self.dataset.with_classes(classes)
+        return other
 
     def resize(self, size: tuple[int, int]) -> None:
         """Sets the output size, height and width, of the epochs that start from now on; cached images stay."""

@@ -229,7 +229,7 @@ class TrainConfig(LearnerConfig):
         lr = parse_rate(self.lr)
         if pretrained and lr != "auto":
             return fine_tune_phases(self.epochs, lr, self.freeze_epochs)
-        return [Phase(name="one cycle", epochs=self.epochs, lr=lr)]
+        return [Phase(name="one cycle", epochs=self.epochs, lr=lr, frozen_to=0)]
 
 
 def parse_size(name: str, text: str) -> tuple[int, int]:

@@ -37,12 +37,11 @@ class SavedModel:
     def loader(self, source: Any, **arguments: Any) -> Loader:
         """A Loader of `source` with this model's preprocessing and device.
 
-        It does not label the images of a folder. `arguments` are further arguments of the Loader, or other values of
-        these.
+        It does not label the images of a folder. Labels are those of the same names in `classes`. `arguments` are
+        further arguments of the Loader, or other values of these. Raises FastpetsError for images of other classes.
         """
-        return Loader(
-            source, **{"label_from": "none", "device": self.device, **self.preprocessing.to_dict(), **arguments}
-        )
+        settings = {"label_from": "none", "device": self.device, **self.preprocessing.to_dict(), **arguments}
+        return Loader(source, **settings).with_classes(self.classes)
 
     @torch.inference_mode()
     def probabilities(self, images: torch.Tensor) -> torch.Tensor:

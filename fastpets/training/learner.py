@@ -17,9 +17,11 @@ from torch.nn.functional import cross_entropy
 
 from fastpets.errors import FastpetsError, InvalidArgumentError, describe_bad_files, first_few
 from fastpets.loading.batch import Batch
+from fastpets.loading.loader import Loader
 from fastpets.models.classifier import Classifier, create_model, has_batch_norm
 from fastpets.models.weights import load_weights, save_weights
 from fastpets.training import distributed, lr_finder, out_of_memory, plots
+from fastpets.training.checks import check_loaders
 from fastpets.training.history import EpochPrinter, EpochResult, Progress
 from fastpets.training.input_timer import InputTimer
 from fastpets.training.metrics import make_metrics, metric_values
@@ -34,8 +36,6 @@ from fastpets.utils.progress import track
 if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
 
-    from fastpets.loading.loader import Loader
-
 REMEDY = "use a lower lr, clip_norm=1, or amp_dtype='bfloat16' if it was float16"
 STATEFUL = ("train_step", "random", "train", "recorder")
 
@@ -43,11 +43,12 @@ STATEFUL = ("train_step", "random", "train", "recorder")
 class Learner:
     """Trains a model on the batches of `train` and validates it on those of `valid`, on `train.device`.
 
-    Its random numbers depend on `options.seed`; the caller's random state is not touched. Raises FastpetsError for
-    loaders that do not fit the model or each other.
+    A pretrained model starts frozen, as by `freeze`. Random numbers depend on `options.seed`; the caller's random state
+    is not touched. Raises FastpetsError for loaders that do not fit the model or each other.
 
     Args:
-        train, valid: the loaders.
+        train, valid: the loaders. The classes are those of `train`. Labels of all other loaders are matched to them by
+            their names: `valid` may lack classes, and a class that only `valid` has is an error.
         model: a Classifier, or an architecture from which create_model makes one.
         options: default: TrainingOptions(), which has fastai's values.
         on_epoch_end: called with the result of each epoch. Default: prints it, in the first process.
@@ -70,15 +71,17 @@ class Learner:
         on_epoch_end: Callable[[EpochResult], None] | None = None,
         on_step_end: Callable[[], None] | None = None,
     ) -> None:
-        self.train, self.valid, self.device = train, valid, train.device
+        self.train, self.valid, self.device = train, valid.with_classes(train.classes), train.device
         self.options = _with_class_weights(options or TrainingOptions(), train)
         self.initial_size = cast(tuple[int, int] | None, self.options.initial_size)
         _check_sizes(self.initial_size, train.preprocessing.size)
         if isinstance(model, str):
             model = create_model(model, len(train.classes), seed=self.options.seed)
         self.model = model
-        check_loaders(self.model, train, valid)
+        check_loaders(self.model, self.train, self.valid)
         self.train_step = TrainStep(self.model, self.options, self.device)
+        if self.model.pretrained:
+            self.freeze()
         self.random = RandomState(self.options.seed + distributed.rank(), self.device)
         self.recorder, self.progress, self.full_size = Recorder(), Progress(), train.preprocessing.size
         self.history: list[EpochResult] = []
@@ -273,9 +276,9 @@ class Learner:
         """`valid_loss`, `error_rate` and the metrics of `options`, over the validation images of all processes.
 
         With `loader`, over its images, such as those kept aside for a final evaluation. Raises FastpetsError if none of
-        them can be used.
+        them can be used, or if they are of other classes.
         """
-        valid = self.valid if loader is None else loader
+        valid = self.valid if loader is None else loader.with_classes(self.train.classes)
         return out_of_memory.guard(lambda: self._validate(valid), lambda: out_of_memory.validation_error(valid))
 
     @torch.inference_mode()
@@ -302,12 +305,15 @@ class Learner:
     def get_preds(self, batches: Iterable[Any] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Probabilities (N, C) and labels (N,) on the CPU, of this process's validation images.
 
-        With `batches`, pairs of images and labels, those of their images. N is 0 if there are no batches.
+        With `batches`, a loader or pairs of images and labels, those of their images. N is 0 if there are no batches.
         """
+        batches = self.valid if batches is None else batches
+        if isinstance(batches, Loader):
+            batches = batches.with_classes(self.train.classes)
         model = self.train_step.evaluated_model.eval()
         probabilities = [torch.empty(0, self.model.num_classes)]
         all_labels = [torch.empty(0, dtype=torch.int64)]
-        for images, labels in self.valid if batches is None else batches:
+        for images, labels in batches:
             logits = self.train_step.logits(images.to(self.device), model)
             probabilities.append(logits.softmax(1).cpu())
             all_labels.append(labels.cpu())
@@ -369,6 +375,7 @@ class Learner:
         """The whole state, from which training resumes as if it had not stopped. Its tensors are not copies."""
         state = {name: getattr(self, name).state_dict() for name in STATEFUL}
         state |= {"progress": asdict(self.progress), "history": [asdict(result) for result in self.history]}
+        state["classes"] = list(self.train.classes)
         return state | self._step_size()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -377,6 +384,7 @@ class Learner:
         Raises FastpetsError if its model or data set differ from this learner's, or if it is of an unfinished phase
         with another number of images per optimizer step.
         """
+        _check_classes(tuple(state.get("classes", self.train.classes)), self.train.classes)
         if state["progress"]["rates"] is not None:
             for name, value in self._step_size().items():
                 if state[name] != value:
@@ -413,48 +421,14 @@ def _check_validation(valid_loss: float) -> None:
         raise FastpetsError(f"the validation loss is {valid_loss}; {REMEDY}, and look at the validation images")
 
 
-def check_loaders(model: Classifier, train: Loader, valid: Loader) -> None:
-    """Raises FastpetsError if a model cannot train on the batches of `train` or be validated on those of `valid`."""
-    for loader in (train, valid):
-        preprocessing, labels = loader.preprocessing, loader.dataset.labels
-        if preprocessing.output != "float":
-            raise FastpetsError("the loader gives uint8 pixels, expected normalised images; leave out output='uint8'")
-        if preprocessing.layout != "NCHW":
-            raise FastpetsError(f"layout: {preprocessing.layout!r}, expected 'NCHW' for training")
-        if model.pretrained and (preprocessing.mean, preprocessing.std) != (model.mean, model.std):
-            raise FastpetsError(
-                f"the loader normalises by mean {preprocessing.mean} and std {preprocessing.std}, but the weights were "
-                f"trained with others; make the loaders with mean={model.mean}, std={model.std}"
-            )
-        if len(labels) and labels.min() < 0:
-            raise FastpetsError("the loader's images have no labels, expected one each; see label_from")
-    if train.classes != valid.classes:
-        one, other = next(pair for pair in zip_longest(train.classes, valid.classes) if pair[0] != pair[1])
+def _check_classes(saved: tuple[str, ...], own: tuple[str, ...]) -> None:
+    """Raises FastpetsError if the classes of a saved state are not a learner's."""
+    if saved != own:
+        before, now = next(pair for pair in zip_longest(saved, own) if pair[0] != pair[1])
         raise FastpetsError(
-            f"classes: {len(train.classes)} in the training loader and {len(valid.classes)} in the validation loader, "
-            f"the first difference is {one!r} and {other!r}; expected the same names in the same order"
+            f"classes: {len(own)}, but the state is of {len(saved)}, and the first difference is {now!r}, which was "
+            f"{before!r}; resume with the same data set, or load the weights into a new learner"
         )
-    if model.num_classes != len(train.classes):
-        raise FastpetsError(
-            f"the model has {model.num_classes} outputs, the loader {len(train.classes)} classes; create it with "
-            f"num_classes={len(train.classes)}"
-        )
-    if train.device != valid.device:
-        raise FastpetsError(
-            f"device: {train.device} of the training loader, {valid.device} of the validation loader; expected the same"
-        )
-    if train.preprocessing.normalization != valid.preprocessing.normalization:
-        raise FastpetsError(
-            f"training images are normalised by mean {train.preprocessing.mean} and std {train.preprocessing.std}, "
-            f"validation images by {valid.preprocessing.mean} and {valid.preprocessing.std}; expected the same"
-        )
-    if distributed.world_size() > 1 and "skip" in (train.on_bad_file, valid.on_bad_file):
-        raise InvalidArgumentError(
-            f"on_bad_file: 'skip' with {distributed.world_size()} processes, which would wait for each other where one "
-            "leaves out a batch; use on_bad_file='replace'"
-        )
-    if has_batch_norm(model) and min(train.batch_size, len(train.sampler)) == 1:
-        raise FastpetsError("training batches of one image, expected two or more: batch norm cannot train on one")
 
 
 def _with_class_weights(options: TrainingOptions, train: Loader) -> TrainingOptions:
