@@ -56,7 +56,7 @@ class Interpretation:
     @classmethod
     def from_learner(cls, learner: Learner) -> Interpretation:
         """Predicts all validation images of a learner, in each process, with the weights that `validate` uses."""
-        valid = learner.valid
+        valid = learner.matched(learner.valid)
         if distributed.world_size() > 1:
             valid = valid.like(valid.dataset, rank=0, world_size=1)
         return cls.of(

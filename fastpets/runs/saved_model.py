@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from fastpets.augment.preprocessing import Preprocessing
 from fastpets.errors import FastpetsError, InvalidArgumentError
@@ -50,7 +51,7 @@ class SavedModel:
 
 
 def save_model(
-    folder: Path, model: Classifier, *, arch: str, classes: tuple[str, ...], preprocessing: Preprocessing
+    folder: Path, model: nn.Module, *, arch: str, classes: tuple[str, ...], preprocessing: Preprocessing
 ) -> None:
     """Writes model.safetensors and model.json, from which `load_run` builds the model again."""
     save_weights(model, folder / "model.safetensors")

@@ -153,10 +153,12 @@ def test_each_epoch_is_reported_once_and_added_to_the_history(learner: Learner) 
 
 def test_images_normalised_differently_from_the_weights_are_rejected(learner: Learner) -> None:
     learner.model.mean = learner.model.std = (0.5, 0.5, 0.5)
+    imagenet = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    train, valid = (loader.like(loader.dataset, **imagenet) for loader in (learner.train, learner.valid))
     with pytest.raises(FastpetsError, match=r"make the loaders with mean=\(0.5, 0.5, 0.5\), std="):
-        Learner(learner.train, learner.valid, learner.model)
+        Learner(train, valid, learner.model)
     learner.model.pretrained = False  # random weights fit any normalisation
-    Learner(learner.train, learner.valid, learner.model)
+    Learner(train, valid, learner.model)
 
 
 def test_zero_epochs_change_nothing(learner: Learner) -> None:
