@@ -15,7 +15,7 @@ from fastpets.loading.batch import Batch
 from fastpets.models.classifier import Classifier
 from fastpets.training.input_timer import InputTimer
 from fastpets.training.learner import Learner
-from fastpets.training.parameter_groups import adamw
+from fastpets.training.parameter_groups import adamw, layer_groups
 from fastpets.training.phases import Phase
 from fastpets.training.schedule import one_cycle
 
@@ -55,7 +55,7 @@ def tiny_model() -> Classifier:
 
 def bare_epoch() -> Callable[[], None]:
     model = tiny_model().to(memory_format=torch.channels_last).train()
-    optimizer, batches = adamw(model, 0.01), InMemory()
+    optimizer, batches = adamw(model, layer_groups(model), 0.01), InMemory()
 
     def run() -> None:
         scheduler = one_cycle(optimizer, [1e-3] * len(optimizer.param_groups), NUM_STEPS, pct_start=0.3, div=5)

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastpets.errors import InvalidArgumentError, first_few, one_line, out_must_be_writable
+from fastpets.errors import first_few, one_line, out_must_be_writable
 from fastpets.runs.config import TrainConfig, with_absolute_paths
 
 if TYPE_CHECKING:
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from fastpets.training.history import EpochResult
     from fastpets.training.learner import Learner
     from fastpets.training.phases import Phase
-
-# Settings that may differ when a run is resumed. The images have to be the same, but may have moved. Another number of
-# threads may change the order of summation on a CPU, and so the last digits.
-CAN_CHANGE = ("data", "labels", "evaluate_test", "device", "num_workers", "cache_dir", "cache_gb")
 
 
 def train(config: TrainConfig) -> int:
@@ -41,17 +37,19 @@ def train(config: TrainConfig) -> int:
 
 
 def _train(config: TrainConfig) -> int:
+    from fastpets.runs import resuming
     from fastpets.runs.build import build_learner, build_test_loader, set_up_process
     from fastpets.runs.folder import read_resolved
     from fastpets.runs.images import check_images
     from fastpets.training import checkpoints, distributed
 
     config = with_absolute_paths(config)
-    state, resolved = None, dict[str, Any]()
+    state, resolved, planned = None, dict[str, Any](), [config.epochs]
     if config.resume is not None:
         checkpoint = checkpoints.find(config.resume)
-        check_resumed(config)
+        resuming.check_settings(config)
         state, resolved = checkpoints.load(checkpoint), read_resolved(checkpoint.parent)
+        planned = resuming.planned_epochs(config, resolved)
     if _is_first_process():
         _check_outputs(config)
     # A resumed run does not need the pretrained weights, since a checkpoint has all weights.
@@ -70,16 +68,27 @@ def _train(config: TrainConfig) -> int:
         learner.load_state_dict(state)
         learner.random.diverge(distributed.rank())
     elif config.lr == "auto" and config.schedule is None:
-        found_lr = find_lr(learner)
+        found_lr = learner.lr_find().valley
         print(f"the learning rate finder suggests {found_lr:.2e}")
-    with_lr = config if found_lr is None else dataclasses.replace(config, lr=repr(found_lr))
-    phases = with_lr.phases(learner.model.pretrained)
+    phases = _phases(config, learner, found_lr, planned)
     if distributed.rank() != 0:
         learner.on_epoch_end = lambda result: None
         return _run(learner, test, phases, config, None)
-    with contextlib.closing(open_run(config, learner, found_lr)) as run:
+    with contextlib.closing(open_run(config, learner, found_lr, planned)) as run:
         learner.on_epoch_end = _epoch_callback(config, learner, run)
         return _run(learner, test, phases, config, run)
+
+
+def _phases(config: TrainConfig, learner: Learner, found_lr: float | None, planned: list[int]) -> list[Phase]:
+    """The phases of training. Prints a hint if the run is resumed and has no epoch left."""
+    from fastpets.cli import with_flags
+    from fastpets.runs import resuming
+
+    with_lr = config if found_lr is None else dataclasses.replace(config, lr=repr(found_lr))
+    phases = resuming.phases(with_lr, planned, learner.pretrained)
+    if config.resume is not None and (hint := resuming.finished(config, phases, learner.progress)):
+        print(with_flags(hint, TrainConfig))
+    return phases
 
 
 def _run(learner: Learner, test: Loader | None, phases: list[Phase], config: TrainConfig, run: RunFolder | None) -> int:
@@ -121,19 +130,6 @@ def _only_first_process_prints() -> Iterator[None]:
         yield
 
 
-def check_resumed(config: TrainConfig) -> None:
-    """Raises InvalidArgumentError if a setting other than CAN_CHANGE is not the one of the run that is resumed."""
-    stored = config.defaults()
-    assert stored is not None
-    stored = with_absolute_paths(stored)
-    for field in dataclasses.fields(TrainConfig):
-        value, expected = getattr(config, field.name), getattr(stored, field.name)
-        if field.name not in CAN_CHANGE and value != expected:
-            raise InvalidArgumentError(
-                f"{field.name}: {value}, but the run that is resumed has {expected}; leave it out"
-            )
-
-
 def _check_outputs(config: TrainConfig) -> None:
     """Raises FastpetsError if the run folder or TensorBoard cannot be used, before anything that takes long."""
     from fastpets.runs.folder import DEFAULT_FOLDER, check_new, check_writable
@@ -147,21 +143,10 @@ def _check_outputs(config: TrainConfig) -> None:
         check_tensorboard()
 
 
-def find_lr(learner: Learner) -> float:
-    """Runs the learning rate finder on the head, which is trained first, and returns its suggestion.
-
-    All layers are trainable afterwards.
-    """
-    learner.freeze()
-    lr = learner.lr_find().valley
-    learner.unfreeze()
-    return lr
-
-
-def open_run(config: TrainConfig, learner: Learner, found_lr: float | None) -> RunFolder:
+def open_run(config: TrainConfig, learner: Learner, found_lr: float | None, planned: list[int]) -> RunFolder:
     """The run folder, with its config.json and images.parquet.
 
-    A resumed run keeps its start time and the learning rate found for it.
+    A resumed run keeps its start time and the learning rate found for it. `planned` is as in runs/resuming.py.
     """
     from fastpets.runs.folder import RunFolder, new_folder, read_resolved
     from fastpets.runs.images import save_images
@@ -177,8 +162,9 @@ def open_run(config: TrainConfig, learner: Learner, found_lr: float | None) -> R
         "num_workers": learner.train.num_workers,
         "amp_dtype": learner.train_step.amp_dtype,
         "num_processes": distributed.world_size(),
-        "mean": learner.model.mean,
-        "std": learner.model.std,
+        "mean": learner.normalization[0],
+        "std": learner.normalization[1],
+        "epochs": planned,
     }
     run.save_config(dataclasses.asdict(config), resolved)
     if config.resume is None:
@@ -247,7 +233,7 @@ def _fit(learner: Learner, phases: list[Phase], run: RunFolder | None, *, resume
     """Trains, and saves a checkpoint if a signal interrupts training. Returns the exit status."""
     from fastpets.training.interruption import Interrupted, Interruption
 
-    if not learner.model.pretrained:
+    if not learner.pretrained:
         print("no pretrained weights: training all layers from the start")
     try:
         with Interruption() as interruption:
@@ -273,15 +259,9 @@ def _save_checkpoint(learner: Learner, run: RunFolder) -> None:
 
 def _bad_files_of_all_processes(learner: Learner) -> dict[str, str]:
     """What is wrong with each bad file that a loader of any process has met, by its path."""
-    import torch.distributed
-
     from fastpets.training import distributed
 
-    own = learner.train.bad_files | learner.valid.bad_files
-    if distributed.world_size() == 1:
-        return own
-    found: list[Any] = [None] * distributed.world_size()
-    torch.distributed.all_gather_object(found, own)
+    found = distributed.gather(learner.train.bad_files | learner.valid.bad_files)
     return {path: problem for problems in found for path, problem in problems.items()}
 
 

@@ -56,7 +56,7 @@ class Interpretation:
     @classmethod
     def from_learner(cls, learner: Learner) -> Interpretation:
         """Predicts all validation images of a learner, in each process, with the weights that `validate` uses."""
-        valid = learner.valid
+        valid = learner.matched(learner.valid)
         if distributed.world_size() > 1:
             valid = valid.like(valid.dataset, rank=0, world_size=1)
         return cls.of(
@@ -67,7 +67,7 @@ class Interpretation:
     def from_run(cls, run: str | Path, device: str = "auto") -> Interpretation:
         """Predicts the validation images of a run with its saved model. `run` is the run folder.
 
-        Raises FastpetsError if the folder has no model, or if the classes of the data set have changed since training.
+        Raises FastpetsError if the folder has no model, or if the data set has images of classes that it does not know.
         """
         from fastpets.runs.build import build_datasets
         from fastpets.runs.config import read_config
@@ -76,12 +76,10 @@ class Interpretation:
         folder = Path(run)
         saved = load(folder, device)
         _, valid = build_datasets(read_config(folder))
-        if valid.classes != saved.classes:
-            raise FastpetsError(
-                f"{folder}: the data set has {len(valid.classes)} classes, expected the {len(saved.classes)} that the "
-                "model was trained on; restore them"
-            )
-        loader = saved.loader(valid, on_bad_file="skip", rank=0, world_size=1)
+        try:
+            loader = saved.loader(valid, on_bad_file="skip", rank=0, world_size=1)
+        except FastpetsError as error:
+            raise FastpetsError(f"{folder}: {error}") from None
         return cls.of(loader, lambda images: saved.model(images).float())
 
     @classmethod

@@ -14,7 +14,7 @@ import xxhash
 from fastpets.data import storage
 from fastpets.data.headers import ImageHeaders, scan_headers
 from fastpets.data.path_table import as_path_table
-from fastpets.errors import InvalidArgumentError, first_few
+from fastpets.errors import FastpetsError, InvalidArgumentError, first_few
 from fastpets.utils import notebook
 
 NO_LABEL = -1
@@ -89,6 +89,26 @@ class ImageDataset:
         paths = as_path_table(self.paths).select(ids)
         headers = None if self.headers is None else self.headers.select(ids, paths)
         return replace(self, paths=paths, labels=self.labels[ids], headers=headers)
+
+    def with_classes(self, classes: Sequence[str]) -> "ImageDataset":
+        """The same images with `classes`, and labels of the same names; an image without a label stays without one.
+
+        Raises FastpetsError if images are of classes that are not in `classes`, and names these. A name without images
+        makes no difference.
+        """
+        if tuple(classes) == self.classes:
+            return self
+        label_of = {name: label for label, name in enumerate(classes)}
+        labels = np.array([*(label_of.get(name, NO_LABEL) for name in self.classes), NO_LABEL])[self.labels]
+        if (is_other := (labels == NO_LABEL) & (self.labels != NO_LABEL)).any():
+            first, names = int(is_other.argmax()), [repr(name) for name in self.classes]
+            others = [names[label] for label in np.unique(self.labels[is_other]).tolist()]
+            raise FastpetsError(
+                f"{self.paths[first]} has class {names[self.labels[first]]}, which has no training images: "
+                f"{is_other.sum()} of {len(self)} images are of {first_few(others)}; expected some of the "
+                f"{len(label_of)} trained classes: {first_few([repr(name) for name in label_of])}"
+            )
+        return replace(self, labels=labels, classes=tuple(classes))
 
     def scanned(self, num_workers: int) -> "ImageDataset":
         """This data set with `headers`; reads them with `num_workers` threads if they are missing."""

@@ -22,9 +22,10 @@ from fastpets.data.dataset import (
 )
 from fastpets.data.path_table import PathTable, as_path_table
 from fastpets.data.tables import COLUMNS, Table, is_table, read_table
-from fastpets.errors import FastpetsError, InvalidArgumentError, warn
+from fastpets.errors import FastpetsError, InvalidArgumentError, first_few, warn
 from fastpets.utils.validation import LabelFrom, check_choice
 
+LABEL_SEPARATORS = (";", ",", "|", " ")  # of cells with several labels, which are refused
 LABEL_PATTERN = r"(.+)_\d+\.\w+$"  # fastai's for Oxford-IIIT Pet, with any suffix
 # Attributes in which torchvision's data sets keep their files and labels: as pairs, or as two lists.
 PAIRS = ("samples", "_samples")
@@ -350,10 +351,27 @@ def label_table(table: Table, ids: np.ndarray | None = None) -> ImageDataset:
     if others and len(others) < len(used) / 2:  # more than half are numbers: probably an error
         numbers = f"{len(used) - len(others)} of the {len(used)} distinct labels"
         reject(others, f"expected a whole number like {numbers}; correct it, or write all of them as names")
+    if several := _several_labels({names[code]: code for code in used.tolist()}):
+        code, parts = several
+        reject(
+            [code],
+            f"expected one class for each image, but {first_few([repr(part) for part in parts])} are classes, too; "
+            "keep one, or give the combination a name of its own: multi-label images are not supported",
+        )
     code_of = np.zeros(len(names), np.int64)
     code_of[used] = np.arange(len(used))
     labels = labels_from_codes(code_of[codes], [names[code] for code in used.tolist()])
     return ImageDataset(paths, *labels, (), table.path, "table")
+
+
+def _several_labels(code_of: dict[str, int]) -> tuple[int, list[str]] | None:
+    """The first label that consists of other labels with a separator between them, as (code, labels), or None."""
+    for name, code in code_of.items():
+        for separator in LABEL_SEPARATORS:
+            parts = [part.strip() for part in name.split(separator)]
+            if len(parts) > 1 and all(part in code_of for part in parts):
+                return code, parts
+    return None
 
 
 def is_tar(source: Any) -> bool:

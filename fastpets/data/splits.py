@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,16 +101,15 @@ def held_out_dataset(
             "with these values in the column split of a table"
         )
     test = read(parts.test, train.label_from if train.label_from in ("name", "folder") else label_from)  # type: ignore[arg-type]
-    label_of = {name: label for label, name in enumerate(train.classes)}
-    labels_of_test = np.array([*(label_of.get(name, NO_LABEL) for name in test.classes), NO_LABEL])[test.labels]
-    if len(wrong := np.flatnonzero(labels_of_test == NO_LABEL)):
-        label = test.labels[wrong[0]]
-        found = "no label" if label == NO_LABEL else f"class {test.classes[label]!r}, which has no training images"
+    if len(unlabelled := np.flatnonzero(test.labels == NO_LABEL)):
         raise FastpetsError(
-            f"evaluate_test: {test.paths[wrong[0]]} has {found} ({len(wrong)} of {len(test)} test images are alike); "
-            "expected one of the trained classes"
+            f"evaluate_test: {test.paths[unlabelled[0]]} has no label ({len(unlabelled)} of {len(test)} test images "
+            "are alike); expected one of the trained classes"
         )
-    test = replace(test, labels=labels_of_test, classes=train.classes)
+    try:
+        test = test.with_classes(train.classes)
+    except FastpetsError as error:
+        raise FastpetsError(f"evaluate_test: {error}") from None
     test = test.scanned(resolve_num_workers(num_workers))
     if on_bad_file == "raise":
         _raise_bad_files((test,), max_pixels)

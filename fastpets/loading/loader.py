@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -105,7 +106,8 @@ class Loader:
         output: "float" for normalised images of type `dtype`, "uint8" for 0-255.
         dtype: torch.float32, float16, bfloat16, or uint8, which means `output="uint8"`.
         layout: "NCHW", (B, 3, H, W) in channels_last memory format, or "NHWC", the same memory as (B, H, W, 3).
-        mean, std: of the normalisation, per channel, for values from 0 to 1.
+        mean, std: of the normalisation, per channel, for values from 0 to 1. Default: ImageNet's, until a Learner takes
+            those of its model.
         batch_transform: called with the images and labels of each batch, on the device; its result is delivered.
         decoder: "auto" is DALI on a GPU, and libjpeg-turbo and Pillow on a CPU. "dali" is DALI on a CPU, too, which
             needs its wheel.
@@ -130,6 +132,7 @@ class Loader:
         dataset: the `ImageDataset`, whose indices are the item ids.
         headers: the `ImageHeaders` of its items.
         preprocessing: the `Preprocessing`, what a model sees.
+        has_own_normalization: whether `mean` or `std` was given.
         augment: the `Augment`, or None.
         sampler: the `EpochSampler`: it has `set_epoch` and a length, and yields the item ids of the next epoch.
         device: the torch.device of the batches.
@@ -164,8 +167,8 @@ class Loader:
         output: Output = "float",
         dtype: torch.dtype | str = torch.float32,
         layout: Layout = "NCHW",
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         batch_transform: Callable[[torch.Tensor, torch.Tensor], Any] | None = None,
         decoder: DecoderName = "auto",
         decode: Decode = "exact",
@@ -179,6 +182,8 @@ class Loader:
         **dataloader_arguments: NoReturn,  # type checkers reject them; _DATALOADER_ONLY has the messages
     ) -> None:
         _reject(dataloader_arguments)
+        self.has_own_normalization = mean is not None or std is not None
+        mean, std = IMAGENET_MEAN if mean is None else mean, IMAGENET_STD if std is None else std
         converted: dict[str, Any] = {"size": size, "mean": mean, "std": std, "dtype": dtype}  # by Preprocessing
         self.preprocessing = Preprocessing(
             presize=presize, presize_method=presize_method, borders=borders, supersample=supersample, output=output,
@@ -366,13 +371,32 @@ class Loader:
         settings: dict[str, Any] = {name: getattr(self, name) for name in (*same, "on_bad_file")}
         settings |= self.preprocessing.to_dict()
         settings |= {"augment": self.augment or False, "seed": self.sampler.seed, "label_from": "none"}
-        return Loader(source, **(settings | changes))
+        loader = Loader(source, **(settings | changes))
+        loader.has_own_normalization = self.has_own_normalization or bool({"mean", "std"} & set(changes))
+        return loader
+
+    def with_classes(self, classes: Sequence[str]) -> Loader:
+        """This Loader with the labels of the same names in `classes`: itself if its classes are these, else a copy.
+
+        The copy has the same cache and the same sampler, and so the same next epoch. Raises FastpetsError for images of
+        other classes.
+        """
+        if tuple(classes) == self.classes:
+            return self
+        other = copy.copy(self)
+        other.dataset = self.dataset.with_classes(classes)
+        return other
 
     def resize(self, size: tuple[int, int]) -> None:
         """Sets the output size, height and width, of the epochs that start from now on; cached images stay."""
         self.preprocessing = replace(self.preprocessing, size=size)
         if self.cache is None:
             self._shrink_for = self.preprocessing.size
+
+    def normalize(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Sets the normalisation of the epochs that start from now on; cached images stay."""
+        normalization: dict[str, Any] = {"mean": mean, "std": std}
+        self.preprocessing = replace(self.preprocessing, **normalization)
 
     def peek(self) -> Batch:
         """The first batch of the next loop, which still delivers it. Raises FastpetsError if it has none."""
@@ -401,8 +425,8 @@ class LoaderSettings(TypedDict, total=False):
     output: Output
     dtype: torch.dtype | str
     layout: Layout
-    mean: Sequence[float]
-    std: Sequence[float]
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
     batch_transform: Callable[[torch.Tensor, torch.Tensor], Any] | None
     decoder: DecoderName
     decode: Decode

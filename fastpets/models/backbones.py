@@ -30,6 +30,13 @@ class ConcatPool(nn.Module):
         return torch.cat([features.amax((2, 3), keepdim=True), features.mean((2, 3), keepdim=True)], dim=1)
 
 
+class TrainedHead(NamedTuple):
+    """The head of a run: the names of its classes, and its tensors by parameter name."""
+
+    classes: tuple[str, ...]
+    tensors: dict[str, torch.Tensor]
+
+
 class Backbone(NamedTuple):
     """A network without its classifier.
 
@@ -40,6 +47,7 @@ class Backbone(NamedTuple):
         num_features: F.
         removed: names of the modules that were removed from `network`. Their weights in a file are ignored.
         mean, std: normalisation that the pretrained weights expect.
+        run: the classes and the head of the run whose weights it has, or None.
     """
 
     module: nn.Module
@@ -48,6 +56,7 @@ class Backbone(NamedTuple):
     removed: tuple[str, ...]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    run: TrainedHead | None = None
 
 
 def create_backbone(arch: str, weights: str) -> Backbone:
@@ -169,7 +178,8 @@ def _load_pretrained(arch: str, backbone: Backbone, path: Path) -> Backbone:
     Returns the backbone, with the normalisation of the run. Raises FastpetsError.
     """
     if path.is_dir():
-        file, backbone = path / "model.safetensors", _like_run(arch, backbone, path / "model.json")
+        file = path / "model.safetensors"
+        backbone, classes = _like_run(arch, backbone, path / "model.json")
     else:
         file = path
     if not file.is_file():
@@ -182,21 +192,28 @@ def _load_pretrained(arch: str, backbone: Backbone, path: Path) -> Backbone:
         problems = _load(backbone, converted)
     if problems:
         raise FastpetsError(f"weights: {file}: names that do not fit {arch}: {problems}; expected weights of this arch")
+    if path.is_dir():
+        head = {name.removeprefix("head."): value for name, value in tensors.items() if name.startswith("head.")}
+        return backbone._replace(run=TrainedHead(classes, head))
     return backbone
 
 
-def _like_run(arch: str, backbone: Backbone, description: Path) -> Backbone:
-    """The backbone with the normalisation in a run's model.json. Raises FastpetsError if its arch is another one."""
+def _like_run(arch: str, backbone: Backbone, description: Path) -> tuple[Backbone, tuple[str, ...]]:
+    """The backbone with the normalisation in a run's model.json, and the run's classes.
+
+    Raises FastpetsError if its arch is another one.
+    """
     try:
         values = json.loads(description.read_text(encoding="utf-8"))
         found, preprocessing = values["arch"], values["preprocessing"]
         mean, std = tuple(preprocessing["mean"]), tuple(preprocessing["std"])
+        classes = tuple(map(str, values["classes"]))
     except (OSError, ValueError, TypeError, KeyError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
         raise FastpetsError(f"weights: {description}: {reason}, expected a weight file or a run folder") from None
     if found != arch:
         raise FastpetsError(f"weights: {description.parent}: a run with arch={found!r}, expected {arch}")
-    return backbone._replace(mean=mean, std=std)
+    return backbone._replace(mean=mean, std=std), classes
 
 
 def _named_as_in(network: nn.Module, tensors: dict[str, torch.Tensor], file: Path) -> dict[str, torch.Tensor]:

@@ -1,14 +1,16 @@
 """The classifier: a backbone, fastai's head, and their layers in groups that train at different rates."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from fastpets.augment.preprocessing import IMAGENET_MEAN, IMAGENET_STD
-from fastpets.models.backbones import create_backbone
+from fastpets.errors import FastpetsError, first_few, one_line
+from fastpets.models.backbones import TrainedHead, create_backbone
+from fastpets.models.weights import short_reason
 
 # Lazy norm layers become one of these classes in their first forward pass.
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -73,7 +75,14 @@ def make_head(num_features: int, num_classes: int) -> nn.Sequential:
     return layers
 
 
-def create_model(arch: str, num_classes: int, weights: str | Path = "default", *, seed: int = 0) -> Classifier:
+def create_model(
+    arch: str,
+    num_classes: int,
+    weights: str | Path = "default",
+    *,
+    classes: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Classifier:
     """Builds a classifier on a backbone of torchvision or timm. Raises FastpetsError for weights that do not load.
 
     Args:
@@ -81,14 +90,38 @@ def create_model(arch: str, num_classes: int, weights: str | Path = "default", *
         num_classes: number of logits.
         weights: of the backbone: "default", the library's default for ImageNet, downloaded once; "none"; a run folder;
             or a safetensors or pth file: one of the library's, of fastai's, or a checkpoint of a training script. The
-            head is always new.
+            head is new, except for a run with the same `classes`. With a run, a printed line says which.
+        classes: names of the logits, in any order: those of a run's head are moved to the class of the same name.
         seed: of all randomly initialised parameters; the caller's random state stays as it is.
     """
     with _seeded(seed):
         backbone = create_backbone(arch, str(weights))
         model = Classifier(backbone.module, backbone.num_features, num_classes)
+    if backbone.run is not None:
+        print(f"weights: {weights}: {_take_head(model, backbone.run, classes)}", flush=True)
     model.mean, model.std, model.pretrained = backbone.mean, backbone.std, str(weights) != "none"
     return model
+
+
+def _take_head(model: Classifier, run: TrainedHead, classes: Sequence[str] | None) -> str:
+    """Loads the head of a run if the model has the same classes, in any order; returns what became of it, and why."""
+    if classes is None:
+        return "the head is new, since no classes are given to compare"
+    missing = [repr(name) for name in run.classes if name not in classes]
+    new = [repr(name) for name in classes if name not in run.classes]
+    if missing or new:
+        found = [
+            f"{len(names)} {kind} ({first_few(names)})" for kind, names in (("gone", missing), ("new", new)) if names
+        ]
+        return one_line(f"the head is new, since the classes differ from the run's: {', '.join(found)}")
+    *_, last = model.head.named_children()
+    order = [run.classes.index(name) for name in classes]
+    tensors = {name: value[order] if name.startswith(f"{last[0]}.") else value for name, value in run.tensors.items()}
+    try:
+        model.head.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise FastpetsError(f"weights: the head of the run does not fit: {short_reason(error)}") from None
+    return f"the head is kept, since the {len(run.classes)} classes are the same"
 
 
 @contextlib.contextmanager

@@ -62,7 +62,8 @@ def build_learner(
     with distributed.local_first():  # the first process of each machine downloads for all of them
         train_dataset, valid_dataset = build_datasets(config)
         weights = config.weights if normalization is None else "none"
-        model = create_model(config.arch, len(train_dataset.classes), weights, seed=config.seed)
+        classes = train_dataset.classes
+        model = create_model(config.arch, len(classes), weights, classes=classes, seed=config.seed)
     if normalization is not None:
         model.mean, model.std = normalization
         model.pretrained = config.weights != "none"

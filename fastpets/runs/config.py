@@ -119,8 +119,8 @@ class LearnerConfig(DataConfig):
     arch: str = "resnet34"
     """Any torchvision classification model, or timm/NAME."""
     weights: str = "default"
-    """Pretrained weights: `default` (the library's best for ImageNet), `none`, a run folder, or a safetensors or pth
-    file."""
+    """Pretrained weights: `default` (the library's best for ImageNet), `none`, a run folder, whose head is kept if its
+    classes are the same, or a safetensors or pth file."""
     amp: bool = False
     """Train with automatic mixed precision."""
     amp_dtype: AmpDtype = "auto"
@@ -161,7 +161,7 @@ class TrainConfig(LearnerConfig):
     """
 
     epochs: int = 6
-    """Epochs that train all layers."""
+    """Epochs that train all layers. With --resume, a higher number than the run's adds a cycle of these epochs."""
     freeze_epochs: int = 3
     """Epochs before these, which train only the head and the norm layers. Used with pretrained weights only."""
     lr: Annotated[str, arg(metavar="RATE|FROM:TO|auto")] = "2e-3"
@@ -197,7 +197,7 @@ class TrainConfig(LearnerConfig):
     """Run folder; must be new or empty. Default: runs/DATE_TIME_ARCH."""
     resume: Annotated[Path | None, arg(metavar="RUN|CHECKPOINT")] = None
     """Resume an interrupted run with its own settings, from its latest checkpoint or from the given one. Add --data if
-    the images have moved."""
+    the images have moved, and --epochs or --schedule to train for more epochs."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -229,7 +229,7 @@ class TrainConfig(LearnerConfig):
         lr = parse_rate(self.lr)
         if pretrained and lr != "auto":
             return fine_tune_phases(self.epochs, lr, self.freeze_epochs)
-        return [Phase(name="one cycle", epochs=self.epochs, lr=lr)]
+        return [Phase(name="one cycle", epochs=self.epochs, lr=lr, frozen_to=0)]
 
 
 def parse_size(name: str, text: str) -> tuple[int, int]:

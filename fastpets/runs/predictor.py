@@ -14,6 +14,7 @@ from typing import Any, overload
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from fastpets.augment.preprocessing import Preprocessing
 from fastpets.data import storage
@@ -108,12 +109,11 @@ class Predictor:
     def loader(self, source: Any, **arguments: Any) -> Loader:
         """A Loader of `source` with this model's preprocessing and device.
 
-        It does not label the images of a folder. `arguments` are further arguments of the Loader, or other values of
-        these.
+        It does not label the images of a folder. Labels are those of the same names in `classes`. `arguments` are
+        further arguments of the Loader, or other values of these. Raises FastpetsError for images of other classes.
         """
-        return Loader(
-            source, **{"label_from": "none", "device": self.device, **self.preprocessing.to_dict(), **arguments}
-        )
+        settings = {"label_from": "none", "device": self.device, **self.preprocessing.to_dict(), **arguments}
+        return Loader(source, **settings).with_classes(self.classes)
 
     @torch.inference_mode()
     def probabilities(self, images: torch.Tensor) -> torch.Tensor:
@@ -165,7 +165,7 @@ def _encoded(image: Any, name: str) -> bytes:
 
 
 def save_model(
-    folder: Path, model: Classifier, *, arch: str, classes: tuple[str, ...], preprocessing: Preprocessing
+    folder: Path, model: nn.Module, *, arch: str, classes: tuple[str, ...], preprocessing: Preprocessing
 ) -> None:
     """Writes model.safetensors and model.json, from which `load` builds the model again."""
     save_weights(model, folder / "model.safetensors")

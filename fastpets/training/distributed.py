@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -14,6 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fastpets.errors import FastpetsError, InvalidArgumentError
 from fastpets.loading.sampler import resolve_ranks
+
+Value = TypeVar("Value")
 
 
 def local_device(device: str) -> str:
@@ -82,6 +85,15 @@ def mean(values: torch.Tensor) -> torch.Tensor:
     values = values.to(_message_device(), copy=True)  # all_reduce overwrites its argument
     dist.all_reduce(values)
     return values / world_size()
+
+
+def gather(value: Value) -> list[Value]:
+    """The values of all processes, which are pickled, by rank."""
+    if world_size() == 1:
+        return [value]
+    found: list[Any] = [None] * world_size()
+    dist.all_gather_object(found, value)
+    return found
 
 
 def any_rank(flag: bool) -> bool:

@@ -8,22 +8,24 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
 
-from fastpets.errors import FastpetsError, InvalidArgumentError, describe_bad_files, first_few
+from fastpets.errors import FastpetsError, describe_bad_files, first_few
 from fastpets.loading.batch import Batch
-from fastpets.models.classifier import Classifier, create_model, has_batch_norm
+from fastpets.loading.loader import Loader
+from fastpets.models.classifier import Classifier, has_batch_norm
 from fastpets.models.weights import load_weights, save_weights
-from fastpets.training import distributed, lr_finder, out_of_memory, plots
+from fastpets.training import checks, distributed, lr_finder, out_of_memory, plots
 from fastpets.training.history import EpochPrinter, EpochResult, History, Progress
 from fastpets.training.input_timer import InputTimer
-from fastpets.training.metrics import make_metrics, metric_values
+from fastpets.training.metrics import ValidationMetrics
 from fastpets.training.options import TrainingOptions
+from fastpets.training.parameter_groups import Splitter
 from fastpets.training.phases import Phase, Rate, fine_tune_phases
 from fastpets.training.random_state import RandomState
 from fastpets.training.recorder import Recorder
@@ -35,8 +37,6 @@ from fastpets.utils.progress import track
 if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
 
-    from fastpets.loading.loader import Loader
-
 REMEDY = "use a lower lr, clip_norm=1, or amp_dtype='bfloat16' if it was float16"
 STATEFUL = ("train_step", "random", "train", "recorder")
 
@@ -44,12 +44,19 @@ STATEFUL = ("train_step", "random", "train", "recorder")
 class Learner:
     """Trains a model on the batches of `train` and validates it on those of `valid`, on `train.device`.
 
-    Its random numbers depend on `options.seed`; the caller's random state is not touched. Raises FastpetsError for
-    loaders that do not fit the model or each other.
+    A pretrained model starts frozen, as by `freeze`. Random numbers depend on `options.seed`; the caller's random state
+    is not touched. Raises FastpetsError for loaders that do not fit the model or each other.
 
     Args:
-        train, valid: the loaders.
-        model: a Classifier, or an architecture from which create_model makes one.
+        train, valid: the loaders. The classes are those of `train`. Labels of all other loaders are matched to them by
+            their names: `valid` may lack classes, and a class that only `valid` has is an error. Loaders made without
+            mean and std take those of the pretrained weights.
+        model: an architecture from which create_model makes a Classifier, a Classifier, or any module that maps images
+            (B, 3, H, W) to logits (B, C). A module starts with all layers trainable.
+        weights: of the architecture, as in create_model: "default", "none", a file, or a run folder, whose head is kept
+            if its classes are those of `train`.
+        splitter: maps the model to its layer groups, from input to output, each a module, a parameter or a list of
+            these. Default: those of a Classifier; one group for another module.
         options: default: TrainingOptions(), which has fastai's values.
         on_epoch_end: called with the result of each epoch. Default: prints it, in the first process.
         on_step_end: called after each optimizer step and, in a single process, after each validation batch. If it
@@ -59,34 +66,63 @@ class Learner:
         history: results of all epochs.
         recorder: losses and learning rates of all batches.
         rate_curve: of the latest `lr_find`, or None.
+        normalization: mean and std of its images.
     """
 
     def __init__(
         self,
         train: Loader,
         valid: Loader,
-        model: str | Classifier,
+        model: str | nn.Module,
         options: TrainingOptions | None = None,
         *,
+        weights: str | Path = "default",
+        splitter: Splitter | None = None,
         on_epoch_end: Callable[[EpochResult], None] | None = None,
         on_step_end: Callable[[], None] | None = None,
     ) -> None:
-        self.train, self.valid, self.device = train, valid, train.device
-        self.options = _with_class_weights(options or TrainingOptions(), train)
+        self.options, self.device = _with_class_weights(options or TrainingOptions(), train), train.device
         self.initial_size = cast(tuple[int, int] | None, self.options.initial_size)
-        _check_sizes(self.initial_size, train.preprocessing.size)
-        if isinstance(model, str):
-            model = create_model(model, len(train.classes), seed=self.options.seed)
-        self.model = model
-        check_loaders(self.model, train, valid)
-        self.train_step = TrainStep(self.model, self.options, self.device)
+        checks.check_sizes(self.initial_size, train.preprocessing.size)
+        self.model = checks.as_model(model, weights, train.classes, self.options.seed)
+        for loader in (train, valid):
+            checks.follow_model(loader, self.model)
+        self.train, self.valid = train, valid.with_classes(train.classes)
+        checks.check_loaders(self.model, self.train, self.valid)
+        self.normalization = (train.preprocessing.mean, train.preprocessing.std)
         self.random = RandomState(self.options.seed + distributed.rank(), self.device)
+        with self.random.active():
+            self._make_train_step(splitter)
         self.recorder, self.progress, self.full_size = Recorder(), Progress(), train.preprocessing.size
         self.history = History()
         self.rate_curve: lr_finder.RateCurve | None = None
         if on_epoch_end is None:
             on_epoch_end = EpochPrinter() if distributed.rank() == 0 else _do_nothing
         self.on_epoch_end, self.on_step_end = on_epoch_end, on_step_end or _do_nothing
+
+    def _make_train_step(self, splitter: Splitter | None) -> None:
+        """Builds the train step, after checks of the model's output, the loss and the metrics."""
+        num_classes = len(self.train.classes)
+        if not isinstance(self.model, Classifier):
+            checks.check_module(self.model.to(self.device), self.train.preprocessing.size, num_classes, self.device)
+        self.train_step = TrainStep(self.model, self.options, self.device, num_classes=num_classes, splitter=splitter)
+        ValidationMetrics(self.options.metrics, self.train.classes, self.device).check()
+        if self.pretrained:
+            self.freeze()
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the model is a Classifier with pretrained weights, which starts frozen."""
+        return isinstance(self.model, Classifier) and self.model.pretrained
+
+    def matched(self, loader: Loader) -> Loader:
+        """The loader with this learner's labels and normalisation; a copy if it has other classes.
+
+        Loaders that were made without mean and std follow the learner that uses them. Raises FastpetsError for images
+        of other classes or of another normalisation.
+        """
+        checks.follow(loader, self.normalization)
+        return loader.with_classes(self.train.classes)
 
     def __repr__(self) -> str:
         return f"Learner({', '.join(f'{name}: {value}' for name, value in self._description().items())})"
@@ -111,7 +147,7 @@ class Learner:
     def freeze(self) -> None:
         """Freezes all layers but the head. Norm layers keep training unless `options.bn` is "eval".
 
-        As `freeze_to`, it has no effect on a model without pretrained weights.
+        As `freeze_to`, it has no effect on a Classifier without pretrained weights.
         """
         self.freeze_to(-1)
 
@@ -122,7 +158,7 @@ class Learner:
     def freeze_to(self, n: int) -> None:
         """Freezes the layer groups before the `n`-th, which is counted from the end if negative; resets the optimizer.
 
-        A model without pretrained weights stays trainable as a whole. Raises InvalidArgumentError.
+        A Classifier without pretrained weights stays trainable as a whole. Raises InvalidArgumentError.
         """
         self.train_step.freeze_to(n)
 
@@ -149,6 +185,7 @@ class Learner:
         else:
             self.progress = Progress()
             self._leave_interrupted_epoch()
+        self.matched(self.train)
         try:
             with self.random.active():
                 out_of_memory.guard(lambda: self._fit_phases(phases), self._out_of_memory_error)
@@ -196,7 +233,7 @@ class Learner:
         if phase.frozen_to is not None:
             self.freeze_to(phase.frozen_to)
         lr = self.lr_find().valley if phase.lr == "auto" else phase.lr
-        self.progress = Progress(phase=number, rates=group_rates(lr, len(self.model.layer_groups())))
+        self.progress = Progress(phase=number, rates=group_rates(lr, len(self.train_step.groups)))
         self.recorder.begin_phase()
 
     def _scheduler(self, phase: Phase) -> LRScheduler:
@@ -294,9 +331,9 @@ class Learner:
         """`valid_loss`, `error_rate` and the metrics of `options`, over the validation images of all processes.
 
         With `loader`, over its images, such as those kept aside for a final evaluation. Raises FastpetsError if none of
-        them can be used.
+        them can be used, or if they are of other classes.
         """
-        valid = self.valid if loader is None else loader
+        valid = self.matched(self.valid if loader is None else loader)
         return out_of_memory.guard(lambda: self._validate(valid), lambda: out_of_memory.validation_error(valid))
 
     @torch.inference_mode()
@@ -304,7 +341,7 @@ class Learner:
         model = self.train_step.evaluated_model.eval()
         distributed.broadcast(model.buffers())
         loss, num_images = torch.zeros((), dtype=torch.float64, device=self.device), 0
-        metrics = make_metrics(self.options.metrics, self.train.classes).to(self.device)
+        metrics = ValidationMetrics(self.options.metrics, self.train.classes, self.device)
         for images, labels in track(valid, "validating", len(valid)):
             logits = self.train_step.logits(images, model)
             loss += cross_entropy(logits, labels, reduction="sum")
@@ -317,18 +354,21 @@ class Learner:
         if num_images_per_process == 0:
             found = f" ({describe_bad_files(valid.bad_files)})" if valid.bad_files else ""
             raise FastpetsError(f"no validation image could be used{found}; expected at least one")
-        return {"valid_loss": valid_loss / num_images_per_process, **metric_values(metrics)}
+        return {"valid_loss": valid_loss / num_images_per_process, **metrics.values()}
 
     @torch.inference_mode()
     def get_preds(self, batches: Iterable[Any] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Probabilities (N, C) and labels (N,) on the CPU, of this process's validation images.
 
-        With `batches`, pairs of images and labels, those of their images. N is 0 if there are no batches.
+        With `batches`, a loader or pairs of images and labels, those of their images. N is 0 if there are no batches.
         """
+        batches = self.valid if batches is None else batches
+        if isinstance(batches, Loader):
+            batches = self.matched(batches)
         model = self.train_step.evaluated_model.eval()
-        probabilities = [torch.empty(0, self.model.num_classes)]
+        probabilities = [torch.empty(0, len(self.train.classes))]
         all_labels = [torch.empty(0, dtype=torch.int64)]
-        for images, labels in self.valid if batches is None else batches:
+        for images, labels in batches:
             logits = self.train_step.logits(images.to(self.device), model)
             probabilities.append(logits.softmax(1).cpu())
             all_labels.append(labels.cpu())
@@ -343,7 +383,7 @@ class Learner:
 
     def one_batch(self) -> Batch:
         """The next training batch, without advancing the loader."""
-        return self.train.peek()
+        return self.matched(self.train).peek()
 
     def lr_find(self, lowest: float = 1e-7, highest: float = 10.0, num_steps: int = 100) -> lr_finder.RateCurve:
         """Runs the learning rate finder: trains at growing rates, then restores the learner's whole state.
@@ -351,6 +391,7 @@ class Learner:
         A training set of fewer batches than `num_steps` is repeated. Raises FastpetsError if a batch does not fit into
         memory, or if no image can be used.
         """
+        self.matched(self.train)
         before = copy.deepcopy(self.state_dict())
         try:
             with self.random.active():
@@ -390,6 +431,7 @@ class Learner:
         """The whole state, from which training resumes as if it had not stopped. Its tensors are not copies."""
         state = {name: getattr(self, name).state_dict() for name in STATEFUL}
         state |= {"progress": asdict(self.progress), "history": [asdict(result) for result in self.history]}
+        state["classes"] = list(self.train.classes)
         return state | self._step_size()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -398,6 +440,7 @@ class Learner:
         Raises FastpetsError if its model or data set differ from this learner's, or if it is of an unfinished phase
         with another number of images per optimizer step.
         """
+        checks.check_same_classes(tuple(state.get("classes", self.train.classes)), self.train.classes)
         if state["progress"]["rates"] is not None:
             for name, value in self._step_size().items():
                 if state[name] != value:
@@ -434,61 +477,9 @@ def _check_validation(valid_loss: float) -> None:
         raise FastpetsError(f"the validation loss is {valid_loss}; {REMEDY}, and look at the validation images")
 
 
-def check_loaders(model: Classifier, train: Loader, valid: Loader) -> None:
-    """Raises FastpetsError if a model cannot train on the batches of `train` or be validated on those of `valid`."""
-    for loader in (train, valid):
-        preprocessing, labels = loader.preprocessing, loader.dataset.labels
-        if preprocessing.output != "float":
-            raise FastpetsError("the loader gives uint8 pixels, expected normalised images; leave out output='uint8'")
-        if preprocessing.layout != "NCHW":
-            raise FastpetsError(f"layout: {preprocessing.layout!r}, expected 'NCHW' for training")
-        if model.pretrained and (preprocessing.mean, preprocessing.std) != (model.mean, model.std):
-            raise FastpetsError(
-                f"the loader normalises by mean {preprocessing.mean} and std {preprocessing.std}, but the weights were "
-                f"trained with others; make the loaders with mean={model.mean}, std={model.std}"
-            )
-        if len(labels) and labels.min() < 0:
-            raise FastpetsError("the loader's images have no labels, expected one each; see label_from")
-    if train.classes != valid.classes:
-        one, other = next(pair for pair in zip_longest(train.classes, valid.classes) if pair[0] != pair[1])
-        raise FastpetsError(
-            f"classes: {len(train.classes)} in the training loader and {len(valid.classes)} in the validation loader, "
-            f"the first difference is {one!r} and {other!r}; expected the same names in the same order"
-        )
-    if model.num_classes != len(train.classes):
-        raise FastpetsError(
-            f"the model has {model.num_classes} outputs, the loader {len(train.classes)} classes; create it with "
-            f"num_classes={len(train.classes)}"
-        )
-    if train.device != valid.device:
-        raise FastpetsError(
-            f"device: {train.device} of the training loader, {valid.device} of the validation loader; expected the same"
-        )
-    if train.preprocessing.normalization != valid.preprocessing.normalization:
-        raise FastpetsError(
-            f"training images are normalised by mean {train.preprocessing.mean} and std {train.preprocessing.std}, "
-            f"validation images by {valid.preprocessing.mean} and {valid.preprocessing.std}; expected the same"
-        )
-    if distributed.world_size() > 1 and "skip" in (train.on_bad_file, valid.on_bad_file):
-        raise InvalidArgumentError(
-            f"on_bad_file: 'skip' with {distributed.world_size()} processes, which would wait for each other where one "
-            "leaves out a batch; use on_bad_file='replace'"
-        )
-    if has_batch_norm(model) and min(train.batch_size, len(train.sampler)) == 1:
-        raise FastpetsError("training batches of one image, expected two or more: batch norm cannot train on one")
-
-
 def _with_class_weights(options: TrainingOptions, train: Loader) -> TrainingOptions:
     """The options, with class weights by the labels of the usable training images if they are True."""
     if options.class_weights is not True:
         return options
     labels = train.dataset.labels[train.headers.usable]
     return replace(options, class_weights=inverse_frequencies(labels, len(train.classes)))
-
-
-def _check_sizes(initial: tuple[int, int] | None, final: tuple[int, int]) -> None:
-    """Raises InvalidArgumentError if the initial size of images is larger than the final one."""
-    if initial is not None and (initial[0] > final[0] or initial[1] > final[1]):
-        raise InvalidArgumentError(
-            f"initial_size: {initial[0]} x {initial[1]} px, expected at most the loader's {final[0]} x {final[1]}"
-        )

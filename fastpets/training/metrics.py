@@ -1,6 +1,6 @@
-"""Validation metrics by name, from torchmetrics, over all images of all processes."""
+"""Validation metrics over all images of all processes: by name, from torchmetrics, and the user's own."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
 import torch
@@ -9,7 +9,11 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, M
 from torchmetrics.wrappers import ClasswiseWrapper
 
 from fastpets.errors import InvalidArgumentError
+from fastpets.models.weights import short_reason
+from fastpets.training import distributed
 from fastpets.training.options import MetricName
+
+MAX_CHECKED = 1000  # classes of which a metric is computed before training
 
 
 class ErrorRate(MulticlassAccuracy):
@@ -19,28 +23,104 @@ class ErrorRate(MulticlassAccuracy):
         return 1 - super().compute()
 
 
-def make_metrics(names: Sequence[MetricName], classes: Sequence[str]) -> MetricCollection:
+def make_metrics(names: Sequence[MetricName] | Mapping[str, MetricName], classes: Sequence[str]) -> MetricCollection:
     """Makes the error rate and the metrics of those names; "recall" gives one value per class, `recall/CLASS`.
+
+    A mapping has the metrics by other names.
 
     Raises InvalidArgumentError for an unknown name.
     """
-    if unknown := set(names) - set(get_args(MetricName)):
+    kind_of = names if isinstance(names, Mapping) else {name: name for name in names}
+    if unknown := set(kind_of.values()) - set(get_args(MetricName)):
         raise InvalidArgumentError(f"metrics: {min(unknown)!r}, expected some of {', '.join(get_args(MetricName))}")
     num_classes = len(classes)
     options: Any = {"validate_args": False}  # torchmetrics' validation would synchronise with the GPU for each batch
     metrics: dict[str, Metric | MetricCollection] = {"error_rate": ErrorRate(num_classes, average="micro", **options)}
-    if "accuracy" in names:
-        metrics["accuracy"] = MulticlassAccuracy(num_classes, average="micro", **options)
-    if "top5" in names:
-        metrics["top5"] = MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro", **options)
-    if "macro_f1" in names:
-        metrics["macro_f1"] = MulticlassF1Score(num_classes, average="macro", **options)
-    if "recall" in names:
-        recall = MulticlassRecall(num_classes, average=None, **options)
-        metrics["recall"] = ClasswiseWrapper(recall, labels=list(classes), prefix="recall/")
+    for name, kind in kind_of.items():
+        if kind == "accuracy":
+            metrics[name] = MulticlassAccuracy(num_classes, average="micro", **options)
+        elif kind == "top5":
+            metrics[name] = MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro", **options)
+        elif kind == "macro_f1":
+            metrics[name] = MulticlassF1Score(num_classes, average="macro", **options)
+        else:
+            recall = MulticlassRecall(num_classes, average=None, **options)
+            metrics[name] = ClasswiseWrapper(recall, labels=list(classes), prefix=f"{name}/")
     return MetricCollection(metrics, compute_groups=False)
 
 
 def metric_values(metrics: MetricCollection) -> dict[str, float]:
     """The values of the metrics by name, over the images of all processes."""
     return {name: value.item() for name, value in metrics.compute().items()}
+
+
+class ValidationMetrics:
+    """The error rate and the `metrics` of TrainingOptions over one validation.
+
+    Torchmetrics' objects are copied, so that the user's own stay as they are.
+    """
+
+    def __init__(self, metrics: Sequence[MetricName] | Mapping[str, Any], classes: Sequence[str], device: torch.device):
+        named = metrics if isinstance(metrics, Mapping) else {name: name for name in metrics}
+        standard: dict[str, Any] = {name: metric for name, metric in named.items() if isinstance(metric, str)}
+        self.device, self.num_classes = device, len(classes)
+        self.standard = make_metrics(standard, classes).to(device)
+        self.objects: dict[str, Metric] = {}
+        self.functions: dict[str, Callable[..., Any]] = {}
+        for name, metric in named.items():
+            if isinstance(metric, Metric):
+                self.objects[name] = metric.clone().to(device)
+                self.objects[name].reset()
+            elif not isinstance(metric, str):
+                self.functions[name] = metric
+        self._probabilities = [torch.empty(0, len(classes))]
+        self._labels = [torch.empty(0, dtype=torch.int64)]
+
+    def update(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        """Adds a batch of logits (B, C) and labels (B,)."""
+        self.standard.update(logits, labels)
+        if self.objects or self.functions:
+            probabilities = logits.softmax(1)
+            for metric in self.objects.values():
+                metric.update(probabilities, labels)
+        if self.functions:
+            self._probabilities.append(probabilities.cpu())
+            self._labels.append(labels.cpu())
+
+    def values(self) -> dict[str, float]:
+        """The value of each metric by its name, over the images of all processes."""
+        found = metric_values(self.standard)
+        found |= {name: _number(name, metric.compute()) for name, metric in self.objects.items()}
+        if self.functions:
+            parts = distributed.gather((torch.cat(self._probabilities), torch.cat(self._labels)))
+            probabilities, labels = (torch.cat(part) for part in zip(*parts, strict=True))
+            found |= {name: _number(name, function(probabilities, labels)) for name, function in self.functions.items()}
+        return found
+
+    def check(self) -> None:
+        """Computes the user's own metrics once, of an image of each class. Raises InvalidArgumentError if one fails."""
+        labels = torch.arange(min(self.num_classes, MAX_CHECKED))
+        probabilities = torch.nn.functional.one_hot(labels, self.num_classes).float().softmax(1)
+        for name in (*self.objects, *self.functions):
+            try:
+                if name in self.objects:
+                    self.objects[name].update(probabilities.to(self.device), labels.to(self.device))
+                    value = self.objects[name].compute()
+                    self.objects[name].reset()
+                else:
+                    value = self.functions[name](probabilities, labels)
+            except Exception as error:  # the user's own code raises errors of any type
+                raise InvalidArgumentError(
+                    f"metrics: {name} fails with probabilities {tuple(probabilities.shape)} and labels "
+                    f"{tuple(labels.shape)} int64: {type(error).__name__}: {short_reason(error)}"
+                ) from error
+            _number(name, value)
+
+
+def _number(name: str, value: Any) -> float:
+    """The value of a metric as a number. Raises InvalidArgumentError if it is another thing."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        found = f"a tensor {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+        raise InvalidArgumentError(f"metrics: {name} gives {found}, expected one number") from None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from fastpets.errors import InvalidArgumentError
+from fastpets.training.history import EpochResult
 from fastpets.utils.validation import MAX_SEED, FrozenNorms, Mix, check_choice, check_range
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 AmpDtype = Literal["auto", "float16", "bfloat16"]
 MetricName = Literal["accuracy", "top5", "macro_f1", "recall"]
 
+RESERVED = {field.name for field in fields(EpochResult)}  # no names of metrics, since they are columns of results
 INTEGERS = ("accumulate", "seed")
 # The lowest and the highest value of each option that is a number; those of initial_size are for each side.
 LIMITS: dict[str, tuple[float, float]] = {
@@ -42,6 +44,8 @@ class TrainingOptions:
         weight_decay: decoupled, as in AdamW; none on norm layers and biases.
         bn: norm layers of frozen groups: "train" keeps training them, as fastai does; "eval" also freezes their
             parameters and statistics.
+        loss: training loss instead of cross entropy: a module or function of logits (B, C) and labels (B,) int64, or
+            probabilities (B, C) with `mix`, that gives a scalar. The validation loss is plain cross entropy.
         label_smoothing: of the training loss, 0 to 1; the validation loss is plain cross entropy.
         class_weights: of the training loss: a tensor (C,), or True for the inverse frequencies of the training labels.
         mix: "mixup", "cutmix", "both" or "none"; or a function that maps the images and labels of a training batch to
@@ -49,7 +53,9 @@ class TrainingOptions:
         accumulate: batches per optimizer step; their gradients are averaged.
         clip_norm: largest total norm of the gradients.
         ema: decay per step of an exponential moving average of the weights, which is then validated and saved.
-        metrics: what to compute besides the error rate: "accuracy", "top5", "macro_f1", "recall" (of each class).
+        metrics: what to compute besides the error rate: "accuracy", "top5", "macro_f1", "recall" (of each class). Or a
+            dict, by name, of these, of torchmetrics.Metric objects, and of functions of the probabilities (N, C) and
+            labels (N,) int64 of all validation images, on the CPU, that give a number.
         initial_size: height and width, in pixels, of the training images in the first epoch; one number means a square.
             They grow from epoch to epoch up to the training loader's size.
         compile: compile the model with torch.compile.
@@ -61,13 +67,14 @@ class TrainingOptions:
     amp_dtype: AmpDtype = "auto"
     weight_decay: float = 0.01
     bn: FrozenNorms = "train"
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
     label_smoothing: float = 0.0
     class_weights: bool | torch.Tensor = False
     mix: Mix | Callable[..., Any] = "none"
     accumulate: int = 1
     clip_norm: float | None = None
     ema: float | None = None
-    metrics: Sequence[MetricName] = ()
+    metrics: Sequence[MetricName] | Mapping[str, MetricName | Callable[..., Any]] = ()
     initial_size: int | tuple[int, int] | None = None
     compile: bool = False
     seed: int = 0
@@ -77,8 +84,8 @@ class TrainingOptions:
         check_choice("bn", self.bn, FrozenNorms)
         if not callable(self.mix):
             check_choice("mix", self.mix, Mix)
-        for metric in self.metrics:
-            check_choice("metrics", metric, MetricName)
+        _check_metrics(self.metrics)
+        self._check_loss()
         for name, limits in LIMITS.items():
             if name != "initial_size" and (value := getattr(self, name)) is not None:
                 check_range(name, value, *limits)
@@ -93,3 +100,38 @@ class TrainingOptions:
             for side in sides:
                 check_range("initial_size", side, *LIMITS["initial_size"])
             object.__setattr__(self, "initial_size", sides)  # the dataclass is frozen for everyone else
+
+    def _check_loss(self) -> None:
+        if self.loss is None:
+            return
+        if not callable(self.loss):
+            raise InvalidArgumentError(f"loss: {self.loss!r}, expected a module or a function of logits and labels")
+        for name in ("label_smoothing", "class_weights"):
+            if getattr(self, name) is not False and getattr(self, name) != 0:
+                raise InvalidArgumentError(f"{name}: only for the default loss, cross entropy; build it into your loss")
+
+
+def _check_metrics(metrics: Any) -> None:
+    """Raises InvalidArgumentError unless these are names of metrics, or names with metrics or functions."""
+    if isinstance(metrics, str) or not isinstance(metrics, Iterable):
+        raise InvalidArgumentError(f"metrics: {metrics!r}, expected a tuple of names, or a dict")
+    if not isinstance(metrics, Mapping):
+        for name in metrics:
+            if not isinstance(name, str):
+                raise InvalidArgumentError(
+                    f"metrics: {name!r} without a name, expected a dict such as {{'f1': metric}}"
+                )
+            check_choice("metrics", name, MetricName)
+        return
+    for name, metric in metrics.items():
+        if not isinstance(name, str) or not name or set(name) & set("./") or name in RESERVED:
+            raise InvalidArgumentError(
+                f"metrics: the name {name!r}, expected one without . and /, and none of {', '.join(sorted(RESERVED))}"
+            )
+        if isinstance(metric, str):
+            check_choice(f"metrics: {name}", metric, MetricName)
+        elif isinstance(metric, type) or not callable(metric):
+            raise InvalidArgumentError(
+                f"metrics: {name}: {metric!r}, expected a torchmetrics.Metric object, a function of probabilities and "
+                f"labels, or one of {', '.join(get_args(MetricName))}"
+            )

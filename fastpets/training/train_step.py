@@ -17,13 +17,17 @@ from fastpets.errors import FastpetsError, InvalidArgumentError
 from fastpets.models.classifier import Classifier
 from fastpets.models.weights import short_reason
 from fastpets.training import distributed, parameter_groups
+from fastpets.training.losses import make_loss
 from fastpets.training.mixing import make_mix
 from fastpets.training.options import AmpDtype, TrainingOptions
+from fastpets.training.parameter_groups import Splitter
 from fastpets.utils.system import cpu_has_bfloat16
 
 
 class TrainStep:
-    """Takes training steps with a model on `device`.
+    """Takes training steps with a model on `device`, which maps images to logits (B, `num_classes`).
+
+    `splitter` gives the layer groups of a model that is no Classifier.
 
     Attributes:
         options: with `class_weights` as a tensor (C,) or False; a Learner computes them if they are True.
@@ -31,12 +35,23 @@ class TrainStep:
         model: the model that trains, on `device`, in channels_last memory format.
         wrapped_model: `model`, compiled if `options.compile` is set, and under torchrun in DistributedDataParallel.
         evaluated_model: the model to validate and save.
+        groups: the parameters of each layer group.
+        loss: of logits (B, C) and labels.
         frozen_to: the first layer group that trains.
         only_overflows: whether the optimizer is new and has skipped all steps so far, since they overflowed in float16.
     """
 
-    def __init__(self, model: Classifier, options: TrainingOptions, device: torch.device) -> None:
-        weights = _class_weights(options, model.num_classes)
+    def __init__(
+        self,
+        model: nn.Module,
+        options: TrainingOptions,
+        device: torch.device,
+        *,
+        num_classes: int | None = None,
+        splitter: Splitter | None = None,
+    ) -> None:
+        num_classes = num_classes or cast(Classifier, model).num_classes
+        self.loss = make_loss(options, num_classes, device)
         self.model, self.options, self.device = model.to(device).to(memory_format=torch.channels_last), options, device
         self.amp_dtype = resolve_amp_dtype(device, options.amp_dtype) if options.amp else None
         if options.amp and self.amp_dtype is None:
@@ -45,22 +60,22 @@ class TrainStep:
                 stacklevel=2,
             )
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp_dtype is torch.float16)
-        self.mix = options.mix if callable(options.mix) else make_mix(options.mix, model.num_classes)
-        self.loss = nn.CrossEntropyLoss(weights, label_smoothing=options.label_smoothing).to(device)
+        self.mix = options.mix if callable(options.mix) else make_mix(options.mix, num_classes)
         self.ema: AveragedModel | None = None
         if options.ema is not None:
             self.ema = AveragedModel(model, multi_avg_fn=partial(_moving_average, options.ema), use_buffers=True)
+        self.groups = parameter_groups.layer_groups(model, splitter)
         self.freeze_to(0)
 
     def freeze_to(self, n: int) -> None:
         """Freezes the layer groups before the `n`-th, which is counted from the end if negative; resets the optimizer.
 
-        A model without pretrained weights stays trainable as a whole. Raises InvalidArgumentError.
+        A Classifier without pretrained weights stays trainable as a whole. Raises InvalidArgumentError.
         """
-        parameter_groups.frozen_groups(self.model, n)  # raises before anything has changed
-        self.frozen_to = n if self.model.pretrained else 0
-        parameter_groups.freeze(self.model, self.frozen_to, self.options.bn)
-        self.optimizer = parameter_groups.adamw(self.model, self.options.weight_decay)
+        parameter_groups.first_trained(self.groups, n)  # raises before anything has changed
+        self.frozen_to = n if getattr(self.model, "pretrained", True) else 0
+        parameter_groups.freeze(self.model, self.groups, self.frozen_to, self.options.bn)
+        self.optimizer = parameter_groups.adamw(self.model, self.groups, self.options.weight_decay)
         self.only_overflows = self.scaler.is_enabled()
         # DistributedDataParallel averages the gradients that are trainable when it is made. Free the old wrapper first.
         self.wrapped_model: nn.Module = self.model
@@ -69,7 +84,7 @@ class TrainStep:
 
     def train_mode(self) -> None:
         """Sets the model to training mode and clears its gradients."""
-        parameter_groups.train_mode(self.model, self.frozen_to, self.options.bn)
+        parameter_groups.train_mode(self.model, self.groups, self.frozen_to, self.options.bn)
         self.optimizer.zero_grad()
 
     def step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -108,14 +123,14 @@ class TrainStep:
     def logits(self, images: torch.Tensor, model: nn.Module) -> torch.Tensor:
         """Logits (B, C) of `model` under autocast, converted to float32, so that the loss has full precision."""
         if self.amp_dtype is None:
-            return model(images).float()
+            return _as_logits(model(images))
         with torch.autocast(self.device.type, self.amp_dtype):
-            return model(images).float()
+            return _as_logits(model(images))
 
     @property
-    def evaluated_model(self) -> Classifier:
+    def evaluated_model(self) -> nn.Module:
         """The model to validate and save: the moving average if there is one, else the model itself."""
-        return self.model if self.ema is None else cast(Classifier, self.ema.module)
+        return self.model if self.ema is None else self.ema.module
 
     def state_dict(self) -> dict[str, Any]:
         """The state of model, optimizer, gradient scaler and moving average."""
@@ -166,22 +181,13 @@ def inverse_frequencies(labels: np.ndarray, num_classes: int) -> torch.Tensor:
     return (len(labels) / ((counts > 0).sum() * counts.clamp(min=1))).float()
 
 
+def _as_logits(output: Any) -> torch.Tensor:
+    """A model's output as float32. Raises FastpetsError if it is no tensor."""
+    if not isinstance(output, torch.Tensor):
+        raise FastpetsError(f"the model gives {type(output).__name__}, expected a tensor, the logits (B, C) of a batch")
+    return output.float()
+
+
 def _moving_average(decay: float, averaged: Any, current: Any, num_averaged: Any) -> None:
     """Torch's own update of averaged parameters by current ones, as a function that can be pickled."""
     get_ema_multi_avg_fn(decay)(averaged, current, num_averaged)
-
-
-def _class_weights(options: TrainingOptions, num_classes: int) -> torch.Tensor | None:
-    """The class weights (C,) of the options, or None. Raises InvalidArgumentError."""
-    weights = options.class_weights
-    if weights is False:
-        return None
-    if not isinstance(weights, torch.Tensor):
-        raise InvalidArgumentError(
-            f"class_weights: {weights!r}, expected a tensor ({num_classes},); a Learner computes it if it is True"
-        )
-    if weights.shape != (num_classes,):
-        raise InvalidArgumentError(
-            f"class_weights: shape {tuple(weights.shape)}, expected ({num_classes},), one weight per class"
-        )
-    return weights.float()

@@ -1,5 +1,6 @@
 """Resuming a run elsewhere: in another folder, with moved images, without its weights file; and what is refused."""
 
+import csv
 import dataclasses
 import json
 import os
@@ -118,8 +119,8 @@ def test_other_images_are_refused_with_the_difference(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--epochs", "6"], "--epochs: 6, but the run that is resumed has 2; leave it out"),  # 6 is the default
-        (["--epochs=6"], "--epochs: 6, but"),
+        (["--epochs", "1"], "--epochs: 1, but the run that is resumed has 2; give more, or leave it out"),
+        (["--schedule", "frozen 1 1e-3"], "--schedule: frozen 1 1e-3, but the run that is resumed has None"),
         (["--no-amp"], "--amp: False, but the run that is resumed has True"),
         (["--freeze_epochs", "3"], "--freeze-epochs: 3, but the run that is resumed has 0"),
         (["--lr", "2e-3"], "--lr: 2e-3, but the run that is resumed has 1e-4"),
@@ -153,3 +154,58 @@ def test_flags_that_equal_the_runs_and_those_of_the_machine_are_accepted(
     own = ["--device", "cpu", "--num-workers", "3", "--cache-dir", "x", "--labels", "y.csv"]
     assert main(["train", "--resume", "run", *same, *own]) == 1
     assert "checkpoint-00000001.pt: not a complete checkpoint" in capsys.readouterr().err  # which comes after the flags
+
+
+def phases_of(run: Path) -> list[tuple[str, int]]:
+    rows = csv.DictReader((run / "metrics.csv").read_text().splitlines())
+    return [(row["phase"], int(row["epoch"])) for row in rows]
+
+
+def test_a_finished_run_says_so_and_trains_on_with_more_epochs(
+    stopped: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run of 1 epoch, which stopped after the frozen phase, is continued to 2, then to 4 with an interruption."""
+    run = Path(shutil.copytree(stopped[0] / "run", tmp_path / "run"))
+    resume = ["train", "--resume", str(run)]
+    planned = [("frozen", 0), ("unfrozen", 0)]
+    assert main([*resume, "--epochs", "2"]) == 0
+    assert phases_of(run) == [*planned, ("continued", 0)]
+    assert "nothing left" not in capsys.readouterr().out
+    before = load_file(run / "model.safetensors")
+    for flags in ([], ["--epochs", "2"]):  # a script that repeats its command trains no further
+        assert main([*resume, *flags]) == 0
+        message = "nothing left to train: all 3 epochs are done; to train for 3 more, use --epochs 5\n"
+        assert message in capsys.readouterr().out
+    assert all(torch.equal(value, before[name]) for name, value in load_file(run / "model.safetensors").items())
+    assert main([*resume, "--epochs", "4"]) == 0
+    whole, checkpoint = load_file(run / "model.safetensors"), list_checkpoints(run)[-1]
+    assert phases_of(run) == [*planned, ("continued", 0), ("continued", 0), ("continued", 1)]
+    rates = [float(row["lr"]) for row in csv.DictReader((run / "steps.csv").read_text().splitlines())]
+    assert rates[4:8] == pytest.approx(rates[8:12])  # the cycle of one epoch begins anew, at the same rates
+    checkpoint.unlink()  # as if it had been interrupted after the first of the two epochs
+    assert main(resume) == 0
+    resumed = load_file(run / "model.safetensors")
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+    assert main([*resume, "--epochs", "3"]) == 1
+    assert "--epochs: 3, but the run that is resumed has 4; give more, or leave it out" in capsys.readouterr().err
+
+
+def test_a_schedule_is_continued_by_a_longer_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images, run = make_images(tmp_path / "images"), tmp_path / "run"
+    schedule = ["--weights", "none", "--schedule", "unfrozen 1 1e-3"]
+    assert main(["train", "--data", str(images), *FLAGS, *schedule, "--out", str(run)]) == 0
+    resume = ["train", "--resume", str(run)]
+    capsys.readouterr()
+    assert main(resume) == 0
+    out = capsys.readouterr().out
+    assert (
+        "nothing left to train: all 1 epochs are done; to train on, give a longer schedule, such as --schedule" in out
+    )
+    assert main([*resume, "--schedule", "unfrozen 1 1e-3, unfrozen 1 1e-4"]) == 0
+    assert phases_of(run) == [("unfrozen", 0), ("unfrozen", 0)]
+    capsys.readouterr()
+    for flags in (["--epochs", "9"], ["--schedule", "unfrozen 2 1e-3"]):
+        assert main([*resume, *flags]) == 1
+        error = capsys.readouterr().err
+        assert "to train on, give a schedule that begins with the run's, 'unfrozen 1 1e-3, unfrozen 1 1e-4'" in error
+        assert error.count("\n") == 1

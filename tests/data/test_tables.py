@@ -215,3 +215,23 @@ def test_undamaged_tables_and_shards_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["tables", "shards"])
 def test_damaged_tables_and_shards_are_read_as_by_another_reader_or_named(kind: str) -> None:
     assert 100 < fuzz_readers.check(kind, 200, seed=0) < 200
+
+
+@pytest.mark.parametrize("separator", [" ", "|", ";", ", "])
+def test_several_labels_of_an_image_are_refused_in_one_line(separator: str, tmp_path: Path) -> None:
+    cell = f"dog{separator}Maine Coon" if separator != " " else "dog cat"
+    path = table(tmp_path, f'file,label\na.jpg,dog\nb.jpg,"{cell}"\nc.jpg,Maine Coon\nd.jpg,cat\n')
+    with pytest.raises(
+        FastpetsError, match=r"line 3: label .* of .*b.jpg, expected one class .*, but 'dog', "
+    ) as raised:
+        from_csv(path)
+    assert "multi-label images are not supported" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "names", [["Maine Coon", "Coon", "cat"], ["a, b", "a", "c"], ["red|blue", "red|green"], ["a", "a "]]
+)
+def test_names_with_separators_are_names(names: list[str], tmp_path: Path) -> None:
+    rows = "".join(f'{number}.jpg,"{name}"\n' for number, name in enumerate(names))
+    assert [name for _, name in pairs(table(tmp_path, f"file,label\n{rows}"))] == names

@@ -17,8 +17,9 @@ import fastpets
 from fastpets.errors import BadFileError, FastpetsError, InvalidArgumentError
 from fastpets.models.classifier import NORM_LAYERS, Classifier, create_model
 from fastpets.training import distributed
+from fastpets.training.checks import check_loaders
 from fastpets.training.history import EpochPrinter, EpochResult
-from fastpets.training.learner import Learner, check_loaders
+from fastpets.training.learner import Learner
 from fastpets.training.options import TrainingOptions
 from fastpets.training.phases import Phase
 from fastpets.training.schedule import group_rates
@@ -54,8 +55,7 @@ def changed(before: State, after: State) -> set[str]:
 
 def test_the_frozen_phase_changes_the_head_and_the_norms_and_no_frozen_parameter(learner: Learner) -> None:
     before = state(learner.model)
-    learner.freeze()
-    learner.fit_one_cycle(1, 1e-2)
+    learner.fit_one_cycle(1, 1e-2)  # a pretrained model starts frozen
     moved = changed(before, state(learner.model))
     parameters = {name for name, _ in learner.model.named_parameters()}
     head = {name for name in parameters if name.startswith("head.")}
@@ -64,7 +64,6 @@ def test_the_frozen_phase_changes_the_head_and_the_norms_and_no_frozen_parameter
 
 
 def test_the_unfrozen_phase_changes_every_parameter(learner: Learner) -> None:
-    learner.freeze()
     learner.unfreeze()
     before = state(learner.model)
     learner.fit_one_cycle(1, 1e-2)
@@ -94,6 +93,7 @@ def test_fine_tune_has_two_phases_with_fastais_rates(learner: Learner, monkeypat
 
 
 def test_freezing_resets_the_optimizer_and_a_second_cycle_does_not(learner: Learner) -> None:
+    learner.unfreeze()
     learner.fit_one_cycle(1, 1e-3)
     optimizer = learner.train_step.optimizer
     assert len(optimizer.state) == len(list(learner.model.parameters()))
@@ -153,10 +153,12 @@ def test_each_epoch_is_reported_once_and_added_to_the_history(learner: Learner) 
 
 def test_images_normalised_differently_from_the_weights_are_rejected(learner: Learner) -> None:
     learner.model.mean = learner.model.std = (0.5, 0.5, 0.5)
+    imagenet = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    train, valid = (loader.like(loader.dataset, **imagenet) for loader in (learner.train, learner.valid))
     with pytest.raises(FastpetsError, match=r"make the loaders with mean=\(0.5, 0.5, 0.5\), std="):
-        Learner(learner.train, learner.valid, learner.model)
+        Learner(train, valid, learner.model)
     learner.model.pretrained = False  # random weights fit any normalisation
-    Learner(learner.train, learner.valid, learner.model)
+    Learner(train, valid, learner.model)
 
 
 def test_zero_epochs_change_nothing(learner: Learner) -> None:
@@ -574,11 +576,92 @@ def test_loaders_that_fit_neither_the_model_nor_each_other_are_rejected(make_fol
         Learner(train, valid, create_model("resnet18", 3, "none"))
     with pytest.raises(FastpetsError, match=r"^layout: 'NHWC', expected 'NCHW' for training"):
         Learner(train, valid.like(valid.dataset, layout="NHWC"), model)
-    renamed = fastpets.Loader(replace(valid.dataset, classes=("kind1", "kind0")), size=32)
-    with pytest.raises(
-        FastpetsError, match=r"^classes: 2 in .* and 2 in .*, the first difference is 'kind0' and 'kind1'"
-    ):
-        Learner(train, renamed, model)
     valid.device = torch.device("meta")
     with pytest.raises(FastpetsError, match=r"^device: cpu of the training loader, meta of the validation loader"):
         Learner(train, valid, model)
+
+
+def classes_of(learner: Learner, folder: Path) -> list[str]:
+    """The class that each image of a folder, in alphabetical order, has for the learner's validation."""
+    label_of = dict(zip(learner.valid.dataset.paths, learner.valid.dataset.labels.tolist(), strict=True))
+    return [learner.train.classes[label_of[str(path)]] for path in sorted(folder.rglob("*.jpg"))]
+
+
+def test_labels_are_matched_by_class_name_whatever_validation_classes_are_missing(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder, model = make_folder(40, num_classes=5), create_model("resnet18", 5, "none")
+    train = fastpets.Loader(folder, 8, size=32, augment=True)
+    of_image: dict[str, float] = {}
+    for missing in ((), ("kind0",), ("kind2",), ("kind0", "kind1", "kind3"), ("kind4",)):
+        part = tmp_path / "-".join(["without", *missing])
+        part.mkdir()
+        paths = [path for path in folder.iterdir() if path.name.partition("_")[0] not in missing]
+        for path in paths:
+            os.link(path, part / path.name)
+        valid = fastpets.Loader(part, 7, size=32)
+        assert len(valid.classes) == 5 - len(missing)
+        learner = Learner(train, valid, model, TrainingOptions(metrics=("recall",)))
+        assert classes_of(learner, part) == [path.name.partition("_")[0] for path in sorted(part.iterdir())]
+        found = fastpets.Interpretation.from_learner(learner)
+        assert found.classes == train.classes
+        losses = {Path(valid.dataset.paths[i]).name: loss for i, loss in zip(found.ids, found.losses, strict=True)}
+        of_image = of_image or losses
+        assert losses == pytest.approx({name: of_image[name] for name in losses}, rel=1e-4)  # in other batches
+        values = learner.validate()
+        assert values["valid_loss"] == pytest.approx(np.mean(list(losses.values())), rel=1e-4)
+        assert learner.validate(valid) == pytest.approx(values)  # a loader with its own labels
+        probabilities, labels = learner.get_preds(valid)
+        assert (probabilities.argmax(1) != labels).float().mean().item() == pytest.approx(values["error_rate"])
+
+
+def test_the_order_of_the_validation_classes_makes_no_difference(learner: Learner) -> None:
+    expected = learner.validate()
+    dataset = learner.valid.dataset
+    swapped = replace(dataset, classes=("kind1", "unused", "kind0"), labels=np.array([2, 0])[dataset.labels])
+    valid = learner.valid.like(swapped)
+    assert Learner(learner.train, valid, learner.model).validate() == expected
+    assert learner.validate(valid) == expected
+    assert valid.classes == ("kind1", "unused", "kind0")  # the caller's loader stays as it is
+
+
+def test_validation_classes_without_training_images_are_named(learner: Learner) -> None:
+    dataset = learner.valid.dataset
+    other = learner.valid.like(replace(dataset, classes=("kind0", "wolf")))
+    number = (dataset.labels == 1).sum()
+    expected = rf"has class 'wolf', which has no training images: {number} of 6 images are of 'wolf'; expected some of"
+    for use in (
+        lambda: Learner(learner.train, other, learner.model),
+        lambda: learner.validate(other),
+        lambda: learner.get_preds(other),
+    ):
+        with pytest.raises(FastpetsError, match=expected + r" the 2 trained classes: 'kind0', 'kind1'$"):
+            use()
+
+
+def test_a_state_of_other_classes_is_refused(learner: Learner) -> None:
+    state = learner.state_dict()
+    renamed = learner.train.like(replace(learner.train.dataset, classes=("kind0", "wolf")), augment=True)
+    valid = learner.valid.like(replace(learner.valid.dataset, classes=("kind0", "wolf")))
+    other = Learner(renamed, valid, create_model("resnet18", 2, "none"))
+    with pytest.raises(
+        FastpetsError, match=r"^classes: 2, but .* 2, and the first difference is 'wolf', which was 'kind1'"
+    ):
+        other.load_state_dict(state)
+
+
+def test_a_pretrained_model_starts_frozen_for_the_rate_finder_and_the_first_cycle(learner: Learner) -> None:
+    """As fastai's vision_learner: the chapter's lr_find and first fit_one_cycle train the head and the norm layers."""
+    head = {id(p) for p in learner.model.head.parameters()}
+    norms = norm_parameters(learner.model)
+
+    def trainable() -> set[str]:
+        return {name for name, p in learner.model.named_parameters() if p.requires_grad and id(p) not in head}
+
+    assert trainable() == {name for name in norms if name.startswith("backbone")}
+    learner.lr_find(num_steps=10)
+    assert trainable() == {name for name in norms if name.startswith("backbone")}
+    learner.unfreeze()
+    assert len(trainable()) + len(head) == len(list(learner.model.parameters()))
+    learner.lr_find(num_steps=10)
+    assert len(trainable()) + len(head) == len(list(learner.model.parameters()))

@@ -234,7 +234,8 @@ def test_a_state_with_averaged_weights_needs_the_same_option(saved: float | None
 def test_running_statistics_of_frozen_instance_norms_are_fixed_with_bn_eval() -> None:
     model = tiny_model()
     model.backbone[1] = nn.InstanceNorm2d(4, track_running_stats=True)
-    parameter_groups.train_mode(model, 1, "eval")
+    groups = parameter_groups.layer_groups(model)
+    parameter_groups.train_mode(model, groups, 1, "eval")
     assert not model.backbone[1].training
-    parameter_groups.train_mode(model, 1, "train")
+    parameter_groups.train_mode(model, groups, 1, "train")
     assert model.backbone[1].training

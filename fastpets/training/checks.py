@@ -1,0 +1,141 @@
+"""Checks of what a learner is given: a model, and loaders that fit it and each other, or follow it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from fastpets.errors import FastpetsError, InvalidArgumentError
+from fastpets.models.classifier import Classifier, create_model, has_batch_norm
+from fastpets.models.weights import short_reason
+from fastpets.training import distributed
+
+if TYPE_CHECKING:
+    from fastpets.loading.loader import Loader
+
+
+Normalization = tuple[tuple[float, ...], tuple[float, ...]]  # mean and std
+
+
+def follow_model(loader: Loader, model: nn.Module) -> None:
+    """Gives a loader that was made without mean and std those of the model, if these are known.
+
+    They are known of a pretrained Classifier and of timm's models. With other models the loader stays as it is.
+    """
+    if loader.has_own_normalization:
+        return
+    if isinstance(model, Classifier):
+        if model.pretrained:
+            loader.normalize(model.mean, model.std)
+    elif isinstance(config := getattr(model, "pretrained_cfg", None), dict) and {"mean", "std"} <= set(config):
+        loader.normalize(config["mean"], config["std"])
+
+
+def follow(loader: Loader, normalization: Normalization) -> None:
+    """Gives a loader that was made without mean and std these. Raises FastpetsError if it was made with others."""
+    found = (loader.preprocessing.mean, loader.preprocessing.std)
+    if found == normalization:
+        return
+    mean, std = normalization
+    if loader.has_own_normalization:
+        raise FastpetsError(
+            f"the loader normalises by mean {found[0]} and std {found[1]}, but the weights were trained with others; "
+            f"make the loaders with mean={mean}, std={std}, or leave both out: loaders follow the model"
+        )
+    loader.normalize(mean, std)
+
+
+def check_module(model: nn.Module, size: tuple[int, int], num_classes: int, device: torch.device) -> None:
+    """Raises FastpetsError unless a model on `device` maps two images (2, 3, H, W) to logits (2, `num_classes`)."""
+    parameter = next(model.parameters(), None)
+    if parameter is None:
+        raise FastpetsError(f"the model, {type(model).__name__}, has no parameters to train")
+    images = torch.zeros(2, 3, *size, dtype=parameter.dtype, device=device)
+    was_training = model.training
+    try:
+        with torch.no_grad():
+            logits = model.eval()(images)
+    except Exception as error:  # a user's module raises errors of any type
+        raise FastpetsError(
+            f"the model, {type(model).__name__}, fails on images (2, 3, {size[0]}, {size[1]}): {type(error).__name__}: "
+            f"{short_reason(error)}"
+        ) from error
+    finally:
+        model.train(was_training)
+    if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
+        found = f"a tensor {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise FastpetsError(
+            f"the model, {type(model).__name__}, gives {found} for two images, expected logits (2, {num_classes}): "
+            f"the loader has {num_classes} classes"
+        )
+
+
+def check_loaders(model: nn.Module, train: Loader, valid: Loader) -> None:
+    """Raises FastpetsError if a model cannot train on the batches of `train` or be validated on those of `valid`."""
+    for loader in (train, valid):
+        preprocessing, labels = loader.preprocessing, loader.dataset.labels
+        if preprocessing.output != "float":
+            raise FastpetsError("the loader gives uint8 pixels, expected normalised images; leave out output='uint8'")
+        if preprocessing.layout != "NCHW":
+            raise FastpetsError(f"layout: {preprocessing.layout!r}, expected 'NCHW' for training")
+        if isinstance(model, Classifier) and model.pretrained:
+            follow(loader, (model.mean, model.std))
+        if len(labels) and labels.min() < 0:
+            raise FastpetsError("the loader's images have no labels, expected one each; see label_from")
+    if isinstance(model, Classifier) and model.num_classes != len(train.classes):
+        raise FastpetsError(
+            f"the model has {model.num_classes} outputs, the loader {len(train.classes)} classes; create it with "
+            f"num_classes={len(train.classes)}"
+        )
+    if train.device != valid.device:
+        raise FastpetsError(
+            f"device: {train.device} of the training loader, {valid.device} of the validation loader; expected the same"
+        )
+    if train.preprocessing.normalization != valid.preprocessing.normalization:
+        raise FastpetsError(
+            f"training images are normalised by mean {train.preprocessing.mean} and std {train.preprocessing.std}, "
+            f"validation images by {valid.preprocessing.mean} and {valid.preprocessing.std}; expected the same"
+        )
+    if distributed.world_size() > 1 and "skip" in (train.on_bad_file, valid.on_bad_file):
+        raise InvalidArgumentError(
+            f"on_bad_file: 'skip' with {distributed.world_size()} processes, which would wait for each other where one "
+            "leaves out a batch; use on_bad_file='replace'"
+        )
+    if has_batch_norm(model) and min(train.batch_size, len(train.sampler)) == 1:
+        raise FastpetsError("training batches of one image, expected two or more: batch norm cannot train on one")
+
+
+def as_model(model: str | nn.Module, weights: str | Path, classes: Sequence[str], seed: int) -> nn.Module:
+    """The model, built by create_model if it is an architecture. Raises FastpetsError."""
+    if isinstance(model, str):
+        return create_model(model, len(classes), weights, classes=classes, seed=seed)
+    if weights != "default":
+        raise InvalidArgumentError(
+            f"weights: {weights}, but the model is built already; give an arch, or load them first"
+        )
+    if not isinstance(model, nn.Module):
+        raise InvalidArgumentError(f"model: {model!r}, expected a name such as 'resnet34' or 'timm/NAME', or a module")
+    return model
+
+
+def check_same_classes(saved: tuple[str, ...], own: tuple[str, ...]) -> None:
+    """Raises FastpetsError if the classes of a saved state are not a learner's."""
+    if saved != own:
+        before, now = next(pair for pair in zip_longest(saved, own) if pair[0] != pair[1])
+        raise FastpetsError(
+            f"classes: {len(own)}, but the state is of {len(saved)}, and the first difference is {now!r}, which was "
+            f"{before!r}; resume with the same data set, or load the weights into a new learner"
+        )
+
+
+def check_sizes(initial: tuple[int, int] | None, final: tuple[int, int]) -> None:
+    """Raises InvalidArgumentError if the initial size of images is larger than the final one."""
+    if initial is not None and (initial[0] > final[0] or initial[1] > final[1]):
+        raise InvalidArgumentError(
+            f"initial_size: {initial[0]} x {initial[1]} px, expected at most the loader's {final[0]} x {final[1]}"
+        )
