@@ -47,6 +47,7 @@ COMMANDS = {
         lists_bad_files=True,
     ),
     "predict": Command("PredictConfig", "predict the classes of images", lists_bad_files=True),
+    "suspects": Command("SuspectsConfig", "find images whose labels are probably wrong", lists_bad_files=True),
     "export": Command("ExportConfig", "convert a trained model to ONNX or torch.export"),
     "serve": Command("ServeConfig", "serve a page that classifies images dropped on it"),
     "cache": Command("CacheConfig", "list or remove the decoded images that are kept on disk"),

@@ -102,7 +102,7 @@ def _run(learner: Learner, test: Loader | None, phases: list[Phase], config: Tra
         with failure_is_a_warning(run.path / BAD_FILES):
             num_bad = run.save_bad_files(bad_files)
     if status == 0 and learner.history:
-        _print_summary(learner, config)
+        _print_summary(learner, config, run)
         if test is not None:
             _evaluate_test(learner, test, run)
         if run is not None:
@@ -273,10 +273,11 @@ def _print_data_set(dataset: ImageDataset, num_train: int, num_valid: int) -> No
         print(f"ignored {len(dataset.ignored_files)} files without an image's suffix: {names}")
 
 
-def _print_summary(learner: Learner, config: TrainConfig) -> None:
+def _print_summary(learner: Learner, config: TrainConfig, run: RunFolder | None) -> None:
     """Prints the lowest recalls, the error rate with test-time augmentation, and a hint for the next run."""
     from fastpets.cli import with_flags
     from fastpets.runs import hints
+    from fastpets.runs.folder import TTA_METRICS, failure_is_a_warning
     from fastpets.training.tta import tta
 
     recalls = sorted((value, name) for name, value in learner.history[-1].metrics.items() if name.startswith("recall/"))
@@ -287,6 +288,9 @@ def _print_summary(learner: Learner, config: TrainConfig) -> None:
         probabilities, labels = tta(learner, config.tta)
         error_rate = (probabilities.argmax(1) != labels).float().mean().item()
         print(f"error rate with test-time augmentation ({config.tta}): {error_rate:.6f}")
+        if run is not None:
+            with failure_is_a_warning(run.path / TTA_METRICS):
+                run.save_tta(config.tta, error_rate)
     if hint := hints.best_epoch(learner.history, int(learner.valid.headers.usable.sum())):
         print(with_flags(hint, TrainConfig))
 

@@ -2,5 +2,6 @@
 
 In reading order: before training, `data_quality` warns of problems in a data set, and `trace` shows how the loader
 processes one image. After training, `interpretation` holds a model's predictions on validation images and finds its
-errors; `plots` draws them, and `report` writes them as an HTML page.
+errors; `plots` draws them, and `report` writes them as an HTML page, with `grad_cam`. `confident_learning` finds labels
+that are probably wrong, and `suspects` writes them. `page` is what both pages have in common.
 """

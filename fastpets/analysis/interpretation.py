@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from fastpets.analysis import plots
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from fastpets.loading.loader import Loader
     from fastpets.training.learner import Learner
 
+Part = Literal["train", "valid"]
 NUM_BINS = 10  # of calibration: intervals of confidence of equal width
 
 
@@ -37,7 +39,7 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Interpretation:
-    """A model's predictions on the images of a validation loader.
+    """A model's predictions on images, such as those of a validation loader.
 
     Attributes:
         loader: loader of the images; it has their paths and the names of the classes.
@@ -45,6 +47,7 @@ class Interpretation:
         labels: actual class of each image (N,) int64.
         probabilities: predicted probabilities (N, C) float64.
         losses: cross entropy of each image (N,) float64.
+        model: the model in evaluation mode, for Grad-CAM; None if only its predictions are known.
     """
 
     loader: Loader
@@ -52,21 +55,25 @@ class Interpretation:
     labels: np.ndarray
     probabilities: np.ndarray
     losses: np.ndarray
+    model: nn.Module | None = None
 
     @classmethod
-    def from_learner(cls, learner: Learner) -> Interpretation:
-        """Predicts all validation images of a learner, in each process, with the weights that `validate` uses."""
-        valid = learner.matched(learner.valid)
-        if distributed.world_size() > 1:
-            valid = valid.like(valid.dataset, rank=0, world_size=1)
-        return cls.of(
-            valid, lambda images: learner.train_step.logits(images, learner.train_step.evaluated_model.eval())
-        )
+    def from_learner(cls, learner: Learner, part: Part = "valid") -> Interpretation:
+        """Predicts all validation images of a learner, in each process, with the weights that `validate` uses.
+
+        With `part="train"`, its training images, each once, in order and without augmentation.
+        """
+        loader, model = learner.matched(learner.valid), learner.train_step.evaluated_model.eval()
+        if part == "train" or distributed.world_size() > 1:
+            dataset = learner.train.dataset if part == "train" else loader.dataset
+            loader = loader.like(dataset, rank=0, world_size=1)
+        return replace(cls.of(loader, lambda images: learner.train_step.logits(images, model)), model=model)
 
     @classmethod
-    def from_run(cls, run: str | Path, device: str = "auto") -> Interpretation:
+    def from_run(cls, run: str | Path, device: str = "auto", part: Part = "valid") -> Interpretation:
         """Predicts the validation images of a run with its saved model. `run` is the run folder.
 
+        With `part="train"`, its training images, each once, in order and without augmentation.
         Raises FastpetsError if the folder has no model, or if the data set has images of classes that it does not know.
         """
         from fastpets.runs.build import build_datasets
@@ -75,12 +82,33 @@ class Interpretation:
 
         folder = Path(run)
         saved = load(folder, device)
-        _, valid = build_datasets(read_config(folder))
+        train, valid = build_datasets(read_config(folder))
         try:
-            loader = saved.loader(valid, on_bad_file="skip", rank=0, world_size=1)
+            loader = saved.loader(train if part == "train" else valid, on_bad_file="skip", rank=0, world_size=1)
         except FastpetsError as error:
             raise FastpetsError(f"{folder}: {error}") from None
-        return cls.of(loader, lambda images: saved.model(images).float())
+        return replace(cls.of(loader, lambda images: saved.model(images).float()), model=saved.model)
+
+    @classmethod
+    def from_predictions(
+        cls, loader: Loader, probabilities: np.ndarray, ids: np.ndarray | None = None
+    ) -> Interpretation:
+        """Interprets predictions made elsewhere, such as those of cross-validation.
+
+        Args:
+            loader: loader of the data set that has the images, their labels and the classes.
+            probabilities: (N, C), of the classes in the loader's order.
+            ids: indices (N,) of the images in the data set; by default all, in order.
+        """
+        ids = np.arange(len(loader.dataset)) if ids is None else ids
+        labels, probabilities = loader.dataset.labels[ids], np.asarray(probabilities, np.float64)
+        if probabilities.shape != (len(ids), len(loader.classes)):
+            raise FastpetsError(
+                f"probabilities of shape {probabilities.shape}, expected {(len(ids), len(loader.classes))}, a row for "
+                "each image and a column for each class"
+            )
+        own = probabilities[np.arange(len(ids)), labels]
+        return cls(loader, ids, labels, probabilities, -np.log(np.maximum(own, np.finfo(np.float64).tiny)))
 
     @classmethod
     @torch.inference_mode()
@@ -190,7 +218,7 @@ class Interpretation:
         return float(np.nansum(np.abs(accuracies - means) * counts) / counts.sum())
 
     def plot_confusion_matrix(self, file: str | Path | None = None) -> None:
-        """Plots the confusion matrix. Class names are shown for up to `plots.MAX_NAMED_CLASSES` classes."""
+        """Plots the confusion matrix. Names and counts are shown for up to `plots.MAX_NAMED_CLASSES` classes."""
         plots.plot_confusion_matrix(self.confusion_matrix(), self.classes, file)
 
     def plot_calibration(self, file: str | Path | None = None) -> None:

@@ -2,84 +2,95 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-import io
 import json
-import math
-from collections.abc import Iterator
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
 
+from fastpets.analysis.grad_cam import overlays
 from fastpets.analysis.interpretation import Interpretation
-from fastpets.analysis.plots import MAX_NAMED_CLASSES
+from fastpets.analysis.page import NAME_LENGTH, linked, thumbnail, write_page
+from fastpets.errors import FastpetsError
+from fastpets.runs.folder import TEST_METRICS, TTA_METRICS
 from fastpets.runs.hints import MAX_INPUT_SHARE
-from fastpets.training.lr_finder import SKIPPED_LAST
-from fastpets.utils.atomic import write_atomically
-from fastpets.utils.figures import MAX_TITLE_LENGTH
+from fastpets.runs.images import PARTS, count_images, same_validation_images
+from fastpets.training.lr_finder import SKIPPED_LAST, RateCurve
 
-MAX_IMAGES = 200  # of mistakes, about 6 kB each
+MAX_IMAGES = 400  # of mistakes inside the page, about 6 kB each; the others are read from their files
+NUM_EXPLAINED = 24  # mistakes with Grad-CAM
 MAX_POINTS = 1000  # per curve
-THUMBNAIL_PX = 112
 # What the page shows, passed to its script. Its other limits are those of the modules that compute the values.
 LIMITS = {
     "inputShare": MAX_INPUT_SHARE,
-    "namedClasses": MAX_NAMED_CLASSES,
-    "nameLength": MAX_TITLE_LENGTH,
-    "firstMistakes": 24,
+    "matrixClasses": 60,
+    "nameLength": NAME_LENGTH,
+    "perPage": 24,
     "confusedPairs": 20,
 }
-SAME_IMAGES = ("data", "label_from", "label_pattern", "labels", "split_seed")  # settings of comparable runs
+COLUMNS = {"phase", "epoch", "batches", "train_loss", "valid_loss", "error_rate", "seconds", "images_per_sec"}
+COLUMNS |= {"input_share"}  # of metrics.csv; the others are metrics
 
 
-def write_report(run_folder: Path, interpretation: Interpretation, command: str) -> Path:
+def write_report(run_folder: Path, interpretation: Interpretation, command: str, *, grad_cam: bool = True) -> Path:
     """Writes report.html from the other files in a run folder and the predictions on its validation images.
 
-    `command` is the command line that repeats the run. Returns the path of the report.
+    `command` is the command line that repeats the run. With `grad_cam`, the worst mistakes show which places of the
+    image speak for the predicted class, if the interpretation has its model and that is a convolutional network.
+    Returns the path of the report.
     """
-    environment = Environment(
-        loader=PackageLoader("fastpets.analysis", "."), autoescape=True, undefined=StrictUndefined
-    )
+    config = _json(run_folder / "config.json")
     values = {
         "name": run_folder.resolve().name,
-        "data": page_data(run_folder, interpretation),
+        "facts": _facts(run_folder, config, interpretation),
+        "data": page_data(run_folder, interpretation) | {"heats": _heats(interpretation) if grad_cam else []},
         "command": command,
-        "config": json.loads((run_folder / "config.json").read_text(encoding="utf-8")),
+        "config": config,
         "bad_files": _rows(run_folder / "bad_files.csv", numbers=False),
     }
-    page = environment.get_template("report.html.jinja").render(_plain(values))
-    path = run_folder / "report.html"
-    write_atomically(path, lambda staging: staging.write_text(page, encoding="utf-8"))
-    return path
+    return write_page(run_folder / "report.html", "report.html.jinja", values)
 
 
 def page_data(run_folder: Path, interpretation: Interpretation) -> dict[str, Any]:
     """The numbers and strings that the page's script shows."""
-    means, accuracies, _ = interpretation.calibration()
+    confidence, accuracy, counts = interpretation.calibration()
     matrix = interpretation.confusion_matrix()
     mistakes = interpretation.mistakes()
     number_of = {name: number for number, name in enumerate(interpretation.classes)}
-    rates = _rows(run_folder / "lr_finder.csv")
+    epochs = [
+        {name: value for name, value in row.items() if "/" not in name} for row in _rows(run_folder / "metrics.csv")
+    ]
+    shown = interpretation.pixels(interpretation.mistaken_ids()[:MAX_IMAGES])
     return {
         "limits": LIMITS,
-        "epochs": _rows(run_folder / "metrics.csv"),
+        "epochs": epochs,
+        "metrics": [name for name in (epochs[-1] if epochs else ()) if name not in COLUMNS],
+        "tta": _last(run_folder / TTA_METRICS),
+        "test": _last(run_folder / TEST_METRICS),
         "steps": _thinned(_rows(run_folder / "steps.csv")),
-        "rates": rates[:-SKIPPED_LAST] if len(rates) > 2 * SKIPPED_LAST else rates,  # the loss explodes at the end
+        **_rate_curve(_rows(run_folder / "lr_finder.csv")),
         "classes": list(interpretation.classes),
         "matrix": [[i, j, matrix[i, j]] for i, j in zip(*np.nonzero(matrix), strict=True)],
         "confused": interpretation.most_confused(2),
         "perClass": interpretation.per_class(),
-        "calibration": {"confidence": means, "accuracy": accuracies},
+        "calibration": [
+            {"confidence": c, "accuracy": a, "images": n} for c, a, n in zip(confidence, accuracy, counts, strict=True)
+        ],
         "calibrationError": interpretation.calibration_error(),
         "mistakes": [
-            {**m._asdict(), "pair": [number_of[m.actual], number_of[m.predicted]], "image": image}
-            for m, image in zip(mistakes[:MAX_IMAGES], _thumbnails(interpretation), strict=True)
+            (
+                linked(m.path),
+                number_of[m.actual],
+                number_of[m.predicted],
+                float(f"{m.loss:.4g}"),
+                float(f"{m.probability:.4g}"),
+            )
+            for m in mistakes
         ],
+        "images": [thumbnail(pixels) for pixels in shown],  # of the first mistakes
         "numMistakes": len(mistakes),
         "numImages": len(interpretation.labels),
         "previous": previous_run(run_folder),
@@ -87,39 +98,89 @@ def page_data(run_folder: Path, interpretation: Interpretation) -> dict[str, Any
 
 
 def previous_run(run_folder: Path) -> dict[str, Any] | None:
-    """Name and last epoch of the latest earlier run in the same parent folder that has the same images, if any."""
-    own = _config(run_folder)
+    """Name and last epoch of the latest earlier run beside this one with the same validation images, if any."""
+    own = _started(run_folder)
     if own is None:
         return None
     earlier = []
     for file in run_folder.resolve().parent.glob("*/config.json"):
-        other = _config(file.parent)
-        rows = _rows(file.with_name("metrics.csv"))
-        if rows and other and other["started"] < own["started"] and other["images"] == own["images"]:
-            earlier.append((other["started"], file.parent.name, rows[-1]))
-    if not earlier:
-        return None
-    _, name, last = max(earlier, key=lambda run: run[0])
-    return {"name": name, **last}
+        started = _started(file.parent)
+        if started is not None and started < own and file.with_name("metrics.csv").exists():
+            earlier.append((started, file.parent))
+    for _, folder in sorted(earlier, key=lambda run: run[0], reverse=True):
+        if same_validation_images(run_folder, folder) and (last := _last(folder / "metrics.csv")):
+            return {"name": folder.name, **last}
+    return None
 
 
-def _config(run_folder: Path) -> dict[str, Any] | None:
-    """When a run was started, and the settings that define its images; None if config.json does not say."""
+def _started(run_folder: Path) -> datetime | None:
+    """When a run was started; None if config.json does not say."""
     try:
-        config = json.loads((run_folder / "config.json").read_text(encoding="utf-8"))
-        images = [config["settings"][name] for name in SAME_IMAGES]
-        return {"started": datetime.fromisoformat(config["resolved"]["started"]), "images": images}
+        return datetime.fromisoformat(_json(run_folder / "config.json")["resolved"]["started"])
     except (OSError, ValueError, TypeError, KeyError):  # no run, or one of an earlier version
         return None
 
 
-def _thumbnails(interpretation: Interpretation) -> Iterator[str]:
-    """Yields the first MAX_IMAGES mistakes, as the model sees them, as data URLs."""
-    for pixels in interpretation.pixels(interpretation.mistaken_ids()[:MAX_IMAGES]):
-        image, file = Image.fromarray(pixels), io.BytesIO()
-        image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-        image.save(file, "JPEG", quality=80)
-        yield "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+def _facts(run_folder: Path, config: dict[str, Any], interpretation: Interpretation) -> list[tuple[str, str]]:
+    """What the head of the page says of a run: labels and values. Those that its files do not tell are left out."""
+    settings, resolved = config.get("settings", {}), config.get("resolved", {})
+    arch = settings.get("arch") or _json(run_folder / "model.json").get("arch", "")
+    weights = settings.get("weights", "")
+    size = " x ".join(str(side) for side in reversed(interpretation.loader.preprocessing.size))
+    started_from = {"none": "from random weights", "default": "pretrained"}.get(weights, f"weights of {weights}")
+    images = count_images(run_folder) or Counter({PARTS[1]: len(interpretation.labels)})
+    counts = " and ".join(f"{images[part]:,} {part}" for part in PARTS if images[part])
+    data = settings.get("data") or settings.get("labels") or ("Oxford-IIIT Pet" if settings else "")
+    facts = [
+        ("model", f"{arch}, {started_from}, {size} px" if settings else f"{arch}, {size} px"),
+        ("data", f"{data}: " * bool(data) + f"{len(interpretation.classes)} classes, {counts} images"),
+    ]
+    if (started := _started(run_folder)) is not None:
+        facts.append(("started", f"{started:%Y-%m-%d %H:%M} {started.tzname() or ''}"))
+    if seconds := sum(row["seconds"] for row in _rows(run_folder / "metrics.csv")):
+        facts.append(("training took", _duration(seconds) + f" on {resolved['device']}" * ("device" in resolved)))
+    return facts
+
+
+def _heats(interpretation: Interpretation) -> list[str]:
+    """Grad-CAM of the first mistakes, for the predicted classes; none without a model, or for a transformer."""
+    if interpretation.model is None:
+        return []
+    ids = interpretation.mistaken_ids()[:NUM_EXPLAINED]
+    predicted = dict(zip(interpretation.ids.tolist(), interpretation.predicted.tolist(), strict=True))
+    classes = np.array([predicted[item] for item in ids.tolist()], np.int64)
+    try:
+        return [thumbnail(pixels) for pixels in overlays(interpretation.model, interpretation.loader, ids, classes)]
+    except FastpetsError:
+        return []
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _rate_curve(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The curve of the learning rate finder, and its suggestions as points on the curve."""
+    curve = RateCurve(np.array([row["lr"] for row in rows]), np.array([row["loss"] for row in rows]))
+    points = [
+        {"name": name, "x": rate, "y": np.interp(np.log(rate), np.log(curve.rates), curve.losses)}
+        for name, rate in (curve.suggestions() if rows else {}).items()
+    ]
+    shown = rows[:-SKIPPED_LAST] if len(rows) > 2 * SKIPPED_LAST else rows  # the loss explodes at the end
+    return {"rates": shown, "suggestions": points}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """The contents of a JSON file; nothing if it does not exist."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _last(path: Path) -> dict[str, Any] | None:
+    """The last row of a CSV, without the values of single classes; None if the file does not exist."""
+    rows = _rows(path)
+    return {name: value for name, value in rows[-1].items() if "/" not in name} if rows else None
 
 
 def _rows(path: Path, numbers: bool = True) -> list[dict[str, Any]]:
@@ -143,16 +204,3 @@ def _thinned(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     chosen = sorted({round(n) for n in np.linspace(0, len(rows) - 1, min(len(rows), MAX_POINTS))})
     columns = {name: [rows[n][name] for n in chosen] for name in (rows[0] if rows else ())}
     return {"batch": [n + 1 for n in chosen], **columns}
-
-
-def _plain(value: Any) -> Any:
-    """Converts a value for JSON and UTF-8: Python's numbers, None for NaN and infinity, escaped bytes in strings."""
-    if isinstance(value, dict):
-        return {_plain(name): _plain(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value

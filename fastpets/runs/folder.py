@@ -23,6 +23,7 @@ from fastpets.utils.atomic import write_atomically
 DEFAULT_FOLDER = Path("runs")  # of run folders, in the working directory
 BAD_FILES = "bad_files.csv"
 TEST_METRICS = "test_metrics.csv"
+TTA_METRICS = "tta_metrics.csv"
 BEFORE_TRAINING = {"config.json", IMAGES}  # files that a run writes before it trains
 
 
@@ -74,6 +75,10 @@ class RunFolder:
     def save_test(self, values: Mapping[str, float]) -> None:
         """Writes test_metrics.csv: the loss and the metrics of the test images, in one row."""
         self._save_rows(TEST_METRICS, [values])
+
+    def save_tta(self, augmented: int, error_rate: float) -> None:
+        """Writes tta_metrics.csv: the number of augmented versions, and the error rate with them."""
+        self._save_rows(TTA_METRICS, [{"augmented": augmented, "error_rate": error_rate}])
 
     def save_bad_files(self, problems: dict[str, str]) -> int:
         """Adds the images that cannot be used to bad_files.csv. Returns the number of images in it."""

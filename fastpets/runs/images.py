@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,29 @@ def check_images(run_folder: Path, train: ImageDataset, valid: ImageDataset) -> 
             f"{train.root}: not the images of the run that is resumed: {first_few(differences, '; ')}; restore them, "
             "or start a new run"
         )
+
+
+def count_images(run_folder: Path) -> Counter[str]:
+    """The number of images in each of PARTS, as images.parquet lists them; none if it cannot be read."""
+    table = _read(run_folder)
+    return Counter() if table is None else Counter(table["part"].to_pylist())
+
+
+def same_validation_images(run_folder: Path, other_folder: Path) -> bool:
+    """Whether two runs validate on the same files, of the same classes and sizes: whether their errors compare."""
+    own, other = (_read(folder) for folder in (run_folder, other_folder))
+    if own is None or other is None:
+        return False
+    tables = (table.filter(pc.equal(table["part"], PARTS[1])).sort_by("file") for table in (own, other))
+    return next(tables).equals(next(tables))
+
+
+def _read(run_folder: Path) -> pa.Table | None:
+    """images.parquet of a run; None if it cannot be read."""
+    try:
+        return pq.read_table(io.BytesIO((run_folder / IMAGES).read_bytes()))  # Arrow opens only paths in UTF-8
+    except (OSError, pa.ArrowException):
+        return None
 
 
 def _table(train: ImageDataset, valid: ImageDataset) -> pa.Table:

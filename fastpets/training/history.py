@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+import textwrap
 from dataclasses import dataclass
 from typing import Any
 
 from fastpets.utils import notebook
+
+MAX_WIDTH = 80  # characters of a printed line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +92,10 @@ def _row(result: EpochResult) -> dict[str, Any]:
 class EpochPrinter:
     """Prints a line for each epoch, with a heading above the first one and above the first one of each phase.
 
-    The columns are fastai's, images per second, and the shares of the training time that were input-bound and
-    compute-bound. Metrics of single classes are left out. In a notebook it is one table for each cell, which grows.
+    The columns are fastai's, then images per second and input, the share of the training time in which training waited
+    for images. A line has at most MAX_WIDTH characters: where there are many metrics, first images per second, then
+    input is left out, then metrics continue on lines below. Metrics of single classes are left out.
+    In a notebook it is one table for each cell, which grows.
     """
 
     def __init__(self) -> None:
@@ -102,17 +108,41 @@ class EpochPrinter:
             self._shown = History([result] if self._output.is_new() else [*self._shown, result])
             self._output.show(self._shown._repr_html_())
             return
-        names = [name for name in result.metrics if "/" not in name]
+        columns, below = _columns(result)
         if result.epoch == 0 or result.phase != self.phase:
-            columns = ("train_loss", "valid_loss", "error_rate", *names)
-            heading = "  ".join(f"{column:>10}" for column in columns)
-            print(f"{result.phase}\nepoch  {heading}  {'time':>6}  {'images/s':>8}  share of time", flush=True)
+            print(f"{result.phase}\n{'  '.join(f'{name:>{width}}' for name, width, _ in columns)}")
         self.phase = result.phase
-        values = (result.train_loss, result.valid_loss, result.error_rate, *(result.metrics[name] for name in names))
-        numbers = "  ".join(f"{value:>10.6f}" for value in values)
-        minutes, seconds = divmod(round(result.seconds), 60)
-        print(
-            f"{result.epoch:>5}  {numbers}  {f'{minutes:02}:{seconds:02}':>6}  {result.images_per_sec:>8.1f}"
-            f"  input {result.input_share:.0%} / compute {1 - result.input_share:.0%}",
-            flush=True,
-        )
+        print("  ".join(f"{value:>{width}}" for _, width, value in columns))
+        if below:
+            for line in textwrap.wrap("  ".join(below), MAX_WIDTH - 7):
+                print(" " * 7 + line.replace("\N{NO-BREAK SPACE}", " "))
+        sys.stdout.flush()
+
+
+def _columns(result: EpochResult) -> tuple[list[tuple[str, int, str]], list[str]]:
+    """The columns of a line, each with its heading, width and value, and the metrics for which there is no room."""
+    minutes, seconds = divmod(round(result.seconds), 60)
+    losses = {name: getattr(result, name) for name in ("train_loss", "valid_loss", "error_rate")}
+    columns = [("epoch", 5, str(result.epoch)), *(_column(name, value) for name, value in losses.items())]
+    time = ("time", 6, f"{minutes:02}:{seconds:02}")
+    speed = [("images/s", 8, f"{result.images_per_sec:.1f}"), ("input", 5, f"{result.input_share:.0%}")]
+    below: list[str] = []
+    for name, value in result.metrics.items():
+        if "/" not in name:
+            column = _column(name, value)
+            if not below and _width([*columns, column, time]) <= MAX_WIDTH:
+                columns.append(column)
+            else:
+                below.append(f"{name}\N{NO-BREAK SPACE}{value:.6f}")
+    columns.append(time)
+    fitting = next(shown for shown in (speed, speed[1:], []) if _width([*columns, *shown]) <= MAX_WIDTH)
+    return [*columns, *fitting], below
+
+
+def _column(name: str, value: float) -> tuple[str, int, str]:
+    text = f"{value:.6f}"
+    return name, max(len(name), len(text), 8), text
+
+
+def _width(columns: list[tuple[str, int, str]]) -> int:
+    return sum(width + 2 for _, width, _ in columns) - 2

@@ -67,11 +67,14 @@ class RateCurve:
     def plot(self, file: File = None) -> None:
         """Plots the curve and its suggestions, if it has any, as a PNG file or in pyplot's current figure."""
         shown = slice(None, -SKIPPED_LAST) if len(self.losses) > 2 * SKIPPED_LAST else slice(None)
+        plots.plot_rate_curve(self.rates[shown], self.losses[shown], self.suggestions(), file)
+
+    def suggestions(self) -> dict[str, float]:
+        """The suggestions by their names; none if there are too few points, which the plot then shows."""
         try:
-            suggestions = {"steep": self.steep, "valley": self.valley, "minimum / 10": self.minimum}
-        except FastpetsError:  # too few points; the plot shows why
-            suggestions = {}
-        plots.plot_rate_curve(self.rates[shown], self.losses[shown], suggestions, file)
+            return {"valley": self.valley, "steep": self.steep, "minimum / 10": self.minimum}
+        except FastpetsError:
+            return {}
 
     def __repr__(self) -> str:
         try:

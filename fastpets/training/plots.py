@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import numpy as np
 
 from fastpets.training.history import EpochResult
 from fastpets.utils.figures import File, finish_figure, new_figure
+
+MAX_MARKED_EPOCHS = 60  # beyond which lines at their ends would be too close
 
 
 def plot_rate_curve(rates: np.ndarray, losses: np.ndarray, suggestions: Mapping[str, float], file: File = None) -> None:
@@ -26,13 +29,34 @@ def plot_rate_curve(rates: np.ndarray, losses: np.ndarray, suggestions: Mapping[
 
 
 def plot_loss(smoothed: Sequence[float], history: Sequence[EpochResult], file: str | Path | None = None) -> None:
-    """Plots the smoothed training loss after every batch and the validation loss after every epoch."""
+    """Plots the smoothed training loss after every batch and the validation loss after every epoch.
+
+    The smoothed loss starts anew in each phase. Lines mark where epochs and phases end, if the epochs are not too many.
+    """
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = new_figure(file)
-    axes.plot(np.arange(1, len(smoothed) + 1), smoothed, label="training, smoothed", color="0.5")
+    batches = np.arange(1, len(smoothed) + 1)
+    values = np.array(smoothed, dtype=float)
+    ends = [result.batches for result in history]
+    starts = [i for i, result in enumerate(history) if i and result.epoch == 0]  # of phases, but the first
+    breaks = [0, *(ends[i - 1] for i in starts), len(smoothed)]
+    for begin, end in itertools.pairwise(breaks):
+        label = "training, smoothed" if begin == 0 else None
+        axes.plot(batches[begin:end], values[begin:end], label=label, color="0.5")
     if history:
-        ends = [result.batches for result in history]
         axes.plot(ends, [result.valid_loss for result in history], "o-", label="validation")
+    for i, end in enumerate(ends[:-1]):
+        if i + 1 in starts:
+            axes.axvline(end, color="0.4", linewidth=1)
+        elif len(ends) <= MAX_MARKED_EPOCHS:
+            axes.axvline(end, color="0.6", linewidth=0.8, linestyle=":")
+    if starts:
+        for i, begin in zip([0, *starts], breaks, strict=False):
+            name = axes.get_xaxis_transform()  # x in batches, y as a share of the axes
+            axes.annotate(history[i].phase, (begin, 1.01), xycoords=name, fontsize=8, color="0.4", parse_math=False)
     axes.set(xlabel="batches", ylabel="loss")
-    axes.grid(alpha=0.3)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.grid(alpha=0.3, axis="y")
     axes.legend()
     finish_figure(figure, file)

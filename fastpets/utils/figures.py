@@ -16,7 +16,8 @@ from fastpets.errors import one_line
 File = str | Path | IO[bytes] | None  # to write a PNG to; None: pyplot's current figure
 FIGURE_INCHES, FIGURE_DPI = (7, 4.2), 150
 CELL_INCHES, GRID_DPI = 2.0, 120
-MAX_TITLE_LENGTH = 24  # characters per line
+MAX_TITLE_LENGTH = 48  # characters per line: two names of 20, or one of 40 and a number
+CHARACTER_INCHES = 0.067  # width of a title's character, at most of usual text
 
 
 def new_figure(file: File) -> tuple[Any, Any]:
@@ -43,14 +44,17 @@ def image_grid(images: Sequence[np.ndarray] | np.ndarray, titles: Sequence[str],
 
     columns = max(1, math.ceil(math.sqrt(len(images))))
     rows = max(1, -(-len(images) // columns))
+    titles = ["\n".join(shorten(line) for line in title.split("\n")) for title in titles]
     lines = max((title.count("\n") + 1 for title in titles), default=1)
-    figure = Figure(figsize=(columns * CELL_INCHES, rows * (CELL_INCHES + 0.16 * lines)), layout="constrained")
+    longest = max((len(line) for title in titles for line in title.split("\n")), default=0)
+    width = max(CELL_INCHES, longest * CHARACTER_INCHES + 0.1)
+    figure = Figure(figsize=(columns * width, rows * (CELL_INCHES + 0.16 * lines)), layout="constrained")
     all_axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes in all_axes:
         axes.axis("off")
     for axes, image, title in zip(all_axes, images, titles, strict=False):
         axes.imshow(image)
-        axes.set_title("\n".join(shorten(line) for line in title.split("\n")), fontsize=8, parse_math=False)
+        axes.set_title(title, fontsize=8, parse_math=False)
     if heading:
         figure.suptitle(heading, fontsize=9, parse_math=False)
     file = io.BytesIO()

@@ -15,6 +15,7 @@ from fastpets.analysis.interpretation import Interpretation
 from fastpets.errors import FastpetsError
 from fastpets.models.classifier import create_model
 from fastpets.training.learner import Learner
+from fastpets.utils.figures import FIGURE_DPI
 
 NAMES = ("a", "b", "c", "d")
 
@@ -102,15 +103,33 @@ def test_from_run_agrees_with_the_last_epoch(trained_run: Path) -> None:
 
 
 @pytest.mark.parametrize("num_classes", [2, 37, 200])
-def test_confusion_matrices_of_few_and_many_classes_are_plotted(tmp_path: Path, num_classes: int) -> None:
+def test_confusion_matrices_have_one_size_of_type_and_red_mistakes(tmp_path: Path, num_classes: int) -> None:
     from PIL import Image
 
-    matrix = np.random.default_rng(0).integers(0, 3, (num_classes, num_classes)) + 20 * np.eye(num_classes, dtype=int)
+    matrix = np.zeros((num_classes, num_classes), int)
+    matrix[0, 0], matrix[0, 1] = 3, 2
     names = [f"a breed with a name that is long {number}$" for number in range(num_classes)]
     plots.plot_confusion_matrix(matrix, names, tmp_path / "matrix.png")
     with Image.open(tmp_path / "matrix.png") as image:
         assert min(image.size) >= 500
-        assert max(image.size) <= 2500
+        if num_classes <= plots.MAX_NAMED_CLASSES:
+            assert min(image.size) / num_classes >= FIGURE_DPI * 8 / 72  # a line of 8 points for each class
+        else:
+            assert max(image.size) <= 2500
+        red, green, blue = np.asarray(image.convert("RGB")).reshape(-1, 3).T.astype(int)
+    assert (red > blue + 50).any()
+    assert (blue > red + 50).any()
+    assert (np.abs(green - red) + np.abs(green - blue) > 50).mean() < 0.5  # empty cells are white
+
+
+def test_the_legend_of_the_calibration_covers_no_point(interpretation: Interpretation) -> None:
+    from matplotlib import pyplot
+
+    interpretation.plot_calibration()
+    axes = pyplot.gcf().axes[0]
+    assert axes.get_legend() is None
+    assert axes.get_title() == f"expected calibration error {interpretation.calibration_error():.3f}"
+    pyplot.close()
 
 
 def test_calibration_and_top_losses_are_plotted(interpretation: Interpretation, tmp_path: Path) -> None:

@@ -6,48 +6,101 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from fastpets.analysis import report
 from fastpets.analysis.interpretation import Interpretation
+from fastpets.data.dataset import ImageDataset
 from tests.browser import complaints
+
+
+def page_data(page: Path) -> dict[str, Any]:
+    return json.loads(re.search(r'id="data">(.*?)</script>', page.read_text(), re.DOTALL)[1])  # type: ignore[index]
 
 
 def test_the_page_loads_nothing_and_has_the_numbers_of_the_run(trained_run: Path) -> None:
     page = (trained_run / "report.html").read_text()
     assert not re.findall(r"""(?:src|href)=["'](?!data:)""", page)
     assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", page)
-    data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])  # type: ignore[index]
+    data = page_data(trained_run / "report.html")
     rows = list(csv.DictReader((trained_run / "metrics.csv").read_text().splitlines()))
     assert [row["error_rate"] for row in data["epochs"]] == [float(row["error_rate"]) for row in rows]
     assert sum(count for _, _, count in data["matrix"]) == data["numImages"] == 12
     wrong = sum(count for i, j, count in data["matrix"] if i != j)
-    assert wrong == data["numMistakes"] == len(data["mistakes"])
+    assert wrong == data["numMistakes"] == len(data["mistakes"]) == len(data["images"])
+    assert {mark["name"] for mark in data["suggestions"]} == {"valley", "steep", "minimum / 10"}
     assert "<b>pug" not in page.partition('id="data"')[0]  # class names are escaped
     assert "fastpets train --data" in page
+
+
+def test_above_the_fold_are_model_data_date_and_duration(trained_run: Path, drawn_classes: Path) -> None:
+    head = (trained_run / "report.html").read_text().partition("<h2>")[0]
+    started = json.loads((trained_run / "config.json").read_text())["resolved"]["started"]
+    seconds = sum(float(row["seconds"]) for row in csv.DictReader((trained_run / "metrics.csv").open()))
+    for text in (
+        "resnet18, from random weights, 32 x 32 px",
+        f"{drawn_classes}: 3 classes, 48 training and 12 validation images",
+        started[:16].replace("T", " "),
+        f"{report._duration(seconds)} on cpu",
+    ):
+        assert f">{text}" in head
+
+
+def test_metrics_test_images_and_augmented_versions_are_in_the_report(trained_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    with open(run / "metrics.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0], "macro_f1", "recall/beagle"])
+        writer.writeheader()
+        writer.writerows({**row, "macro_f1": 0.25, "recall/beagle": 0.5} for row in rows)
+    (run / "tta_metrics.csv").write_text("augmented,error_rate\n4,0.125\n")
+    (run / "test_metrics.csv").write_text("test_loss,error_rate,recall/beagle\n1.5,0.375,0.5\n")
+    data = page_data(report.write_report(run, Interpretation.from_run(run, device="cpu"), "fastpets train"))
+    assert data["metrics"] == ["macro_f1"]
+    assert data["epochs"][-1]["macro_f1"] == 0.25
+    assert data["tta"] == {"augmented": 4, "error_rate": 0.125}
+    assert data["test"] == {"test_loss": 1.5, "error_rate": 0.375}
+    assert "recall/beagle" not in data["epochs"][-1]
+
+
+def test_a_folder_with_a_model_alone_has_a_report(trained_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_bytes((trained_run / "model.json").read_bytes())
+    data = page_data(report.write_report(tmp_path, Interpretation.from_run(trained_run, device="cpu"), "export"))
+    assert data["epochs"] == data["rates"] == []
+    assert data["previous"] is None
 
 
 def test_the_previous_run_is_the_latest_that_started_earlier_on_the_same_images(
     trained_run: Path, tmp_path: Path
 ) -> None:
-    def copy(name: str, day: int, **settings: object) -> Path:
+    def copy(name: str, day: int, **changes: object) -> Path:
         config = json.loads((trained_run / "config.json").read_text())
         config["resolved"]["started"] = f"2026-01-{day:02}T00:00:00.000000+00:00"
-        config["settings"] |= settings
         shutil.copytree(trained_run, tmp_path / name)
         (tmp_path / name / "config.json").write_text(json.dumps(config))
+        table = pq.read_table(tmp_path / name / "images.parquet")
+        for column, value in changes.items():
+            changed = [value if row == 50 else old for row, old in enumerate(table[column].to_pylist())]
+            place = table.column_names.index(column)
+            table = table.set_column(place, column, pa.array(changed, table[column].type))
+        pq.write_table(table, tmp_path / name / "images.parquet")
         return tmp_path / name
 
     last = copy("d", 20)  # written first: the order is that of the start times
     copy("b", 2)
     copy("c", 1)
-    copy("other split", 10, split_seed=7)
-    copy("other data", 11, data="elsewhere")
+    copy("same settings, another file", 10, file=b"new.jpg")
+    copy("same settings, other labels", 11, **{"class": b"beagle dog"})
+    copy("same settings, a changed file", 12, bytes=7)
     (tmp_path / "no run").mkdir()
     (tmp_path / "no run" / "metrics.csv").write_text("epoch\n1\n")
     (tmp_path / "broken").mkdir()
@@ -114,22 +167,34 @@ def test_a_browser_shows_it_and_it_reacts_to_mouse_and_keyboard(browser: Any, pa
     assert corner > 200 if scheme == "light" else corner < 60
 
     status, shown = browser.find_element(By.ID, "status"), browser.find_element(By.ID, "ofPair")
-    wrong = browser.find_element(By.CSS_SELECTOR, "rect.wrong")
-    ActionChains(browser).scroll_to_element(wrong).move_to_element(wrong).perform()
+    wrong = browser.find_element(By.CSS_SELECTOR, "#matrix .wrong")
     names = json.loads(browser.execute_script("return JSON.stringify(data.classes)"))
+    browser.execute_script("arguments[0].click()", wrong)
     assert status.text.startswith(f"{names[1]} predicted as {names[0]}: ")
     count = int(status.text.split(": ")[1].split()[0])
-    wrong.click()
+    assert wrong.text == str(count)
     images = shown.find_elements(By.TAG_NAME, "img")
     assert len(images) == count > 0
     assert browser.execute_script("return arguments[0].naturalWidth", images[0]) > 0
-    correct = browser.find_element(By.CSS_SELECTOR, "rect.correct")
+    caption = shown.find_element(By.TAG_NAME, "figcaption").text
+    for text in (names[0], names[1], "90.0%", "loss 3.00", ".jpg"):
+        assert text in caption
+    correct = browser.find_element(By.CSS_SELECTOR, "#matrix .correct")
+    colours = {
+        browser.execute_script("return getComputedStyle(arguments[0]).getPropertyValue('--colour')", cell)
+        for cell in (wrong, correct)
+    }
+    assert len(colours) == 2
     browser.execute_script("arguments[0].focus()", correct)
     correct.send_keys(Keys.ENTER)
     assert "correct" in status.text
     assert shown.find_elements(By.TAG_NAME, "img") == []
 
+    chart = browser.find_element(By.CSS_SELECTOR, "#charts svg")
+    ActionChains(browser).scroll_to_element(chart).move_to_element(chart).perform()
+    assert re.search(r"validation [\d.]+ at \d+", browser.find_element(By.CSS_SELECTOR, "#charts figcaption").text)
     button = browser.find_element(By.XPATH, "//div[@id='classes']//th[4]/button")  # recall
+    assert button.find_element(By.XPATH, "..").get_attribute("aria-sort") == "ascending"  # the lowest recall first
     for order in ("descending", "ascending"):
         browser.execute_script("arguments[0].click()", button)
         assert button.find_element(By.XPATH, "..").get_attribute("aria-sort") == order
@@ -138,11 +203,99 @@ def test_a_browser_shows_it_and_it_reacts_to_mouse_and_keyboard(browser: Any, pa
     assert complaints(browser) == []
 
 
-def test_a_narrow_screen_needs_no_horizontal_scrolling(browser: Any, page: Path) -> None:
-    metrics = {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+@pytest.fixture(scope="module")
+def long_names(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """Returns a function that writes a report of classes with names of 32 characters, half of the images mistaken."""
+    found = Interpretation.from_run(trained_run, device="cpu")
+
+    def write(num_classes: int) -> Path:
+        run = tmp_path_factory.mktemp("long") / "run"
+        shutil.copytree(trained_run, run)
+        classes = [f"Staffordshire_Bull_Terrier_{n:05}" for n in range(num_classes)]
+        names = [f"{found.loader.dataset.paths[0]}"] * (2 * num_classes)
+        dataset = ImageDataset(names, np.arange(2 * num_classes) % num_classes, classes)
+        loader = found.loader.like(dataset)
+        probabilities = np.full((2 * num_classes, num_classes), 0.1 / num_classes)
+        predicted = np.where(
+            np.arange(2 * num_classes) < num_classes, dataset.labels, (dataset.labels + 1) % num_classes
+        )
+        probabilities[np.arange(2 * num_classes), predicted] = 0.9
+        losses = -np.log(probabilities[np.arange(2 * num_classes), dataset.labels])
+        ids = np.arange(2 * num_classes)
+        return report.write_report(run, Interpretation(loader, ids, dataset.labels, probabilities, losses), "fastpets")
+
+    return write
+
+
+@pytest.mark.parametrize("num_classes", [2, 37, 150])
+def test_names_are_whole_in_type_of_one_size_and_all_mistakes_are_reachable(
+    browser: Any, long_names: Callable[[int], Path], num_classes: int
+) -> None:
+    browser.get(long_names(num_classes).as_uri())
+    script = """
+      const rows = [...document.querySelectorAll("#matrix .row")];
+      const boxes = rows.map(e => [e.textContent, e.scrollWidth <= e.clientWidth]);
+      const size = element => getComputedStyle(element).fontSize;
+      return [boxes, size(document.querySelector("#matrix .row")), size(document.querySelector("#matrix button"))];"""
+    boxes, size, count_size = browser.execute_script(script)
+    assert [len(name) for name, _ in boxes] == [32] * min(num_classes, 60)
+    assert all(is_whole for _, is_whole in boxes)
+    assert (size, count_size) == ("12px", "12px")
+    broken = """
+      const lines = [...document.querySelectorAll("#mistakes figcaption > *")];
+      return lines.filter(e => e.getClientRects().length > 1 ||
+      e.offsetHeight > 1.5 * parseFloat(getComputedStyle(e).lineHeight)).length"""
+    assert browser.execute_script(broken) == 0
+    seen = set()
+    for _ in range(-(-num_classes // 24)):
+        seen |= set(
+            browser.execute_script(
+                """return [...document.querySelectorAll("#mistakes .actual")].map(e => e.textContent)"""
+            )
+        )
+        browser.execute_script("[...document.querySelectorAll('#mistakes button')].at(-1)?.click()")
+    assert len(seen) == num_classes
+    if num_classes > 60:
+        browser.execute_script("document.querySelector('#choice input').click()")
+        assert len(browser.execute_script("return [...document.querySelectorAll('#matrix .row')]")) == num_classes
+    assert complaints(browser) == []
+
+
+def test_mistakes_that_the_page_does_not_contain_are_read_from_their_files(
+    browser: Any, trained_run: Path, page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "MAX_IMAGES", 0)
+    report.write_report(page.parent, Interpretation.from_run(trained_run, device="cpu"), "fastpets train")
+    browser.get(page.as_uri())
+    widths = browser.execute_async_script("""
+      const done = arguments[0], images = [...document.querySelectorAll("#mistakes img")];
+      Promise.all(images.map(image => image.decode())).then(() => done(images.map(image => image.naturalWidth)));""")
+    assert len(widths) == len(page_data(page)["mistakes"]) > 0
+    assert min(widths) >= 60
+    assert complaints(browser) == []
+
+
+@pytest.mark.parametrize("width", [360, 390])
+def test_a_narrow_screen_needs_no_horizontal_scrolling(
+    browser: Any, page: Path, long_names: Callable[[int], Path], width: int
+) -> None:
+    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     try:
-        browser.get(page.as_uri())
-        assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
+        for each in (page, long_names(37)):
+            browser.get(each.as_uri())
+            assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_ticks_are_round_numbers(browser: Any, page: Path) -> None:
+    browser.get(page.as_uri())
+    for low, high in [(0, 27), (4.82, 23.5), (0, 0.986), (3.31, 3.32), (0, 0.002), (-7, 10)]:
+        found = browser.execute_script("return ticks(arguments[0], arguments[1])", low, high)
+        assert found[0] <= low
+        assert found[-1] >= high
+        assert 3 <= len(found) <= 8
+        step = found[1] - found[0]
+        assert float(f"{step:.6e}"[:8]) in (1, 2, 5)
+        assert np.diff(found) == pytest.approx(step)

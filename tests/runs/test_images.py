@@ -9,7 +9,7 @@ import pytest
 
 from fastpets.data.dataset import ImageDataset
 from fastpets.errors import FastpetsError
-from fastpets.runs.images import IMAGES, check_images, save_images
+from fastpets.runs.images import IMAGES, check_images, count_images, same_validation_images, save_images
 
 CLASSES = ("cat", "dog")
 FILES = [f"{CLASSES[number % 2]}/{number}.jpg" for number in range(6)]
@@ -88,3 +88,29 @@ def test_a_table_of_millions_has_no_sizes(make_folder: Callable[..., Path], tmp_
     monkeypatch.setattr("fastpets.runs.images.MAX_STAMPED", 3)
     save_images(tmp_path, *datasets(tmp_path / "here", FILES))
     check_images(tmp_path, *datasets(tmp_path / "here", FILES))
+
+
+def test_runs_compare_if_their_validation_images_are_the_same(tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    wolves = [name.replace("dog/5", "dog/6") for name in FILES]
+    for name, arguments in {
+        "run": (here, FILES),
+        "moved": (tmp_path / "there", FILES),
+        "other split": (here, FILES, CLASSES, 3),
+        "other file": (tmp_path / "more", wolves),
+        "other classes": (here, FILES, ("cat", "wolf")),
+        "no list": None,
+    }.items():
+        (tmp_path / name).mkdir()
+        if arguments is not None:
+            save_images(tmp_path / name, *datasets(*arguments))
+    run = tmp_path / "run"
+    assert count_images(run) == {"training": 4, "validation": 2}
+    assert same_validation_images(run, tmp_path / "moved")
+    for name in ("other split", "other file", "other classes", "no list"):
+        assert not same_validation_images(run, tmp_path / name), name
+    assert not count_images(tmp_path / "no list")
+    (here / FILES[5]).write_bytes(b"another image")
+    (tmp_path / "changed").mkdir()
+    save_images(tmp_path / "changed", *datasets(here, FILES))
+    assert not same_validation_images(run, tmp_path / "changed")

@@ -1,0 +1,64 @@
+"""`fastpets suspects`: finds images of a run whose labels are probably wrong."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from fastpets.errors import one_line, out_must_be_writable
+
+MAX_LISTED = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuspectsConfig:
+    """Find images whose labels are probably wrong, by confident learning.
+
+    Predicts the images of a run with its model, and writes suspects.csv and suspects.html, a page to browse them.
+    """
+
+    run: Positional[Path]
+    """The run folder."""
+    part: Literal["all", "train", "valid"] = "all"
+    """Which images to look at. The model has learned from the training images, so it finds fewer wrong labels there."""
+    out: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Folder of the two files. Default: the run folder."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+
+def suspects(config: SuspectsConfig) -> int:
+    """Writes the two files, and prints the suspects with the least probable labels."""
+    from fastpets.analysis.interpretation import Interpretation
+    from fastpets.analysis.suspects import CSV, PAGE, write_suspects
+    from fastpets.runs.build import limit_threads
+
+    limit_threads(None)
+    parts: dict[str, Literal["train", "valid"]] = {"training": "train", "validation": "valid"}
+    found = {
+        name: Interpretation.from_run(config.run, config.device, part=part)
+        for name, part in parts.items()
+        if config.part in ("all", part)
+    }
+    folder = config.out or config.run
+    with out_must_be_writable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = write_suspects(folder, config.run.resolve().name, found)
+    counts = " and ".join(f"{len(each.labels)} {name}" for name, each in found.items())
+    print(f"{len(rows)} of {counts} images have labels that are probably wrong")
+    for row in rows[:MAX_LISTED]:
+        print(one_line(f"  {row.file}: {row.label}, probably {row.suggested} ({row.suggested_probability:.0%})"))
+    if len(rows) > MAX_LISTED:
+        print(f"  and {len(rows) - MAX_LISTED} more")
+    print(f"table: {folder / CSV}\npage: {folder / PAGE}")
+    return 0
+
+
+if __name__ == "__main__":
+    from fastpets.cli import main
+
+    sys.exit(main(["suspects", *sys.argv[1:]]))
