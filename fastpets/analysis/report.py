@@ -34,7 +34,8 @@ LIMITS = {
     "firstMistakes": 24,
     "confusedPairs": 20,
 }
-SAME_IMAGES = ("data", "label_from", "label_pattern", "labels", "split_seed")  # settings of comparable runs
+# Settings of comparable runs.
+SAME_IMAGES = ("data", "label_from", "label_pattern", "labels", "split", "valid_share", "k_fold", "split_seed")
 
 
 def write_report(run_folder: Path, interpretation: Interpretation, command: str) -> Path:
@@ -107,7 +108,7 @@ def _config(run_folder: Path) -> dict[str, Any] | None:
     """When a run was started, and the settings that define its images; None if config.json does not say."""
     try:
         config = json.loads((run_folder / "config.json").read_text(encoding="utf-8"))
-        images = [config["settings"][name] for name in SAME_IMAGES]
+        images = [config["settings"].get(name) for name in SAME_IMAGES]
         return {"started": datetime.fromisoformat(config["resolved"]["started"]), "images": images}
     except (OSError, ValueError, TypeError, KeyError):  # no run, or one of an earlier version
         return None

@@ -9,6 +9,13 @@ import numpy as np
 
 from fastpets.data import storage
 from fastpets.data.dataset import NO_LABEL, PART_OF, ImageDataset, similar_names
+from fastpets.data.random_splits import (
+    fastai_split,
+    fold_split,
+    has_small_class,
+    random_split,
+    stratified_split,
+)
 from fastpets.data.sources import (
     LABEL_PATTERN,
     as_dataset,
@@ -21,12 +28,24 @@ from fastpets.data.sources import (
 )
 from fastpets.data.tables import Column, Table, is_table
 from fastpets.errors import BadFileError, FastpetsError, InvalidArgumentError, warn
-from fastpets.utils import philox
 from fastpets.utils.system import resolve_num_workers
-from fastpets.utils.validation import LabelFrom, OnBadFile, check_choice
+from fastpets.utils.validation import VALID_SHARE, LabelFrom, OnBadFile, Split, check_choice, check_split
 
-VALID_SHARE = 0.2
 PARTS = ("train", "valid", "test")
+
+
+class Source(NamedTuple):
+    """The listed images of a source, which are not yet labelled.
+
+    Attributes:
+        read: a function that labels some of the images, given their ids and where the labels are.
+        parts: the parts that folders, or a table, define.
+        folder: the local folder whose images these are, or None.
+    """
+
+    read: Callable[[np.ndarray, LabelFrom], ImageDataset]
+    parts: "Parts"
+    folder: str | None = None
 
 
 class Parts(NamedTuple):
@@ -34,7 +53,7 @@ class Parts(NamedTuple):
 
     Attributes:
         train: training images.
-        valid: validation images; None if they are a random fifth of `train`.
+        valid: validation images; None if they are to be chosen from `train`.
         test: images kept aside for a final evaluation.
     """
 
@@ -49,6 +68,9 @@ def train_valid_datasets(
     label_from: LabelFrom = "auto",
     label_pattern: str = LABEL_PATTERN,
     labels: str | os.PathLike[str] | None = None,
+    split: Split = "auto",
+    valid_share: float = VALID_SHARE,
+    k_fold: tuple[int, int] | None = None,
     split_seed: int = 42,
     on_bad_file: OnBadFile = "raise",
     max_pixels: int | None = None,
@@ -60,13 +82,20 @@ def train_valid_datasets(
     `num_workers` threads: None is the default of a Loader, 0 is one thread. With `labels`, a table, the source is the
     folder of its files or None. With `on_bad_file="raise"`, a BadFileError names all bad files of both parts, including
     images of more than `max_pixels`. Warns of classes with similar names. Raises FastpetsError for a class that only
-    validation images have.
+    validation images have, and for `split`, `valid_share` or `k_fold` where folders or a table define the split.
     """
-    read, parts = _listed(source, labels, label_from, label_pattern)
+    check_split(split, valid_share, k_fold)
+    read, parts, folder = _listed(source, labels, label_from, label_pattern)
     if parts.valid is None:
         dataset = read(parts.train, label_from)
-        train_ids, valid_ids = random_split(dataset.labels, split_seed)
+        train_ids, valid_ids = _divided(dataset, folder, split, valid_share, k_fold, split_seed)
     else:
+        given = {"split": split != "auto", "valid_share": valid_share != VALID_SHARE, "k_fold": k_fold is not None}
+        for name in (name for name, is_given in given.items() if is_given):
+            raise InvalidArgumentError(
+                f"{name}: the source has validation images of its own, in a folder or a column; leave it out, or pass "
+                "the training images alone"
+            )
         used = np.sort(np.concatenate([parts.train, parts.valid]))
         dataset = read(used, label_from)
         train_ids, valid_ids = np.searchsorted(used, parts.train), np.searchsorted(used, parts.valid)
@@ -78,6 +107,25 @@ def train_valid_datasets(
     if on_bad_file == "raise":
         _raise_bad_files((train, valid), max_pixels)
     return train, valid
+
+
+def _divided(
+    dataset: ImageDataset,
+    folder: str | None,
+    split: Split,
+    valid_share: float,
+    k_fold: tuple[int, int] | None,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of the training and of the validation images of a data set that has no parts."""
+    labels = dataset.labels
+    if k_fold is not None:
+        return fold_split(labels, seed, *k_fold)
+    if split == "fastai":
+        return fastai_split(dataset.paths, folder, seed, valid_share)
+    if split == "stratified" or (split == "auto" and has_small_class(labels, valid_share)):
+        return stratified_split(labels, seed, valid_share)
+    return random_split(labels, seed, valid_share)
 
 
 def held_out_dataset(
@@ -95,7 +143,7 @@ def held_out_dataset(
 
     Raises FastpetsError if there are none, or for one without a label or with another class.
     """
-    read, parts = _listed(source, labels, label_from, label_pattern)
+    read, parts, _ = _listed(source, labels, label_from, label_pattern)
     if len(parts.test) == 0:
         raise FastpetsError(
             "evaluate_test: no test images, expected a folder named test beside folders named train and valid, or rows "
@@ -118,10 +166,8 @@ def held_out_dataset(
     return test
 
 
-def _listed(
-    source: Any, labels: str | os.PathLike[str] | None, label_from: LabelFrom, label_pattern: str
-) -> tuple[Callable[[np.ndarray, LabelFrom], ImageDataset], Parts]:
-    """A function that labels some images of a source, given their ids, and the parts of the source."""
+def _listed(source: Any, labels: str | os.PathLike[str] | None, label_from: LabelFrom, label_pattern: str) -> Source:
+    """Lists the images of a source."""
     check_choice("label_from", label_from, LabelFrom)
     is_path = isinstance(source, str | os.PathLike)
     if labels is not None and source is not None and not is_path:
@@ -137,15 +183,16 @@ def _listed(
             parts = parts_of_folders(table.paths, os.fspath(folder))
         else:
             parts = parts_of_table(table, table.splits)
-        return lambda ids, _: label_table(table, ids), parts
+        return Source(lambda ids, _: label_table(table, ids), parts)
     if is_path and not is_tar(source):
         images, links = list_folder(source)
         parts = parts_of_folders(images.paths, source)
         if links:
             parts = _without_repeated(parts, images, links)
-        return lambda ids, how: label_folder(images.select(ids), source, how, label_pattern), parts
+        folder = None if storage.is_remote(source) else source
+        return Source(lambda ids, how: label_folder(images.select(ids), source, how, label_pattern), parts, folder)
     dataset = as_dataset(source, label_from=label_from, label_pattern=label_pattern)
-    return lambda ids, _: dataset.select(ids), Parts(np.arange(len(dataset)), None, np.arange(0))
+    return Source(lambda ids, _: dataset.select(ids), Parts(np.arange(len(dataset)), None, np.arange(0)))
 
 
 def _without_repeated(parts: Parts, images: ImageDataset, links: set[str]) -> Parts:
@@ -176,35 +223,15 @@ def _check_classes(dataset: ImageDataset, train_ids: np.ndarray, valid_ids: np.n
         shown = ", ".join(dataset.classes[label] for label in untrained[:5]) + ", ..." * (len(untrained) > 5)
         raise FastpetsError(
             f"{len(untrained)} of {len(dataset.classes)} classes have validation images only: {shown}; expected "
-            f"training images of each: add some, or choose another split (split_seed={split_seed + 1}, folders named "
-            "train and valid, or the column split of a CSV)"
+            f"training images of each: add some, or choose another split (split='stratified', "
+            f"split_seed={split_seed + 1}, folders named train and valid, or the column split of a CSV)"
         )
-
-
-def random_split(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ids of the training and of the validation images, each in ascending order, given the labels (N,) of all.
-
-    A random fifth, chosen by `seed`, validates. If it contains all images of a class, one of them moves to training.
-    """
-    shuffled = philox.permutation(len(labels), purpose=philox.SPLIT, seed=seed)
-    num_valid = int(VALID_SHARE * len(labels))
-    if num_valid == 0:
-        raise FastpetsError(
-            f"{len(labels)} images, expected at least 5, of which a fifth validates; add some, or move them into "
-            "folders named train and valid"
-        )
-    train, valid = shuffled[num_valid:], shuffled[:num_valid]
-    only_valid = np.flatnonzero(~np.isin(labels[valid], labels[train]))
-    _, first = np.unique(labels[valid[only_valid]], return_index=True)
-    moved = only_valid[first]
-    train, valid = np.append(train, valid[moved]), np.delete(valid, moved)
-    return np.sort(train), np.sort(valid)
 
 
 def parts_of_folders(paths: Sequence[str], folder: str) -> Parts:
     """The parts that the first folders below `folder` stand for by their names, those of PART_OF in any case.
 
-    Images in valid validate, or else those in test, or else a random fifth. If there is a folder train, images in
+    Images in valid validate, or else those in test, or else some of the others. If there is a folder train, images in
     other folders are not used; if there is none, all images train but those in test. Warns if test validates, and of
     images that are not used.
     """

@@ -33,6 +33,7 @@ from fastpets.utils.validation import (
     MAX_BATCH_SIZE,
     MAX_CACHE_GB,
     MAX_WORKERS,
+    VALID_SHARE,
     Borders,
     CacheWhere,
     Decode,
@@ -42,6 +43,7 @@ from fastpets.utils.validation import (
     OnBadFile,
     Output,
     PresizeMethod,
+    Split,
     check_choice,
     check_range,
 )
@@ -401,6 +403,9 @@ def loaders(
     label_from: LabelFrom = "auto",
     label_pattern: str = LABEL_PATTERN,
     labels: str | os.PathLike[str] | None = None,
+    split: Split = "auto",
+    valid_share: float = VALID_SHARE,
+    k_fold: tuple[int, int] | None = None,
     split_seed: int = 42,
     augment: bool | str | Augment = True,
     shuffle: bool | None = None,
@@ -419,8 +424,14 @@ def loaders(
         label_pattern: regular expression on the file name whose first group is the label.
         labels: table with the columns file, label and optionally split or is_valid, instead of `label_from`; its
             relative files are below `source`.
-        split_seed: of the random split, 80% for training, where neither the table nor folders named train and valid
-            define one. Images in folders named test, beside these, are kept aside.
+        split: how validation images are chosen where neither the table nor folders named train and valid say which:
+            "random"; "stratified", the share of each class, with at least one image in both parts if it has two;
+            "fastai", those of its RandomSplitter(valid_share, split_seed); or "auto", "stratified" if a class would
+            have fewer than 5 validation images on average, else "random". Images in folders named test, beside these,
+            are kept aside.
+        valid_share: share of the images that validate.
+        k_fold: (i, k): instead of a share, fold i (from 0) of k stratified ones validates.
+        split_seed: of this choice.
         augment, shuffle, sampler, drop_last: of the training Loader only.
         on_bad_file, max_pixels, num_workers, settings: as of a Loader, for both.
     """
@@ -429,6 +440,9 @@ def loaders(
         label_from=label_from,
         label_pattern=label_pattern,
         labels=labels,
+        split=split,
+        valid_share=valid_share,
+        k_fold=k_fold,
         split_seed=split_seed,
         on_bad_file=on_bad_file,
         max_pixels=max_pixels,

@@ -23,6 +23,7 @@ from fastpets.utils.atomic import write_atomically
 DEFAULT_FOLDER = Path("runs")  # of run folders, in the working directory
 BAD_FILES = "bad_files.csv"
 TEST_METRICS = "test_metrics.csv"
+FOLDS = "folds.csv"
 BEFORE_TRAINING = {"config.json", IMAGES}  # files that a run writes before it trains
 
 
@@ -74,6 +75,10 @@ class RunFolder:
     def save_test(self, values: Mapping[str, float]) -> None:
         """Writes test_metrics.csv: the loss and the metrics of the test images, in one row."""
         self._save_rows(TEST_METRICS, [values])
+
+    def save_folds(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Writes folds.csv, a row per complete fold of a cross-validation."""
+        self._save_rows(FOLDS, rows)
 
     def save_bad_files(self, problems: dict[str, str]) -> int:
         """Adds the images that cannot be used to bad_files.csv. Returns the number of images in it."""
