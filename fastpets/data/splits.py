@@ -1,7 +1,7 @@
 """The split of a data set into training, validation and test images."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -9,6 +9,9 @@ import numpy as np
 
 from fastpets.data import storage
 from fastpets.data.dataset import NO_LABEL, PART_OF, ImageDataset, similar_names
+from fastpets.data.hf_datasets import from_hf_parts, is_hf
+from fastpets.data.labels import LABEL_PATTERN
+from fastpets.data.parquet import from_parquet, is_parquet
 from fastpets.data.random_splits import (
     fastai_split,
     fold_split,
@@ -16,11 +19,12 @@ from fastpets.data.random_splits import (
     random_split,
     stratified_split,
 )
+from fastpets.data.shards import is_tar
 from fastpets.data.sources import (
-    LABEL_PATTERN,
     as_dataset,
+    common_folder,
     csv_folder,
-    is_tar,
+    is_paths,
     label_folder,
     label_table,
     list_folder,
@@ -184,13 +188,24 @@ def _listed(source: Any, labels: str | os.PathLike[str] | None, label_from: Labe
         else:
             parts = parts_of_table(table, table.splits)
         return Source(lambda ids, _: label_table(table, ids), parts)
-    if is_path and not is_tar(source):
+    if is_path and not (is_tar(source) or is_parquet(source)):
         images, links = list_folder(source)
         parts = parts_of_folders(images.paths, source)
         if links:
             parts = _without_repeated(parts, images, links)
         folder = None if storage.is_remote(source) else source
         return Source(lambda ids, how: label_folder(images.select(ids), source, how, label_pattern), parts, folder)
+    if is_paths(source):
+        images = as_dataset(source, label_from="none")
+        parts = Parts(np.arange(len(images)), None, np.arange(0))
+        folder = common_folder(images)
+        return Source(lambda ids, how: label_folder(images.select(ids), folder, how, label_pattern), parts)
+    if is_hf(source) and isinstance(source, dict):
+        dataset, names = from_hf_parts(source)
+        return Source(lambda ids, _: dataset.select(ids), parts_of_names(names, "source"))
+    if is_path and is_parquet(source):
+        dataset, names = from_parquet(source, with_labels=label_from != "none")
+        return Source(lambda ids, _: dataset.select(ids), parts_of_names(names, source))
     dataset = as_dataset(source, label_from=label_from, label_pattern=label_pattern)
     return Source(lambda ids, _: dataset.select(ids), Parts(np.arange(len(dataset)), None, np.arange(0)))
 
@@ -229,24 +244,29 @@ def _check_classes(dataset: ImageDataset, train_ids: np.ndarray, valid_ids: np.n
 
 
 def parts_of_folders(paths: Sequence[str], folder: str) -> Parts:
-    """The parts that the first folders below `folder` stand for by their names, those of PART_OF in any case.
+    """The parts that the first folders below `folder` stand for: see `parts_of_names`."""
+    return parts_of_names(_top_folders(paths, folder), folder, "in none of the folders")
+
+
+def parts_of_names(names: Iterable[str], where: str, outside: str = "in none of the data sets") -> Parts:
+    """The parts that the name of each image's folder, file or data set stands for, those of PART_OF in lower case.
 
     Images in valid validate, or else those in test, or else some of the others. If there is a folder train, images in
     other folders are not used; if there is none, all images train but those in test. Warns if test validates, and of
     images that are not used.
     """
     code_of = {name: PARTS.index(part) for name, part in PART_OF.items()}
-    codes = np.fromiter((code_of.get(name, len(PARTS)) for name in _top_folders(paths, folder)), np.uint8, len(paths))
+    codes = np.fromiter((code_of.get(name, len(PARTS)) for name in names), np.uint8)
     train, valid, test, other = (np.flatnonzero(codes == code) for code in range(len(PARTS) + 1))
     if len(train) == 0:
         used = np.flatnonzero(codes != PARTS.index("test"))
         return Parts(used, None, test) if len(used) else Parts(test, None, used)
     if len(other):
         warn(
-            f"{folder}: {len(other)} of {len(paths)} images are not used, since they are in none of the folders for "
-            "training, validation and test"
+            f"{where}: {len(other)} of {len(codes)} images are not used, since they are {outside} for training, "
+            "validation and test"
         )
-    parts = _with_validation(Parts(train, valid, test), folder)
+    parts = _with_validation(Parts(train, valid, test), where)
     return parts if len(valid) or len(test) else Parts(train, None, test)
 
 
