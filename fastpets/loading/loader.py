@@ -26,6 +26,7 @@ from fastpets.loading.cache import ImagesToCache, make_cache
 from fastpets.loading.device import resolve_device
 from fastpets.loading.display import batch_grid
 from fastpets.loading.engine import Engine
+from fastpets.loading.fastai_names import FastaiNames
 from fastpets.loading.planning import Planner
 from fastpets.loading.sampler import EpochPlan, make_sampler
 from fastpets.utils.system import resolve_num_workers
@@ -70,7 +71,7 @@ _DATALOADER_ONLY = {
 }
 
 
-class Loader:
+class Loader(FastaiNames):
     """Batches of decoded, augmented and normalised images, in place of a torch DataLoader.
 
     `for images, labels in loader:` runs one epoch, and each further loop the next one. A loop may be left at any batch.
@@ -78,8 +79,9 @@ class Loader:
     often it came before in the epoch.
 
     Args:
-        source: a folder, a table (.csv, .tsv) with the columns file and label, tar shards, an ImageDataset, a list of
-            paths or of (path, label), or a torchvision data set of files, such as ImageFolder.
+        source: a folder, a table (.csv, .tsv) with the columns file and label, tar shards, Parquet files, an
+            ImageDataset, a list of paths or of (path, label), a data set of files of torchvision or timm, such as
+            ImageFolder, or one of Hugging Face.
         batch_size: images per batch; the last batch may be smaller.
         size: height and width of the output in pixels, or one number for a square.
         augment: True (fastai's policy), an `Augment`, or a policy's name ("fastai", "trivial-geometric") for training;
@@ -125,7 +127,8 @@ class Loader:
             with the next good image.
         max_pixels: larger images are bad files; Pillow's own limit holds as well.
         label_from: where the labels of a folder are: in the file "name", in the "folder" name, "none", or "auto": in
-            folder names if the images lie in two or more class folders, else in file names.
+            folder names if the images lie in two or more class folders, else in file names. For a list of paths, "auto"
+            is "none".
 
     Attributes:
         dataset: the `ImageDataset`, whose indices are the item ids.
@@ -296,6 +299,13 @@ class Loader:
         """Makes `epoch` the next one. If a loaded state is within that epoch, the rest of the epoch is next."""
         self.sampler.set_epoch(epoch)
 
+    def skip_batches(self, num_batches: int) -> None:
+        """Makes the next loop leave out the first `num_batches` of its epoch, without reading them.
+
+        Raises InvalidArgumentError for more than the epoch has.
+        """
+        self.sampler.skip_batches(num_batches)
+
     def state_dict(self) -> dict[str, Any]:
         """How much of the latest epoch was delivered, for `load_state_dict`; batches read ahead do not count.
 
@@ -419,7 +429,8 @@ def loaders(
     """Returns a training and a validation Loader: `train, valid = fastpets.loaders("photos/")`.
 
     Args:
-        source: as of a Loader.
+        source: as of a Loader. A dict of data sets of Hugging Face, or Parquet files with names such as train-*, are
+            the split. A list of paths is labelled as a folder.
         label_from: as of a Loader.
         label_pattern: regular expression on the file name whose first group is the label.
         labels: table with the columns file, label and optionally split or is_valid, instead of `label_from`; its
