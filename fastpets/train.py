@@ -31,9 +31,19 @@ def train(config: TrainConfig) -> int:
 
     with _only_first_process_prints():
         try:
-            return _train(config)
+            return _train_folds(config) if config.folds else _train(config)
         finally:
             distributed.stop()
+
+
+def _train_folds(config: TrainConfig) -> int:
+    from fastpets.runs import resuming
+    from fastpets.runs.folds import cross_validate
+
+    config = with_absolute_paths(config)
+    if config.resume is not None:
+        resuming.check_settings(config)
+    return cross_validate(config, _train, is_first_process=_is_first_process())
 
 
 def _train(config: TrainConfig) -> int:
@@ -313,10 +323,16 @@ def _write_report(learner: Learner, config: TrainConfig, run: RunFolder) -> None
     from fastpets.analysis.report import write_report
     from fastpets.cli import command_line
     from fastpets.runs.folder import failure_is_a_warning
+    from fastpets.runs.predictions import PREDICTIONS, save_predictions
 
     command = command_line("train", config, leave_out=("out", "resume"))
     with failure_is_a_warning(run.path / "report.html"):
-        print(f"report: {write_report(run.path, Interpretation.from_learner(learner), command)}")
+        interpretation = Interpretation.from_learner(learner)
+        print(f"report: {write_report(run.path, interpretation, command)}")
+    if config.k_fold is not None:
+        with failure_is_a_warning(run.path / PREDICTIONS):
+            validated = interpretation.loader.dataset.select(interpretation.ids)
+            save_predictions(run.path, validated, interpretation.probabilities)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,9 @@ MODULES = [*COMMANDS, *LIBRARY]
 ALLOWED = {"kernels": {"torch", "numpy", "triton", "numba", "llvmlite"}, "pipelines": {"nvidia", "numpy"}}
 # Public although they begin with an underscore: the methods of named tuples.
 PUBLIC_UNDERSCORES = {"_asdict", "_fields", "_make", "_replace"}
-# Of other libraries, and without a public equivalent: what a torchvision data set labels its images with.
-EXCEPTIONS = {"_target_types"}
+# Of other libraries, and without a public equivalent: what a torchvision data set labels its images with, and a hash
+# of the contents of one of Hugging Face.
+EXCEPTIONS = {"_target_types", "_fingerprint"}
 # Its docstrings are the help texts of the command line.
 HELP_TEXTS = ROOT / "fastpets" / "runs" / "config.py"
 # A flag, but not the labelled arrow of a diagram: --read-->

@@ -46,6 +46,7 @@ class ImageDataset:
         label_from: where the labels come from: "name", "folder", "table" (a CSV), "shard" (KEY.cls or KEY.json files),
             "none", or "given" with the images.
         headers: the images' headers, once `scanned` has read them.
+        contents: what has to stay in memory for the paths to be readable, see `hf_datasets.Rows`; None for files.
 
     Raises InvalidArgumentError for labels that do not fit the paths and the classes.
     """
@@ -57,6 +58,7 @@ class ImageDataset:
     root: str = ""
     label_from: str = "given"
     headers: ImageHeaders | None = None
+    contents: Any = None
 
     def __post_init__(self) -> None:
         paths, labels, classes = as_path_table(self.paths), as_labels(self.labels), tuple(self.classes)

@@ -1,9 +1,6 @@
-"""ImageDatasets from folders, tables, tar shards, lists of files, and torchvision data sets."""
+"""ImageDatasets from folders, tables, lists of files, and, by other modules, shards and other libraries' data sets."""
 
-import json
 import os
-import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
@@ -13,25 +10,30 @@ import numpy as np
 from fastpets.data import storage
 from fastpets.data.dataset import (
     NO_LABEL,
-    PART_OF,
     ImageDataset,
-    as_labels,
     is_number,
     labels_from_codes,
     labels_from_names,
 )
+from fastpets.data.hf_datasets import from_hf, is_hf
+from fastpets.data.labels import (
+    ANOTHER_PATTERN,
+    LABEL_PATTERN,
+    class_folders,
+    labels_in_names,
+    matches,
+    unlabelled,
+    with_numbers,
+)
+from fastpets.data.other_datasets import from_library
+from fastpets.data.parquet import from_parquet, is_parquet
 from fastpets.data.path_table import PathTable, as_path_table
-from fastpets.data.tables import COLUMNS, Table, is_table, read_table
+from fastpets.data.shards import from_shards, is_tar
+from fastpets.data.tables import Table, is_table, read_table
 from fastpets.errors import FastpetsError, InvalidArgumentError, first_few, warn
 from fastpets.utils.validation import LabelFrom, check_choice
 
 LABEL_SEPARATORS = (";", ",", "|", " ")  # of cells with several labels, which are refused
-LABEL_PATTERN = r"(.+)_\d+\.\w+$"  # fastai's for Oxford-IIIT Pet, with any suffix
-# Attributes in which torchvision's data sets keep their files and labels: as pairs, or as two lists.
-PAIRS = ("samples", "_samples")
-FILES_AND_LABELS = (("_images", "_labels"), ("_image_files", "_labels"))
-LABEL_SUFFIXES = (".cls", ".json")  # of members that contain the label of an image, the preferred one first
-ANOTHER_PATTERN = "pass another label_pattern"
 
 
 def as_dataset(source: Any, *, label_from: LabelFrom = "auto", label_pattern: str = LABEL_PATTERN) -> ImageDataset:
@@ -39,10 +41,12 @@ def as_dataset(source: Any, *, label_from: LabelFrom = "auto", label_pattern: st
 
     Args:
         source: an ImageDataset, which is returned unchanged; a folder; a table (.csv or .tsv, see `from_csv`); tar
-            shards (.tar, see `from_shards`); a sequence of paths, or of (path, label) with labels that are names or
-            numbers from 0; a torchvision data set of files, or a torch Subset of one.
-        label_from: how the images of a folder are labelled, see `from_folder`. For a table and for shards "none" means
-            no labels, and the other values make no difference.
+            shards (.tar, see `from_shards`); Parquet files (.parquet, see `from_parquet`); a sequence of paths, or of
+            (path, label) with labels that are names or numbers from 0; a data set of files of torchvision or timm, or
+            a torch Subset of one; a data set of Hugging Face (see `from_hf`).
+        label_from: how the images of a folder are labelled, see `from_folder`, and those of a list of paths, see
+            `label_paths`. For tables, shards, Parquet files and data sets of Hugging Face, "none" means no labels, and
+            the other values make no difference.
         label_pattern: see `from_folder`; for shards, too.
 
     Raises FastpetsError for anything else.
@@ -56,17 +60,43 @@ def as_dataset(source: Any, *, label_from: LabelFrom = "auto", label_pattern: st
             return from_csv(path, label_from=label_from)
         if is_tar(path):
             return from_shards(path, label_from=label_from, label_pattern=label_pattern)
+        if is_parquet(path):
+            return from_parquet(path, with_labels=label_from != "none")[0]
         return from_folder(path, label_from=label_from, label_pattern=label_pattern)
     if hasattr(source, "dataset") and hasattr(source, "indices"):  # torch.utils.data.Subset
         return as_dataset(source.dataset).select(np.asarray(source.indices, np.int64))
-    if isinstance(source, Sequence):
-        return _from_sequence(source)
-    return _from_torchvision(source)
+    if is_hf(source):
+        dataset = from_hf(source)
+        return dataset if label_from != "none" else replace(dataset, labels=np.full(len(dataset), NO_LABEL), classes=())
+    if is_paths(source):
+        return label_paths(source, label_from, label_pattern)
+    return _from_pairs(source) if isinstance(source, Sequence) else from_library(source)
 
 
-def _from_sequence(source: Sequence[Any]) -> ImageDataset:
-    if all(isinstance(element, (str, os.PathLike)) for element in source):
-        return _unlabelled(source)
+def is_paths(source: Any) -> bool:
+    """Whether a source is a sequence of paths, such as a list."""
+    is_sequence = isinstance(source, Sequence) and not isinstance(source, str)
+    return is_sequence and all(isinstance(element, str | os.PathLike) for element in source)
+
+
+def label_paths(paths: Sequence[str | os.PathLike[str]], label_from: LabelFrom, label_pattern: str) -> ImageDataset:
+    """The images of a list of paths, in its order, labelled as those of the deepest folder that holds all of them.
+
+    With "auto" they are labelled by a `label_pattern` that is not the default, else not at all.
+    """
+    images = unlabelled(as_path_table(paths))
+    if label_from == "auto":
+        label_from = "none" if label_pattern == LABEL_PATTERN else "name"
+    return label_folder(images, common_folder(images), label_from, label_pattern)
+
+
+def common_folder(images: ImageDataset) -> str:
+    """The deepest folder that holds all images."""
+    common = os.path.commonprefix([min(images.paths, default=""), max(images.paths, default="")])  # noqa: RUF071
+    return common[: common.rfind("/") + 1] or "."
+
+
+def _from_pairs(source: Sequence[Any]) -> ImageDataset:
     for element in source:
         is_pair = isinstance(element, tuple | list) and len(element) == 2
         if not (is_pair and isinstance(element[0], str | os.PathLike)):
@@ -77,7 +107,7 @@ def _from_sequence(source: Sequence[Any]) -> ImageDataset:
     if all(isinstance(label, str) for label in labels):
         dataset = ImageDataset(as_path_table(paths), *labels_from_names(labels))
     else:
-        dataset = _with_numbers(paths, labels)
+        dataset = with_numbers(paths, labels)
     firsts, others = as_path_table(dataset.paths).repeats()
     for first, other in zip(firsts.tolist(), others.tolist(), strict=True):
         if dataset.labels[first] != dataset.labels[other]:
@@ -86,28 +116,6 @@ def _from_sequence(source: Sequence[Any]) -> ImageDataset:
                 f"pair {other}; expected one label for each file"
             )
     return dataset
-
-
-def _from_torchvision(source: Any) -> ImageDataset:
-    """An ImageDataset from a torchvision data set's lists of files and labels; its `transform` is not used."""
-    pairs = next((getattr(source, name) for name in PAIRS if hasattr(source, name)), None)
-    for files_name, labels_name in FILES_AND_LABELS:
-        if pairs is None and hasattr(source, files_name) and hasattr(source, labels_name):
-            pairs = list(zip(getattr(source, files_name), getattr(source, labels_name), strict=True))
-    kind = type(source).__name__
-    if pairs is None:
-        raise InvalidArgumentError(
-            f"source: {kind}, expected a folder, a CSV, an ImageDataset, a list of (path, label), or a torchvision "
-            "data set of files such as ImageFolder; for others, list their files and labels"
-        )
-    if getattr(source, "_target_types", ["category"]) != ["category"]:
-        raise InvalidArgumentError(f"source: {kind} with target_types {source._target_types}, expected 'category' only")
-    if getattr(source, "transform", None) is not None:
-        warn(f"the transform of this {kind} is not used; pass size, augment and mean to the Loader instead")
-    labels = [label for _, label in pairs]
-    if getattr(source, "target_transform", None) is not None:
-        labels = list(map(source.target_transform, labels))
-    return _with_numbers([path for path, _ in pairs], labels, getattr(source, "classes", ()))
 
 
 def from_folder(
@@ -143,7 +151,7 @@ def list_folder(folder: str) -> tuple[ImageDataset, set[str]]:
     paths, ignored = _images_and_others(storage.find(folder, links))
     if not paths:
         raise FastpetsError(f"{folder}: no image among {len(ignored)} files, expected .jpg, .png and the like")
-    return _unlabelled(paths, ignored, folder), links
+    return unlabelled(paths, ignored, folder), links
 
 
 def label_folder(images: ImageDataset, folder: str, label_from: LabelFrom, label_pattern: str) -> ImageDataset:
@@ -156,14 +164,14 @@ def label_folder(images: ImageDataset, folder: str, label_from: LabelFrom, label
     if label_from == "auto":
         label_from, hint = _label_from(paths, folder, label_pattern)
     if label_from == "folder":
-        names = _class_folders(paths, folder)
+        names = class_folders(paths, folder)
         if missing := [path for path, name in zip(paths, names, strict=True) if not name]:
             raise FastpetsError(
                 f"{missing[0]}: not in a class folder ({len(missing)} of {len(paths)} images; top folders named train, "
                 "valid or test are the split); move it into one, or pass label_from='name'"
             )
     else:
-        names = _labels_in_names(paths, label_pattern, hint)
+        names = labels_in_names(paths, label_pattern, hint)
     labels, classes = labels_from_names(names)
     return replace(images, labels=labels, classes=classes, label_from=label_from)
 
@@ -175,10 +183,10 @@ def _label_from(paths: PathTable, folder: str, label_pattern: str) -> tuple[Labe
     """
     if label_pattern != LABEL_PATTERN:
         return "name", f"{ANOTHER_PATTERN}, or label_from='folder'"
-    class_folders = _class_folders(paths, folder)
-    outside, num_folders = class_folders.count(""), len(set(class_folders) - {""})
-    in_names = list(_matches(paths, label_pattern)) if num_folders >= 2 else []
-    ambiguous = None not in in_names and len(set(in_names)) >= 2 and in_names != class_folders
+    folders = class_folders(paths, folder)
+    outside, num_folders = folders.count(""), len(set(folders) - {""})
+    in_names = list(matches(paths, label_pattern)) if num_folders >= 2 else []
+    ambiguous = None not in in_names and len(set(in_names)) >= 2 and in_names != folders
     if num_folders >= 2 and not outside:
         if ambiguous:
             warn(
@@ -196,116 +204,6 @@ def _label_from(paths: PathTable, folder: str, label_pattern: str) -> tuple[Labe
         f"label_from='auto' chose file names, since {reason}; {ANOTHER_PATTERN}, or move all images into a folder for "
         "each class"
     )
-
-
-def _class_folders(paths: Sequence[str], folder: str) -> list[str]:
-    """The name of each path's folder; "" if that is `folder` itself, or a part of the split such as train."""
-    prefix = os.path.join(storage.normalized(folder), "")
-    class_by_parent: dict[str, str] = {}  # computed once for each folder
-    found = []
-    for path in paths:
-        parent = path.rpartition("/")[0]
-        if parent not in class_by_parent:
-            parts = f"{parent}/".removeprefix(prefix).split("/")[:-1]
-            is_split = parts and parts[0].lower() in PART_OF
-            class_by_parent[parent] = "".join(parts[1:][-1:] if is_split else parts[-1:])
-        found.append(class_by_parent[parent])
-    return found
-
-
-def from_shards(shards: str, *, label_from: LabelFrom = "auto", label_pattern: str = LABEL_PATTERN) -> ImageDataset:
-    """An ImageDataset from the images in WebDataset's tar files.
-
-    The files of a sample have the same KEY: the path up to the first dot of the name. In a sample with KEY.jpg, others
-    such as KEY.mask.png are no images. Otherwise KEY.ANYTHING.jpg is one, and KEY.ANYTHING.cls may have its label.
-
-    Args:
-        shards: a path that may contain * and braces, such as {000..099}.
-        label_from: "none" for images without labels. Otherwise the label of KEY.jpg is the content of KEY.cls in the
-            same shard, or in KEY.json a string, a whole number, or that of an object's `label`, `class` or `target`. If
-            the shards contain no label, all labels are found in the file names.
-        label_pattern: as in `from_folder`.
-
-    Raises FastpetsError if there is no image, one without a label, or a shard that is damaged; see `storage.members`.
-    """
-    ignored: list[str] = []
-    labels: list[str | None] = []
-
-    def images() -> Iterator[str]:
-        known: dict[str, str] = {}  # so that equal labels are one object
-        for shard in storage.expand(shards):
-            for path, label in _samples(shard, ignored, with_labels=label_from != "none"):
-                labels.append(label if label is None else known.setdefault(label, label))
-                yield path
-
-    paths = PathTable(images())
-    if not paths:
-        raise FastpetsError(f"{shards}: {len(ignored)} files but no image in the shards, expected .jpg and the like")
-    if label_from == "none":
-        return _unlabelled(paths, ignored, shards)
-    names: Iterable[str] = [label for label in labels if label is not None]
-    is_labelled = bool(names)
-    if not is_labelled:
-        names = _labels_in_names(paths, label_pattern, f"{ANOTHER_PATTERN}, or store the labels as KEY.cls")
-    elif (num_missing := labels.count(None)) > 0:
-        raise FastpetsError(
-            f"{paths[labels.index(None)]}: no label in the shard ({num_missing} of {len(paths)} images have none); add "
-            "KEY.cls or KEY.json beside the image"
-        )
-    return ImageDataset(paths, *labels_from_names(names), tuple(ignored), shards, "shard" if is_labelled else "name")
-
-
-def _samples(shard: str, ignored: list[str], *, with_labels: bool) -> Iterator[tuple[str, str | None]]:
-    """The path of each image in a shard, with its label if the shard contains one. Adds other files to `ignored`."""
-    images: list[tuple[str, str, str]] = []  # path, key, and path without suffix
-    labels: dict[str, dict[str, str | FastpetsError | None]] = {suffix: {} for suffix in LABEL_SUFFIXES}
-    for path, content in storage.members(shard, LABEL_SUFFIXES if with_labels else ()):
-        member = storage.MEMBER.fullmatch(path)
-        assert member is not None
-        stem, suffix = os.path.splitext(member["name"])
-        folder, slash, name = stem.rpartition("/")
-        if storage.is_image(path):
-            images.append((path, folder + slash + name.split(".")[0], stem))
-        elif suffix.lower() not in LABEL_SUFFIXES:
-            ignored.append(path)
-        elif content is not None:
-            try:
-                labels[suffix.lower()][stem] = _label_in(path, content)
-            except FastpetsError as error:
-                labels[suffix.lower()][stem] = error
-    counts = Counter(key for _, key, stem in images if stem == key)
-    if repeated := [key for key, count in counts.items() if count > 1]:
-        warn(f"{shard}: {len(repeated)} samples have several images, such as {repeated[0]}; each image counts")
-    for path, key, stem in images:
-        if stem != key and key in counts:
-            ignored.append(path)
-            continue
-        found = (labels[suffix].get(part) for suffix in LABEL_SUFFIXES for part in (stem, key))
-        label = next((label for label in found if label is not None), None)
-        if isinstance(label, FastpetsError):
-            raise label
-        yield path, label
-
-
-def _label_in(path: str, content: bytes) -> str | None:
-    """The label in a member KEY.cls or KEY.json; None if it is a JSON object without a label."""
-    try:
-        label: Any = content.decode().strip()
-        if path.lower().endswith(".json"):
-            label = json.loads(label)
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-        expected = "expected a label as text in UTF-8" + " or JSON" * path.lower().endswith(".json")
-        raise FastpetsError(f"{path}: begins with {content[:12]!r}, {expected} ({error})") from None
-    if isinstance(label, dict):
-        by_name = {name.strip().casefold(): value for name, value in label.items()}
-        label = next((by_name[name] for name in COLUMNS["label"] if by_name.get(name) is not None), None)
-        if label is None:
-            return None
-    if isinstance(label, float) and label.is_integer():
-        label = int(label)
-    if isinstance(label, bool) or not isinstance(label, str | int) or not (name := str(label).strip()):
-        raise FastpetsError(f"{path}: label {label!r}, expected a name or a whole number")
-    return name
 
 
 def from_csv(
@@ -336,7 +234,7 @@ def label_table(table: Table, ids: np.ndarray | None = None) -> ImageDataset:
     """
     paths = table.paths if ids is None or len(ids) == len(table.paths) else table.paths.select(ids)
     if table.labels is None:
-        return _unlabelled(paths, (), table.path)
+        return unlabelled(paths, (), table.path)
     codes, names, title = table.labels
     codes = codes if ids is None else codes[ids]
     used = np.flatnonzero(np.bincount(codes, minlength=len(names)))
@@ -374,32 +272,9 @@ def _several_labels(code_of: dict[str, int]) -> tuple[int, list[str]] | None:
     return None
 
 
-def is_tar(source: Any) -> bool:
-    """Whether a source is the path of tar shards."""
-    return isinstance(source, str | os.PathLike) and os.fspath(source).lower().endswith(".tar")
-
-
 def csv_folder(csv_file: str) -> str:
     """The folder of a table, below which its relative files lie by default."""
     return os.path.dirname(csv_file) or "."
-
-
-def _unlabelled(
-    paths: Sequence[str | os.PathLike[str]], ignored_files: Sequence[str] = (), root: str = ""
-) -> ImageDataset:
-    """An ImageDataset whose labels are all -1."""
-    return ImageDataset(
-        as_path_table(paths), np.full(len(paths), NO_LABEL), (), tuple(ignored_files), root, label_from="none"
-    )
-
-
-def _with_numbers(
-    paths: Sequence[str | os.PathLike[str]], labels: Sequence[int], classes: Sequence[Any] = ()
-) -> ImageDataset:
-    """An ImageDataset from numeric labels; without `classes` these are named "0", "1" and so on."""
-    numbers = as_labels(labels)
-    names = tuple(map(str, classes)) or tuple(map(str, range(int(numbers.max(initial=NO_LABEL)) + 1)))
-    return ImageDataset(as_path_table(paths), numbers, names)
 
 
 def _images_and_others(paths: Iterable[str]) -> tuple[PathTable, list[str]]:
@@ -414,28 +289,3 @@ def _images_and_others(paths: Iterable[str]) -> tuple[PathTable, list[str]]:
                 others.append(path)
 
     return PathTable(images()), others
-
-
-def _matches(paths: Sequence[str], pattern: str) -> Iterator[str | None]:
-    """The first group of the pattern in each file name, or None."""
-    try:
-        regex = re.compile(pattern)
-    except re.error as error:
-        raise InvalidArgumentError(f"label_pattern: {pattern!r}, expected a regular expression ({error})") from None
-    if regex.groups < 1:
-        raise InvalidArgumentError(f"label_pattern: {pattern!r} has no group, expected one in parentheses, the label")
-    for path in paths:
-        match = regex.search(storage.name_of(path))
-        yield None if match is None else match[1]
-
-
-def _labels_in_names(paths: Sequence[str], pattern: str, hint: str) -> Iterator[str]:
-    """The label in each file name. Raises FastpetsError, with `hint` as what to do, for a name without a label."""
-    for path, name in zip(paths, _matches(paths, pattern), strict=True):
-        if name is None:
-            count = sum(match is None for match in _matches(paths, pattern))
-            raise FastpetsError(
-                f"{path}: no label in the file name by label_pattern={pattern!r} ({count} of {len(paths)} images have "
-                f"none); {hint}"
-            )
-        yield name

@@ -1,18 +1,29 @@
 """The split of a data set into training, validation and test images."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastpets.data import storage
 from fastpets.data.dataset import NO_LABEL, PART_OF, ImageDataset, similar_names
+from fastpets.data.hf_datasets import from_hf_parts, is_hf
+from fastpets.data.labels import LABEL_PATTERN
+from fastpets.data.parquet import from_parquet, is_parquet
+from fastpets.data.random_splits import (
+    fastai_split,
+    fold_split,
+    has_small_class,
+    random_split,
+    stratified_split,
+)
+from fastpets.data.shards import is_tar
 from fastpets.data.sources import (
-    LABEL_PATTERN,
     as_dataset,
+    common_folder,
     csv_folder,
-    is_tar,
+    is_paths,
     label_folder,
     label_table,
     list_folder,
@@ -20,12 +31,24 @@ from fastpets.data.sources import (
 )
 from fastpets.data.tables import Column, Table, is_table
 from fastpets.errors import BadFileError, FastpetsError, InvalidArgumentError, warn
-from fastpets.utils import philox
 from fastpets.utils.system import resolve_num_workers
-from fastpets.utils.validation import LabelFrom, OnBadFile, check_choice
+from fastpets.utils.validation import VALID_SHARE, LabelFrom, OnBadFile, Split, check_choice, check_split
 
-VALID_SHARE = 0.2
 PARTS = ("train", "valid", "test")
+
+
+class Source(NamedTuple):
+    """The listed images of a source, which are not yet labelled.
+
+    Attributes:
+        read: a function that labels some of the images, given their ids and where the labels are.
+        parts: the parts that folders, or a table, define.
+        folder: the local folder whose images these are, or None.
+    """
+
+    read: Callable[[np.ndarray, LabelFrom], ImageDataset]
+    parts: "Parts"
+    folder: str | None = None
 
 
 class Parts(NamedTuple):
@@ -33,7 +56,7 @@ class Parts(NamedTuple):
 
     Attributes:
         train: training images.
-        valid: validation images; None if they are a random fifth of `train`.
+        valid: validation images; None if they are to be chosen from `train`.
         test: images kept aside for a final evaluation.
     """
 
@@ -48,6 +71,9 @@ def train_valid_datasets(
     label_from: LabelFrom = "auto",
     label_pattern: str = LABEL_PATTERN,
     labels: str | os.PathLike[str] | None = None,
+    split: Split = "auto",
+    valid_share: float = VALID_SHARE,
+    k_fold: tuple[int, int] | None = None,
     split_seed: int = 42,
     on_bad_file: OnBadFile = "raise",
     max_pixels: int | None = None,
@@ -59,13 +85,20 @@ def train_valid_datasets(
     `num_workers` threads: None is the default of a Loader, 0 is one thread. With `labels`, a table, the source is the
     folder of its files or None. With `on_bad_file="raise"`, a BadFileError names all bad files of both parts, including
     images of more than `max_pixels`. Warns of classes with similar names. Raises FastpetsError for a class that only
-    validation images have.
+    validation images have, and for `split`, `valid_share` or `k_fold` where folders or a table define the split.
     """
-    read, parts = _listed(source, labels, label_from, label_pattern)
+    check_split(split, valid_share, k_fold)
+    read, parts, folder = _listed(source, labels, label_from, label_pattern)
     if parts.valid is None:
         dataset = read(parts.train, label_from)
-        train_ids, valid_ids = random_split(dataset.labels, split_seed)
+        train_ids, valid_ids = _divided(dataset, folder, split, valid_share, k_fold, split_seed)
     else:
+        given = {"split": split != "auto", "valid_share": valid_share != VALID_SHARE, "k_fold": k_fold is not None}
+        for name in (name for name, is_given in given.items() if is_given):
+            raise InvalidArgumentError(
+                f"{name}: the source has validation images of its own, in a folder or a column; leave it out, or pass "
+                "the training images alone"
+            )
         used = np.sort(np.concatenate([parts.train, parts.valid]))
         dataset = read(used, label_from)
         train_ids, valid_ids = np.searchsorted(used, parts.train), np.searchsorted(used, parts.valid)
@@ -77,6 +110,25 @@ def train_valid_datasets(
     if on_bad_file == "raise":
         _raise_bad_files((train, valid), max_pixels)
     return train, valid
+
+
+def _divided(
+    dataset: ImageDataset,
+    folder: str | None,
+    split: Split,
+    valid_share: float,
+    k_fold: tuple[int, int] | None,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of the training and of the validation images of a data set that has no parts."""
+    labels = dataset.labels
+    if k_fold is not None:
+        return fold_split(labels, seed, *k_fold)
+    if split == "fastai":
+        return fastai_split(dataset.paths, folder, seed, valid_share)
+    if split == "stratified" or (split == "auto" and has_small_class(labels, valid_share)):
+        return stratified_split(labels, seed, valid_share)
+    return random_split(labels, seed, valid_share)
 
 
 def held_out_dataset(
@@ -94,7 +146,7 @@ def held_out_dataset(
 
     Raises FastpetsError if there are none, or for one without a label or with another class.
     """
-    read, parts = _listed(source, labels, label_from, label_pattern)
+    read, parts, _ = _listed(source, labels, label_from, label_pattern)
     if len(parts.test) == 0:
         raise FastpetsError(
             "evaluate_test: no test images, expected a folder named test beside folders named train and valid, or rows "
@@ -116,10 +168,8 @@ def held_out_dataset(
     return test
 
 
-def _listed(
-    source: Any, labels: str | os.PathLike[str] | None, label_from: LabelFrom, label_pattern: str
-) -> tuple[Callable[[np.ndarray, LabelFrom], ImageDataset], Parts]:
-    """A function that labels some images of a source, given their ids, and the parts of the source."""
+def _listed(source: Any, labels: str | os.PathLike[str] | None, label_from: LabelFrom, label_pattern: str) -> Source:
+    """Lists the images of a source."""
     check_choice("label_from", label_from, LabelFrom)
     is_path = isinstance(source, str | os.PathLike)
     if labels is not None and source is not None and not is_path:
@@ -135,15 +185,27 @@ def _listed(
             parts = parts_of_folders(table.paths, os.fspath(folder))
         else:
             parts = parts_of_table(table, table.splits)
-        return lambda ids, _: label_table(table, ids), parts
-    if is_path and not is_tar(source):
+        return Source(lambda ids, _: label_table(table, ids), parts)
+    if is_path and not (is_tar(source) or is_parquet(source)):
         images, links = list_folder(source)
         parts = parts_of_folders(images.paths, source)
         if links:
             parts = _without_repeated(parts, images, links)
-        return lambda ids, how: label_folder(images.select(ids), source, how, label_pattern), parts
+        folder = None if storage.is_remote(source) else source
+        return Source(lambda ids, how: label_folder(images.select(ids), source, how, label_pattern), parts, folder)
+    if is_paths(source):
+        images = as_dataset(source, label_from="none")
+        parts = Parts(np.arange(len(images)), None, np.arange(0))
+        folder = common_folder(images)
+        return Source(lambda ids, how: label_folder(images.select(ids), folder, how, label_pattern), parts)
+    if is_hf(source) and isinstance(source, dict):
+        dataset, names = from_hf_parts(source)
+        return Source(lambda ids, _: dataset.select(ids), parts_of_names(names, "source"))
+    if is_path and is_parquet(source):
+        dataset, names = from_parquet(source, with_labels=label_from != "none")
+        return Source(lambda ids, _: dataset.select(ids), parts_of_names(names, source))
     dataset = as_dataset(source, label_from=label_from, label_pattern=label_pattern)
-    return lambda ids, _: dataset.select(ids), Parts(np.arange(len(dataset)), None, np.arange(0))
+    return Source(lambda ids, _: dataset.select(ids), Parts(np.arange(len(dataset)), None, np.arange(0)))
 
 
 def _without_repeated(parts: Parts, images: ImageDataset, links: set[str]) -> Parts:
@@ -174,50 +236,35 @@ def _check_classes(dataset: ImageDataset, train_ids: np.ndarray, valid_ids: np.n
         shown = ", ".join(dataset.classes[label] for label in untrained[:5]) + ", ..." * (len(untrained) > 5)
         raise FastpetsError(
             f"{len(untrained)} of {len(dataset.classes)} classes have validation images only: {shown}; expected "
-            f"training images of each: add some, or choose another split (split_seed={split_seed + 1}, folders named "
-            "train and valid, or the column split of a CSV)"
+            f"training images of each: add some, or choose another split (split='stratified', "
+            f"split_seed={split_seed + 1}, folders named train and valid, or the column split of a CSV)"
         )
-
-
-def random_split(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ids of the training and of the validation images, each in ascending order, given the labels (N,) of all.
-
-    A random fifth, chosen by `seed`, validates. If it contains all images of a class, one of them moves to training.
-    """
-    shuffled = philox.permutation(len(labels), purpose=philox.SPLIT, seed=seed)
-    num_valid = int(VALID_SHARE * len(labels))
-    if num_valid == 0:
-        raise FastpetsError(
-            f"{len(labels)} images, expected at least 5, of which a fifth validates; add some, or move them into "
-            "folders named train and valid"
-        )
-    train, valid = shuffled[num_valid:], shuffled[:num_valid]
-    only_valid = np.flatnonzero(~np.isin(labels[valid], labels[train]))
-    _, first = np.unique(labels[valid[only_valid]], return_index=True)
-    moved = only_valid[first]
-    train, valid = np.append(train, valid[moved]), np.delete(valid, moved)
-    return np.sort(train), np.sort(valid)
 
 
 def parts_of_folders(paths: Sequence[str], folder: str) -> Parts:
-    """The parts that the first folders below `folder` stand for by their names, those of PART_OF in any case.
+    """The parts that the first folders below `folder` stand for: see `parts_of_names`."""
+    return parts_of_names(_top_folders(paths, folder), folder, "in none of the folders")
 
-    Images in valid validate, or else those in test, or else a random fifth. If there is a folder train, images in
+
+def parts_of_names(names: Iterable[str], where: str, outside: str = "in none of the data sets") -> Parts:
+    """The parts that the name of each image's folder, file or data set stands for, those of PART_OF in lower case.
+
+    Images in valid validate, or else those in test, or else some of the others. If there is a folder train, images in
     other folders are not used; if there is none, all images train but those in test. Warns if test validates, and of
     images that are not used.
     """
     code_of = {name: PARTS.index(part) for name, part in PART_OF.items()}
-    codes = np.fromiter((code_of.get(name, len(PARTS)) for name in _top_folders(paths, folder)), np.uint8, len(paths))
+    codes = np.fromiter((code_of.get(name, len(PARTS)) for name in names), np.uint8)
     train, valid, test, other = (np.flatnonzero(codes == code) for code in range(len(PARTS) + 1))
     if len(train) == 0:
         used = np.flatnonzero(codes != PARTS.index("test"))
         return Parts(used, None, test) if len(used) else Parts(test, None, used)
     if len(other):
         warn(
-            f"{folder}: {len(other)} of {len(paths)} images are not used, since they are in none of the folders for "
-            "training, validation and test"
+            f"{where}: {len(other)} of {len(codes)} images are not used, since they are {outside} for training, "
+            "validation and test"
         )
-    parts = _with_validation(Parts(train, valid, test), folder)
+    parts = _with_validation(Parts(train, valid, test), where)
     return parts if len(valid) or len(test) else Parts(train, None, test)
 
 

@@ -258,10 +258,10 @@ def repeated(paths: Sequence[str], links: set[str]) -> np.ndarray:
     return follows_same
 
 
-def expand(shards: str) -> list[str]:
+def expand(shards: str, expected: str = "tar shards") -> list[str]:
     """Expands braces, such as {000..003} or {a,b}, in their order, and *, sorted, to the paths of shards, each once.
 
-    Raises FastpetsError if one is missing.
+    Raises FastpetsError if one is missing, which says what was `expected`.
     """
     try:
         paths = list(braceexpand(shards))
@@ -273,9 +273,9 @@ def expand(shards: str) -> list[str]:
         try:
             matches = sorted(filesystem.glob(inner)) if "*" in path else [inner] if filesystem.exists(inner) else []
         except Exception as error:
-            raise FastpetsError(f"{path}: {type(error).__name__}: {error}, expected tar shards") from None
+            raise FastpetsError(f"{path}: {type(error).__name__}: {error}, expected {expected}") from None
         if not matches:
-            raise FastpetsError(f"{path}: nothing there, expected tar shards")
+            raise FastpetsError(f"{path}: nothing there, expected {expected}")
         found += [filesystem.unstrip_protocol(match) if is_remote(path) else match for match in matches]
     return list(dict.fromkeys(found))
 

@@ -27,6 +27,7 @@ from fastpets.loading.cache import ImagesToCache, make_cache
 from fastpets.loading.device import resolve_device
 from fastpets.loading.display import batch_grid
 from fastpets.loading.engine import Engine
+from fastpets.loading.fastai_names import FastaiNames
 from fastpets.loading.planning import Planner
 from fastpets.loading.sampler import EpochPlan, make_sampler
 from fastpets.utils import notebook
@@ -35,6 +36,7 @@ from fastpets.utils.validation import (
     MAX_BATCH_SIZE,
     MAX_CACHE_GB,
     MAX_WORKERS,
+    VALID_SHARE,
     Borders,
     CacheWhere,
     Decode,
@@ -44,6 +46,7 @@ from fastpets.utils.validation import (
     OnBadFile,
     Output,
     PresizeMethod,
+    Split,
     check_choice,
     check_range,
 )
@@ -70,7 +73,7 @@ _DATALOADER_ONLY = {
 }
 
 
-class Loader:
+class Loader(FastaiNames):
     """Batches of decoded, augmented and normalised images, in place of a torch DataLoader.
 
     `for images, labels in loader:` runs one epoch, and each further loop the next one. A loop may be left at any batch.
@@ -78,8 +81,9 @@ class Loader:
     often it came before in the epoch.
 
     Args:
-        source: a folder, a table (.csv, .tsv) with the columns file and label, tar shards, an ImageDataset, a list of
-            paths or of (path, label), or a torchvision data set of files, such as ImageFolder.
+        source: a folder, a table (.csv, .tsv) with the columns file and label, tar shards, Parquet files, an
+            ImageDataset, a list of paths or of (path, label), a data set of files of torchvision or timm, such as
+            ImageFolder, or one of Hugging Face.
         batch_size: images per batch; the last batch may be smaller.
         size: height and width of the output in pixels, or one number for a square.
         augment: True (fastai's policy), an `Augment`, or a policy's name ("fastai", "trivial-geometric") for training;
@@ -126,7 +130,8 @@ class Loader:
             with the next good image.
         max_pixels: larger images are bad files; Pillow's own limit holds as well.
         label_from: where the labels of a folder are: in the file "name", in the "folder" name, "none", or "auto": in
-            folder names if the images lie in two or more class folders, else in file names.
+            folder names if the images lie in two or more class folders, else in file names. For a list of paths, "auto"
+            is "none".
 
     Attributes:
         dataset: the `ImageDataset`, whose indices are the item ids.
@@ -317,6 +322,13 @@ class Loader:
         """Makes `epoch` the next one. If a loaded state is within that epoch, the rest of the epoch is next."""
         self.sampler.set_epoch(epoch)
 
+    def skip_batches(self, num_batches: int) -> None:
+        """Makes the next loop leave out the first `num_batches` of its epoch, without reading them.
+
+        Raises InvalidArgumentError for more than the epoch has.
+        """
+        self.sampler.skip_batches(num_batches)
+
     def state_dict(self) -> dict[str, Any]:
         """How much of the latest epoch was delivered, for `load_state_dict`; batches read ahead do not count.
 
@@ -443,6 +455,9 @@ def loaders(
     label_from: LabelFrom = "auto",
     label_pattern: str = LABEL_PATTERN,
     labels: str | os.PathLike[str] | None = None,
+    split: Split = "auto",
+    valid_share: float = VALID_SHARE,
+    k_fold: tuple[int, int] | None = None,
     split_seed: int = 42,
     augment: bool | str | Augment = True,
     shuffle: bool | None = None,
@@ -456,13 +471,20 @@ def loaders(
     """Returns a training and a validation Loader: `train, valid = fastpets.loaders("photos/")`.
 
     Args:
-        source: as of a Loader.
+        source: as of a Loader. A dict of data sets of Hugging Face, or Parquet files with names such as train-*, are
+            the split. A list of paths is labelled as a folder.
         label_from: as of a Loader.
         label_pattern: regular expression on the file name whose first group is the label.
         labels: table with the columns file, label and optionally split or is_valid, instead of `label_from`; its
             relative files are below `source`.
-        split_seed: of the random split, 80% for training, where neither the table nor folders named train and valid
-            define one. Images in folders named test, beside these, are kept aside.
+        split: how validation images are chosen where neither the table nor folders named train and valid say which:
+            "random"; "stratified", the share of each class, with at least one image in both parts if it has two;
+            "fastai", those of its RandomSplitter(valid_share, split_seed); or "auto", "stratified" if a class would
+            have fewer than 5 validation images on average, else "random". Images in folders named test, beside these,
+            are kept aside.
+        valid_share: share of the images that validate.
+        k_fold: (i, k): instead of a share, fold i (from 0) of k stratified ones validates.
+        split_seed: of this choice.
         augment, shuffle, sampler, drop_last: of the training Loader only.
         on_bad_file, max_pixels, num_workers, settings: as of a Loader, for both.
     """
@@ -471,6 +493,9 @@ def loaders(
         label_from=label_from,
         label_pattern=label_pattern,
         labels=labels,
+        split=split,
+        valid_share=valid_share,
+        k_fold=k_fold,
         split_seed=split_seed,
         on_bad_file=on_bad_file,
         max_pixels=max_pixels,

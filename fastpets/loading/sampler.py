@@ -15,6 +15,7 @@ from torch.utils.data import WeightedRandomSampler
 from fastpets.data.dataset import NO_LABEL, ImageDataset
 from fastpets.errors import FastpetsError, InvalidArgumentError
 from fastpets.utils import philox
+from fastpets.utils.validation import check_range
 
 STATE_VERSION = 1
 _GENERATOR_LOCK = threading.Lock()  # all threads that plan an epoch share torch's global generator
@@ -157,6 +158,16 @@ class EpochSampler:
             self._first, self._resumed_ids = 0, None
         self.epoch = self._state_epoch = epoch
         self._delivered, self._state_ids = self._first, self._resumed_ids
+
+    def skip_batches(self, num_batches: int) -> None:
+        """Makes the next epoch begin after so many more of its batches. Raises InvalidArgumentError if it has fewer."""
+        left = len(self.next_plan().batches)
+        check_range("num_batches", num_batches, 0, left)
+        splits_itself = hasattr(self.torch_sampler, "num_replicas")
+        world_size = 1 if splits_itself else resolve_ranks(self.rank, self.world_size)[1]
+        self._first += num_batches * self.batch_size * world_size
+        self._latest = None
+        self._state_epoch, self._delivered, self._state_ids = self.epoch, self._first, self._resumed_ids
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs: numbers, strings and tensors, equal on all ranks without a `sampler`."""

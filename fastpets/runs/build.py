@@ -75,9 +75,9 @@ def build_learner(
 
 def build_datasets(config: DataConfig) -> tuple[ImageDataset, ImageDataset]:
     """The training and the validation data set, with headers. Raises FastpetsError for fewer than two classes."""
-    train_dataset, valid_dataset = train_valid_datasets(
-        _source(config), split_seed=config.split_seed, **_reading(config)
-    )
+    names = ("split", "valid_share", "k_fold", "split_seed")
+    settings = {name: getattr(config, name) for name in names}
+    train_dataset, valid_dataset = train_valid_datasets(_source(config), **settings, **_reading(config))
     if len(train_dataset.classes) < 2:
         raise FastpetsError(
             f"classes: {', '.join(train_dataset.classes) or 'none'}; expected at least two; check where the labels "

@@ -21,6 +21,7 @@ from fastpets.utils.validation import (
     MAX_CACHE_GB,
     MAX_SEED,
     MAX_WORKERS,
+    VALID_SHARE,
     Borders,
     CacheWhere,
     Decode,
@@ -29,13 +30,16 @@ from fastpets.utils.validation import (
     Mix,
     OnBadFile,
     PresizeMethod,
+    Split,
     check_range,
+    check_split,
 )
 
 PATHS = ("data", "labels", "weights", "cache_dir", "out", "resume")  # settings
 NOT_PATHS = {"data": ("sample",), "weights": ("default", "none")}  # values of theirs that are no paths
 MAX_EPOCHS = 100_000
 MAX_TTA = 1000
+MAX_FOLDS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +56,16 @@ class DataConfig:
     labels: Annotated[Path | None, arg(metavar="FILE.csv")] = None
     """Table with the columns file, label and optionally split (train, valid, test) or is_valid. Replaces the labels
     from names."""
+    split: Split = "auto"
+    """How validation images are chosen, unless folders named train and valid, or the table, say which: at random;
+    `stratified`, the share of each class; or `fastai`, as its RandomSplitter does. `auto`: stratified if a class would
+    have fewer than 5 validation images on average."""
+    valid_share: Annotated[float, arg(metavar="SHARE")] = VALID_SHARE
+    """Share of the images that validate."""
+    k_fold: Annotated[tuple[int, int] | None, arg(metavar="I K")] = None
+    """Instead of a share, fold I (from 0) of K stratified ones validates."""
     split_seed: int = 42
-    """Seed of the random 80/20 split. Not used if folders named train and valid, or the table, define the split."""
+    """Seed of this choice."""
     on_bad_file: OnBadFile = "raise"
     """What to do with an unusable image: stop with an error, skip it, or replace it with another image."""
     max_pixels: int = MAX_PIXELS
@@ -78,6 +90,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         self.preprocessing()
+        check_split(self.split, self.valid_share, self.k_fold)
         check_range("split_seed", self.split_seed, 0, MAX_SEED)
         check_range("seed", self.seed, 0, MAX_SEED)
         if self.num_workers is not None:
@@ -184,6 +197,9 @@ class TrainConfig(LearnerConfig):
     class_weights: bool = False
     """Weight the training loss by inverse class frequency."""
 
+    folds: Annotated[int, arg(metavar="K")] = 0
+    """Cross-validation: train K runs, each of which validates on another of K stratified folds, and report the mean and
+    the spread of the error rate. 0 for a single run."""
     metrics: tuple[MetricName, ...] = ()
     """Validation metrics besides the error rate; `recall` is computed for each class."""
     tta: Annotated[int, arg(metavar="N")] = 0
@@ -206,6 +222,13 @@ class TrainConfig(LearnerConfig):
         check_range("freeze_epochs", self.freeze_epochs, 0, MAX_EPOCHS)
         if sum(phase.epochs for phase in self.phases(pretrained=True)) == 0:
             raise InvalidArgumentError("epochs: 0 in all phases, expected at least one epoch")
+        if self.folds:
+            check_range("folds", self.folds, 2, MAX_FOLDS)
+            if self.k_fold is not None:
+                raise InvalidArgumentError(
+                    "k_fold: one fold, but folds trains on all of them; leave out one of the two"
+                )
+            check_split(self.split, self.valid_share, (0, self.folds))
         check_range("tta", self.tta, 0, MAX_TTA)
         if self.tta and self.augment == "none":
             raise InvalidArgumentError(
@@ -254,9 +277,12 @@ def read_config(run_folder: Path, **changes: Any) -> TrainConfig:
     """The settings in a run folder's config.json, with `changes`. Raises FastpetsError if they cannot be read."""
     file = run_folder / "config.json"
     try:
-        values = {**json.loads(file.read_text(encoding="utf-8"))["settings"], **changes}
+        stored = json.loads(file.read_text(encoding="utf-8"))["settings"]
+        values = {"split": "random", **stored, **changes}  # "random" was the only split at first
         for name in ("labels", "cache_dir", "out", "resume"):
             values[name] = None if values[name] is None else Path(values[name])
+        if values.get("k_fold") is not None:
+            values["k_fold"] = tuple(values["k_fold"])
         return TrainConfig(**values | {"metrics": tuple(values["metrics"])})
     except (OSError, ValueError, TypeError, KeyError) as error:
         reason = error.strerror if isinstance(error, OSError) else error

@@ -24,6 +24,7 @@ DEFAULT_FOLDER = Path("runs")  # of run folders, in the working directory
 BAD_FILES = "bad_files.csv"
 TEST_METRICS = "test_metrics.csv"
 TTA_METRICS = "tta_metrics.csv"
+FOLDS = "folds.csv"
 BEFORE_TRAINING = {"config.json", IMAGES}  # files that a run writes before it trains
 
 
@@ -79,6 +80,10 @@ class RunFolder:
     def save_tta(self, augmented: int, error_rate: float) -> None:
         """Writes tta_metrics.csv: the number of augmented versions, and the error rate with them."""
         self._save_rows(TTA_METRICS, [{"augmented": augmented, "error_rate": error_rate}])
+
+    def save_folds(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Writes folds.csv, a row per complete fold of a cross-validation."""
+        self._save_rows(FOLDS, rows)
 
     def save_bad_files(self, problems: dict[str, str]) -> int:
         """Adds the images that cannot be used to bad_files.csv. Returns the number of images in it."""

@@ -1,11 +1,12 @@
 """The types of string parameters, and checks of arguments. Errors name the parameter."""
 
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 from fastpets.errors import InvalidArgumentError
 
 LabelFrom = Literal["auto", "name", "folder", "none"]
+Split = Literal["auto", "random", "stratified", "fastai"]
 PresizeMethod = Literal["crop", "squish", "pad"]
 Borders = Literal["reflect", "border", "zeros"]
 Output = Literal["float", "uint8"]
@@ -22,6 +23,7 @@ MAX_BATCH_SIZE = 65_535  # CUDA's limit of the third dimension of a grid, which 
 MAX_WORKERS = 1024
 MAX_CACHE_GB = 1e6
 MAX_SEED = 2**63 - 1
+VALID_SHARE = 0.2  # of the images validate by default
 
 
 def check_number(name: str, value: Any) -> None:
@@ -41,3 +43,21 @@ def check_choice(name: str, value: Any, choices: Any) -> None:
     """Raises InvalidArgumentError unless `value` is one of the strings of `choices`, a Literal type."""
     if value not in get_args(choices):
         raise InvalidArgumentError(f"{name}: {value!r}, expected one of {', '.join(get_args(choices))}")
+
+
+def check_split(split: Split, valid_share: float, k_fold: tuple[int, int] | None) -> None:
+    """Raises InvalidArgumentError for arguments of a split that are wrong, or that contradict each other."""
+    check_choice("split", split, Split)
+    check_number("valid_share", valid_share)
+    if not 0 < valid_share < 1:
+        raise InvalidArgumentError(f"valid_share: {valid_share}, expected more than 0 and less than 1")
+    if k_fold is None:
+        return
+    numbers = k_fold if isinstance(k_fold, tuple | list) else ()
+    is_pair = len(numbers) == 2 and all(isinstance(number, Integral) for number in numbers)
+    if not is_pair or not 0 <= numbers[0] < numbers[1] or numbers[1] < 2:
+        raise InvalidArgumentError(f"k_fold: {k_fold!r}, expected (i, k): fold i, from 0 to k - 1, of k, at least 2")
+    if split not in ("auto", "stratified"):
+        raise InvalidArgumentError(f"split: {split!r}, but folds are stratified; leave it out")
+    if valid_share != VALID_SHARE:
+        raise InvalidArgumentError(f"valid_share: {valid_share}, but a fold's share is 1 / {numbers[1]}; leave it out")

@@ -13,8 +13,9 @@ from fastpets.data import dataset as dataset_module
 from fastpets.data import headers
 from fastpets.data.dataset import ImageDataset, labels_from_names
 from fastpets.data.path_table import PathTable
+from fastpets.data.random_splits import random_split
 from fastpets.data.sources import from_csv, from_folder
-from fastpets.data.splits import random_split, train_valid_datasets
+from fastpets.data.splits import train_valid_datasets
 from fastpets.errors import BadFileError, FastpetsError, InvalidArgumentError
 from fastpets.utils.system import resolve_num_workers
 from tests.folders import labelled, touch

@@ -15,6 +15,7 @@ from fastpets import FastpetsError, InvalidArgumentError, Loader
 from fastpets.data.sources import as_dataset, from_folder
 from fastpets.data.splits import train_valid_datasets
 from tests.epochs import pixels_by_id, same
+from tests.folders import touch
 from tests.images import drawing
 
 
@@ -207,3 +208,25 @@ def test_a_balanced_sampler_picks_classes_equally_often_and_repeated_images_diff
         assert len(set(images)) == len(images)  # although ids repeat
     assert len(set(batch.ids.tolist())) < 20
     assert abs(counts[0] - 500) < 5 * np.sqrt(1000 / 4)  # five standard deviations of a binomial count
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_a_list_of_paths_is_labelled_by_a_pattern_or_by_folders(kind: Any, tmp_path: Path) -> None:
+    names = [f"{kind}/{kind[0]}-{number}.jpg" for number in range(12) for kind in ("cat", "dog")]
+    paths = kind(sorted(touch(tmp_path, *names).rglob("*.jpg"), reverse=True))
+    first = [path.name[0] for path in paths]
+    by_pattern = as_dataset(paths, label_pattern=r"^(\w)-")
+    assert [by_pattern.classes[label] for label in by_pattern.labels] == first
+    assert list(by_pattern.paths) == list(map(str, paths))
+    by_folder = as_dataset(paths, label_from="folder")
+    assert [by_folder.classes[label] for label in by_folder.labels] == [path.parent.name for path in paths]
+    for unlabelled in (as_dataset(paths), as_dataset(paths, label_from="none", label_pattern=r"^(\w)-")):
+        assert unlabelled.classes == ()
+    train, valid = train_valid_datasets(paths, label_pattern=r"^(\w)-", on_bad_file="skip")
+    assert train.classes == valid.classes == ("c", "d")
+    assert {*train.paths, *valid.paths} == set(map(str, paths))
+    train, _ = train_valid_datasets(paths, on_bad_file="skip")  # as the folder
+    assert train.classes == ("cat", "dog")
+    assert train_valid_datasets(paths, label_from="none", on_bad_file="skip")[0].classes == ()
+    with pytest.raises(FastpetsError, match=r"no label in the file name by label_pattern='\(x\)'"):
+        as_dataset(paths, label_pattern="(x)")

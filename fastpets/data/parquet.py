@@ -1,0 +1,158 @@
+"""ImageDatasets from Parquet files that contain images, as Hugging Face's repositories do.
+
+Parquet compresses many images together, so that a single one cannot be read. Therefore each file is unpacked once, into
+the folder `unpacked` of the user's cache folder, one group of rows after another. An image is then a range of bytes of
+the unpacked file, with the path of a shard's member (`storage.py`).
+"""
+
+import contextlib
+import io
+import json
+import os
+import posixpath
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from fastpets.data import storage
+from fastpets.data.dataset import ImageDataset
+from fastpets.data.hf_datasets import IMAGE_NAMES, LABEL_NAMES, choose_column, joined, with_values
+from fastpets.data.labels import unlabelled
+from fastpets.errors import FastpetsError
+from fastpets.utils.atomic import write_atomically
+from fastpets.utils.progress import track
+from fastpets.utils.system import cache_dir
+
+ROWS = 100  # read at a time
+
+
+def is_parquet(source: Any) -> bool:
+    """Whether a source is the path of Parquet files."""
+    return isinstance(source, str | os.PathLike) and os.fspath(source).lower().endswith(".parquet")
+
+
+def from_parquet(files: str, *, with_labels: bool = True) -> tuple[ImageDataset, np.ndarray]:
+    """The images in Parquet files, and the part that the name of each image's file begins with, such as "train": (N,).
+
+    A file has one column of images, which are bytes or a struct with the field `bytes`, and optionally one of labels:
+    a ClassLabel of Hugging Face, or a column named label, labels, class or target, with names or whole numbers.
+
+    Args:
+        files: a path, also with a scheme such as hf://, which may contain * and braces, such as {000..099}.
+        with_labels: whether to use the labels.
+
+    Raises FastpetsError for a file that has no such columns or is damaged, and if it cannot be unpacked.
+    """
+    datasets, parts = [], []
+    for file in storage.expand(files, "Parquet files"):
+        dataset = _dataset(file, with_labels)
+        datasets.append(dataset)
+        stem = posixpath.basename(file).lower().removesuffix(".parquet")
+        parts += [stem.replace("_", "-").partition("-")[0]] * len(dataset)
+    return replace(joined(datasets), root=files), np.array(parts)
+
+
+def _dataset(file: str, with_labels: bool) -> ImageDataset:
+    unpacked, index = _unpacked(file)
+    ends = np.cumsum(index["size"].to_numpy())
+    paths = [
+        f"{unpacked}::{end - size}+{size}::{name}"
+        for end, size, name in zip(ends.tolist(), index["size"].to_pylist(), index["name"].to_pylist(), strict=True)
+    ]
+    images = unlabelled(paths, root=file)
+    if not with_labels or "label" not in index.column_names:
+        return images
+    classes = json.loads((index.schema.metadata or {}).get(b"classes", b"[]"))
+    return with_values(images, index["label"].to_pylist(), classes)
+
+
+def _unpacked(file: str) -> tuple[Path, pa.Table]:
+    """The unpacked file, and the name, size and label of each image in it."""
+    with ThreadPoolExecutor(1) as pool:
+        stamp = next(storage.stamps([file], pool))
+    try:
+        folder = cache_dir() / "unpacked"
+        folder.mkdir(exist_ok=True)
+        key = xxhash.xxh3_64_hexdigest(f"{file} {stamp}".encode(errors="surrogateescape"))
+        stem = posixpath.basename(file)[: -len(".parquet")]
+        unpacked, index = folder / f"{stem}-{key}.images", folder / f"{stem}-{key}.parquet"
+        if not (unpacked.exists() and index.exists()):
+            found: list[pa.Table] = []
+
+            def write(staging: Path) -> None:
+                with open(staging, "wb") as target, contextlib.closing(_open(file)) as source:
+                    found.append(_unpack(file, source, target))
+
+            write_atomically(unpacked, write)
+            write_atomically(index, lambda staging: pq.write_table(found[0], staging))
+        return unpacked, pq.read_table(io.BytesIO(index.read_bytes()))
+    except FastpetsError:
+        raise
+    except pa.ArrowException as error:
+        raise FastpetsError(f"{file}: {error}, expected a Parquet file") from None
+    except OSError as error:
+        raise FastpetsError(
+            f"{file}: cannot be unpacked into the cache folder: {error}; set XDG_CACHE_HOME to a folder with more room"
+        ) from None
+
+
+def _open(file: str) -> IO[bytes]:
+    try:
+        return fsspec.open(file, "rb").open()
+    except Exception as error:  # each of fsspec's file systems raises its own types
+        raise FastpetsError(f"{file}: {type(error).__name__}: {error}, expected a Parquet file") from None
+
+
+def _unpack(file: str, source: IO[bytes], target: IO[bytes]) -> pa.Table:
+    """Writes the bytes of all images. Returns a table with the name, the size and, if there are any, the label."""
+    parquet = pq.ParquetFile(source)
+    schema, features = parquet.schema_arrow, _features(parquet.schema_arrow)
+    images = [field.name for field in schema if _is_image(field.type)]
+    labels = [name for name in schema.names if features.get(name, {}).get("_type") == "ClassLabel"]
+    image = choose_column(file, images, IMAGE_NAMES, "images")
+    label = choose_column(file, labels or [name for name in schema.names if name in LABEL_NAMES], LABEL_NAMES, "labels")
+    if image is None:
+        raise FastpetsError(f"{file}: columns {', '.join(schema.names)}, expected one of images or their bytes")
+    names, sizes, values = list[str](), list[int](), list[Any]()
+    batches = parquet.iter_batches(ROWS, columns=[name for name in (image, label) if name is not None])
+    num_batches = -(-parquet.metadata.num_rows // ROWS)
+    for batch in track(batches, f"unpacking {posixpath.basename(file)}", num_batches):
+        for content, name in _contents(batch.column(image)):
+            if content is None:
+                raise FastpetsError(f"{file}: row {len(names)} has no bytes in the column {image}, expected an image")
+            target.write(content)
+            names.append(posixpath.basename(name or "") or f"row-{len(names)}")
+            sizes.append(len(content))
+        if label is not None:
+            values += batch.column(label).to_pylist()
+    columns: dict[str, Any] = {"name": names, "size": pa.array(sizes, pa.int64())}
+    classes = features.get(label, {}).get("names", []) if label is not None else []
+    table = pa.table(columns if label is None else columns | {"label": values})
+    return table.replace_schema_metadata({"classes": json.dumps(classes)})
+
+
+def _contents(column: pa.Array) -> Iterator[tuple[bytes | None, str | None]]:
+    """The bytes of each image, and its name if it has one."""
+    for value in column:
+        value = value.as_py()
+        yield (value["bytes"], value.get("path")) if isinstance(value, dict) else (value, None)
+
+
+def _is_image(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _features(schema: pa.Schema) -> dict[str, Any]:
+    """The features of Hugging Face's library in the metadata of a table; none if there are none."""
+    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    return metadata.get("info", {}).get("features", {})

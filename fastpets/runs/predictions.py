@@ -1,0 +1,60 @@
+"""predictions.parquet: what a model predicts for the images that it was not trained on, to find wrong labels."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fastpets.data.dataset import ImageDataset
+from fastpets.data.path_table import as_path_table
+from fastpets.utils.atomic import write_atomically
+
+PREDICTIONS = "predictions.parquet"
+CLASSES = b"classes"  # in the table's metadata: the names, as JSON, in the order of `probabilities`
+
+
+def save_predictions(run_folder: Path, dataset: ImageDataset, probabilities: np.ndarray) -> None:
+    """Writes predictions.parquet, a row for each image, given the probabilities (N, C) of the classes.
+
+    Its columns are file, the path; class, the label's name or null; predicted, the name of the most probable class; and
+    probabilities, a list of C numbers. Names are binary, since they need not be UTF-8.
+    """
+    num_images, num_classes = probabilities.shape
+    names = pa.array(map(os.fsencode, dataset.classes), pa.binary())
+    labels = pa.array(dataset.labels, pa.int64(), mask=dataset.labels < 0)
+    predicted = pa.array(probabilities.argmax(1) if num_images else np.zeros(0, np.int64), pa.int64())
+    numbers = pa.array(probabilities.astype(np.float32).ravel())
+    columns = {
+        "file": as_path_table(dataset.paths).array,
+        "class": names.take(labels),
+        "predicted": names.take(predicted),
+        "probabilities": pa.FixedSizeListArray.from_arrays(numbers, num_classes),
+    }
+    _write(run_folder, pa.table(columns).replace_schema_metadata({CLASSES: json.dumps(dataset.classes)}))
+
+
+def join_predictions(run_folder: Path, fold_folders: Sequence[Path]) -> int:
+    """Writes the rows of all folds' tables into one, with a column fold. Returns their number."""
+    tables = []
+    for fold, folder in enumerate(fold_folders):
+        if (folder / PREDICTIONS).exists():  # Arrow opens only paths in UTF-8
+            table = pq.read_table(io.BytesIO((folder / PREDICTIONS).read_bytes()))
+            tables.append(table.append_column("fold", pa.array([fold] * len(table), pa.int32())))
+    table = pa.concat_tables(tables)
+    _write(run_folder, table)
+    return len(table)
+
+
+def _write(run_folder: Path, table: pa.Table) -> None:
+    def write(staging: Path) -> None:
+        with open(staging, "wb") as file:
+            pq.write_table(table, file, compression="zstd")
+
+    write_atomically(run_folder / PREDICTIONS, write)

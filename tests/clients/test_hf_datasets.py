@@ -1,0 +1,186 @@
+"""Data sets of Hugging Face, in memory, on disk and as Parquet files, as sources; their bytes are read per batch."""
+
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+import torch
+
+import fastpets
+from fastpets import Loader
+from fastpets.data.hf_datasets import Rows
+from fastpets.data.sources import as_dataset
+from fastpets.errors import FastpetsError
+
+hf = pytest.importorskip("datasets", reason="datasets is not installed; it comes with the extra clients")
+SETTINGS: dict[str, Any] = {"size": 32, "batch_size": 4, "num_workers": 2, "device": "cpu"}
+NAMES = ["kind0", "kind1", "kind2"]
+
+
+@pytest.fixture
+def files(make_folder: Callable[..., Path]) -> list[Path]:
+    """18 files of the classes in turn."""
+    return sorted(make_folder(18, num_classes=3).iterdir(), key=lambda path: int(path.stem.partition("_")[2]))
+
+
+def rows(files: list[Path], **others: Any) -> Any:
+    """A data set in memory, with the bytes of the files."""
+    labels = [path.name.partition("_")[0] for path in files]
+    images = [{"bytes": path.read_bytes(), "path": path.name} for path in files]
+    features = {"image": hf.Image(), "label": hf.ClassLabel(names=NAMES)}
+    return hf.Dataset.from_dict({"image": images, "label": labels, **others}, features=hf.Features(features))
+
+
+def pixels(loader: Loader) -> list[torch.Tensor]:
+    """The images of all batches."""
+    return [images for images, _ in loader]
+
+
+def check_same(found: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
+    assert [len(images) for images in found] == [len(images) for images in expected]
+    assert all(map(torch.equal, found, expected))
+
+
+def expected(files: list[Path]) -> list[torch.Tensor]:
+    return pixels(Loader([(path, path.name.partition("_")[0]) for path in files], **SETTINGS))
+
+
+def test_batches_are_those_of_the_files_in_memory_on_disk_and_after_a_shuffle(
+    files: list[Path], tmp_path: Path
+) -> None:
+    memory = rows(files)
+    memory.save_to_disk(tmp_path / "saved")
+    disk = hf.load_from_disk(tmp_path / "saved")
+    undecoded = disk.cast_column("image", hf.Image(decode=False))
+    for source in (memory, disk, undecoded, disk.with_format("torch")):
+        found = Loader(source, **SETTINGS)
+        assert found.classes == tuple(NAMES)
+        assert found.dataset.labels.tolist() == [int(path.name[4]) for path in files]
+        check_same(pixels(found), expected(files))
+    shuffled = disk.shuffle(seed=3).select(range(2, 12))
+    order = [
+        files.index(files[0].parent / row["path"])
+        for row in shuffled.cast_column("image", hf.Image(decode=False))["image"]
+    ]
+    check_same(pixels(Loader(shuffled, **SETTINGS)), expected([files[i] for i in order]))
+
+
+def test_images_that_are_files_are_read_as_files_and_without_labels_there_are_none(files: list[Path]) -> None:
+    source = hf.Dataset.from_dict({"image": list(map(str, files))}).cast_column("image", hf.Image())
+    dataset = as_dataset(source)
+    assert list(dataset.paths) == list(map(str, files))
+    assert dataset.labels.tolist() == [-1] * len(files)
+    assert as_dataset(rows(files), label_from="none").classes == ()
+
+
+def test_only_the_rows_of_the_batches_are_read(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    loader, read = Loader(rows(files), **SETTINGS), list[int]()
+    original = Rows.read
+    monkeypatch.setattr(Rows, "read", lambda self, index: (read.append(index), original(self, index))[1])
+    for _ in loader:
+        break
+    assert set(read) < set(range(len(files)))  # two batches ahead, not all
+
+
+def test_a_loader_works_in_another_process_and_when_its_data_set_is_gone(files: list[Path], tmp_path: Path) -> None:
+    rows(files).save_to_disk(tmp_path / "saved")
+    for source in (rows(files), hf.load_from_disk(tmp_path / "saved")):
+        loader = Loader(source, **SETTINGS)
+        del source
+        (tmp_path / "loader.pickle").write_bytes(pickle.dumps(loader))
+        copy = pickle.loads((tmp_path / "loader.pickle").read_bytes())
+        del loader
+        check_same(pixels(copy), expected(files))
+        code = (
+            "import pickle, sys, torch; loader = pickle.load(open(sys.argv[1], 'rb'));"
+            "torch.save([images for images, _ in loader], sys.argv[2])"
+        )
+        command = [sys.executable, "-c", code, str(tmp_path / "loader.pickle"), str(tmp_path / "batches.pt")]
+        subprocess.run(command, check=True)
+        check_same(torch.load(tmp_path / "batches.pt"), expected(files))
+
+
+def test_a_dict_of_data_sets_is_the_split(files: list[Path]) -> None:
+    parts = hf.DatasetDict(train=rows(files[:10]), validation=rows(files[10:14]), test=rows(files[14:]))
+    train, valid = fastpets.loaders(parts, **SETTINGS)
+    assert (len(train.dataset), len(valid.dataset)) == (10, 4)
+    check_same(pixels(valid), expected(files[10:14]))
+    train, valid = fastpets.loaders(rows(files), valid_share=0.4, **SETTINGS)
+    assert (len(train.dataset), len(valid.dataset)) == (11, 7)
+    with pytest.raises(FastpetsError, match=r"^source: DatasetDict of train, validation, test, expected one of them"):
+        Loader(parts, **SETTINGS)
+
+
+@pytest.mark.parametrize("scheme", ["", "memory://"])
+def test_parquet_files_are_unpacked_once_and_their_names_are_the_split(
+    files: list[Path], scheme: str, tmp_path: Path
+) -> None:
+    folder = f"{scheme}{tmp_path}/data"
+    parts = {"train-00000-of-00002": files[:6], "train-00001-of-00002": files[6:12], "validation": files[12:]}
+    for name, part in parts.items():
+        rows(part).to_parquet(tmp_path / "one.parquet")
+        with fsspec.open(f"{folder}/{name}.parquet", "wb", auto_mkdir=True) as target:
+            target.write((tmp_path / "one.parquet").read_bytes())
+    train, valid = fastpets.loaders(f"{folder}/*.parquet", **SETTINGS)
+    assert (len(train.dataset), len(valid.dataset)) == (12, 6)
+    assert train.classes == valid.classes == tuple(NAMES)
+    assert train.dataset.labels.tolist() == [int(path.name[4]) for path in files[:12]]
+    check_same(pixels(valid), expected(files[12:]))
+    whole = f"{folder}/train-{{00000..00001}}-of-00002.parquet"
+    check_same(pixels(Loader(whole, **SETTINGS)), expected(files[:12]))
+    unpacked = valid.dataset.paths[0].partition("::")[0]
+    before = Path(unpacked).stat().st_mtime_ns
+    assert Path(unpacked).read_bytes() == b"".join(path.read_bytes() for path in files[12:])
+    fastpets.loaders(f"{folder}/*.parquet", **SETTINGS)
+    assert Path(unpacked).stat().st_mtime_ns == before
+    rows(files[13:]).to_parquet(tmp_path / "one.parquet")  # another file in its place is another data set
+    with fsspec.open(f"{folder}/validation.parquet", "wb") as target:
+        target.write((tmp_path / "one.parquet").read_bytes())
+    check_same(pixels(fastpets.loaders(f"{folder}/*.parquet", **SETTINGS)[1]), expected(files[13:]))
+
+
+def test_parquet_of_others_has_bytes_and_names(files: list[Path], tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    labels = [path.name.partition("_")[0] for path in files]
+    pq.write_table(pa.table({"img": [path.read_bytes() for path in files], "class": labels}), tmp_path / "a.parquet")
+    found = Loader(tmp_path / "a.parquet", **SETTINGS)
+    assert found.classes == tuple(NAMES)
+    check_same(pixels(found), expected(files))
+
+
+def test_the_file_system_of_the_hub_is_known() -> None:
+    assert fsspec.get_filesystem_class("hf").__name__ == "HfFileSystem"
+
+
+def test_what_is_not_clear_is_one_line(files: list[Path], tmp_path: Path) -> None:
+    memory = rows(files)
+    classes = hf.ClassLabel(names=NAMES)
+    ambiguous = memory.rename_column("label", "fine").add_column("coarse", memory["label"])
+    ambiguous = ambiguous.cast_column("coarse", classes)
+    cases = {
+        r"^source: columns label, expected one of images": memory.remove_columns("image"),
+        r"^source: columns fine, coarse of labels, expected one": ambiguous,
+        r"^source: IterableDataset, expected a data set that is not streamed": memory.to_iterable_dataset(),
+        r"a.parquet: .*, expected a Parquet file": tmp_path / "a.parquet",
+        r"b.parquet: columns x, expected one of images": tmp_path / "b.parquet",
+        r"gone-\*.parquet: nothing there, expected Parquet files": tmp_path / "gone-*.parquet",
+    }
+    (tmp_path / "a.parquet").write_bytes(b"no parquet")
+    hf.Dataset.from_dict({"x": [1]}).to_parquet(tmp_path / "b.parquet")
+    for message, source in cases.items():
+        with pytest.raises(FastpetsError, match=message):
+            as_dataset(source)
+    with pytest.warns(UserWarning, match="the transform of this Dataset is not used"):
+        as_dataset(memory.with_transform(lambda batch: batch))
+
+
+def test_unlabelled_rows_have_no_label(files: list[Path]) -> None:
+    source = rows(files).remove_columns("label").add_column("label", [-1, 0, 1] * 6)
+    assert as_dataset(source).labels.tolist() == [-1, 0, 1] * 6
