@@ -239,6 +239,10 @@ def test_all_training_options_work_together(make_folder: Callable[..., Path], tm
     assert {"top5", "recall/kind0", "recall/kind1"} <= set(rows[0])
     steps = list(csv.DictReader((out / "steps.csv").read_text().splitlines()))
     assert len(steps) == int(rows[-1]["batches"]) == 3 * 6
+    (augmented,) = csv.DictReader((out / "tta_metrics.csv").read_text().splitlines())
+    assert augmented["augmented"] == "2"
+    assert f"augmentation (2): {float(augmented['error_rate']):.6f}" in child.stdout
+    assert max(len(line) for line in child.stdout.splitlines() if re.match(r"epoch| +\d ", line)) <= 80
     assert (out / "lr_finder.png").read_bytes().startswith(b"\x89PNG")
     assert len((out / "lr_finder.csv").read_text().splitlines()) > 10
 
