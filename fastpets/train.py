@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import shlex
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -196,6 +198,7 @@ def _epoch_callback(config: TrainConfig, learner: Learner, run: RunFolder) -> Ca
     # The saved model predicts without autocast.
     preprocessing = dataclasses.replace(learner.valid.preprocessing, dtype="float32")
     print_epoch, save_tables, hinted = EpochPrinter(), _tables_callback(config, learner, run), False
+    num_resumed = len(learner.history)
 
     def on_epoch_end(result: EpochResult) -> None:
         nonlocal hinted
@@ -205,7 +208,9 @@ def _epoch_callback(config: TrainConfig, learner: Learner, run: RunFolder) -> Ca
             save_model(run.path, model, arch=config.arch, classes=classes, preprocessing=preprocessing)
             _save_checkpoint(learner, run)
         print_epoch(result)
-        hint = hints.input_bound(result.input_share, len(learner.history), learner.train.cache is not None)
+        hint = hints.input_bound(
+            result.input_share, len(learner.history) - num_resumed, learner.train.cache is not None
+        )
         if hint and not hinted:
             print(f"       {with_flags(hint, TrainConfig)}")
             hinted = True
@@ -299,16 +304,24 @@ def _print_summary(learner: Learner, config: TrainConfig) -> None:
     from fastpets.runs import hints
     from fastpets.training.tta import tta
 
-    recalls = sorted((value, name) for name, value in learner.history[-1].metrics.items() if name.startswith("recall/"))
-    if recalls:
-        lowest = ", ".join(f"{name.partition('/')[2]} {value:.3f}" for value, name in recalls[:5])
-        print(f"lowest recall: {one_line(lowest)}")
+    if lowest := lowest_recalls(learner):
+        print(f"lowest recall: {one_line(', '.join(lowest))}")
     if config.tta:
         probabilities, labels = tta(learner, config.tta)
         error_rate = (probabilities.argmax(1) != labels).float().mean().item()
         print(f"error rate with test-time augmentation ({config.tta}): {error_rate:.6f}")
     if hint := hints.best_epoch(learner.history, int(learner.valid.headers.usable.sum())):
         print(with_flags(hint, TrainConfig))
+
+
+def lowest_recalls(learner: Learner) -> list[str]:
+    """The five classes with the lowest recall in the last epoch, with their numbers of validation images."""
+    valid = learner.valid.dataset
+    labels = valid.labels[learner.valid.headers.usable].tolist()
+    num_images = Counter(valid.classes[label] for label in labels)
+    metrics = learner.history[-1].metrics
+    found = sorted((metrics[f"recall/{name}"], name) for name in num_images if f"recall/{name}" in metrics)
+    return [f"{name} {value:.3f} of {num_images[name]}" for value, name in found if not math.isnan(value)][:5]
 
 
 def _evaluate_test(learner: Learner, test: Loader, run: RunFolder | None) -> None:

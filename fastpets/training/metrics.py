@@ -19,6 +19,13 @@ class ErrorRate(MulticlassAccuracy):
         return 1 - super().compute()
 
 
+class Recall(MulticlassRecall):
+    """The recall of each class, NaN for a class without images; torchmetrics has 0 for it."""
+
+    def compute(self) -> torch.Tensor:
+        return super().compute().where(self.tp + self.fn > 0, torch.nan)
+
+
 def make_metrics(names: Sequence[MetricName], classes: Sequence[str]) -> MetricCollection:
     """Makes the error rate and the metrics of those names; "recall" gives one value per class, `recall/CLASS`.
 
@@ -36,7 +43,7 @@ def make_metrics(names: Sequence[MetricName], classes: Sequence[str]) -> MetricC
     if "macro_f1" in names:
         metrics["macro_f1"] = MulticlassF1Score(num_classes, average="macro", **options)
     if "recall" in names:
-        recall = MulticlassRecall(num_classes, average=None, **options)
+        recall = Recall(num_classes, average=None, **options)
         metrics["recall"] = ClasswiseWrapper(recall, labels=list(classes), prefix="recall/")
     return MetricCollection(metrics, compute_groups=False)
 
