@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-from tyro.conf import Positional, arg
 
 from fastpets.errors import BadFileError, FastpetsError, describe_bad_files, one_line
+from fastpets.flags import arg
 from fastpets.runs.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ MAX_LISTED = 10
 class SummaryConfig(DataConfig):
     """Describe a data set, trace one image through the loader, and warn of data-quality problems."""
 
-    data: Annotated[Positional[str | None], arg(metavar="DIR")] = None
-    """Folder of images (s3:// too), tar shards, a CSV, or `sample`, a small synthetic set. Default: Oxford-IIIT Pet."""
     image: str | None = None
     """Part of the path of the training image to trace. Default: the first image."""
     out: Annotated[Path | None, arg(metavar="FILE.png")] = None

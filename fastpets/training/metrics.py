@@ -23,7 +23,8 @@ class Recall(MulticlassRecall):
     """The recall of each class, NaN for a class without images; torchmetrics has 0 for it."""
 
     def compute(self) -> torch.Tensor:
-        return super().compute().where(self.tp + self.fn > 0, torch.nan)
+        num_images = torch.as_tensor(self.tp) + torch.as_tensor(self.fn)
+        return super().compute().where(num_images > 0, torch.nan)
 
 
 def make_metrics(names: Sequence[MetricName], classes: Sequence[str]) -> MetricCollection:

@@ -33,8 +33,8 @@ TINY = ["--arch", "resnet18", "--weights", "none", "--size", "32", "--batch-size
 FLAGS = (
     "data label_from label_pattern labels split_seed on_bad_file max_pixels size augment presize presize_method "
     "borders supersample seed num_workers sampler cache cache_dir cache_gb decode batch_size device arch weights "
-    "amp amp_dtype compile mix ema clip_norm epochs freeze_epochs lr schedule initial_size accumulate "
-    "weight_decay bn label_smoothing class_weights metrics tta evaluate_test tensorboard out resume"
+    "amp amp_dtype compile mix ema clip_norm weight_decay bn label_smoothing class_weights epochs freeze_epochs lr "
+    "schedule initial_size accumulate metrics tta evaluate_test tensorboard out config resume"
 )
 FILES = (
     "checkpoint-{}.pt checkpoint-{}.pt config.json images.parquet metrics.csv model.json model.safetensors report.html "
