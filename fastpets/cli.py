@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from fastpets import __version__, streams
-from fastpets.errors import BadFileWarning, FastpetsError
+from fastpets.errors import BadFileWarning, FastpetsError, without_middle
 from fastpets.flags import UsageError, flags_of, help_text, hint, parse
 
 
@@ -50,6 +50,10 @@ COMMANDS = {
     "predict": Command("PredictConfig", "predict the classes of images", lists_bad_files=True),
     "export": Command("ExportConfig", "convert a trained model to ONNX or torch.export"),
     "serve": Command("ServeConfig", "serve a page that classifies images dropped on it"),
+    "lr-find": Command("LrFindConfig", "suggest a learning rate and draw the curve of the learning rate finder"),
+    "compare": Command("CompareConfig", "compare runs: a table and curves"),
+    "report": Command("ReportConfig", "write the page of a run again"),
+    "models": Command("ModelsConfig", "list the architectures of torchvision and timm", module="list_models"),
     "cache": Command("CacheConfig", "list or remove the decoded images that are kept on disk"),
     "ceiling": Command("CeilingConfig", "measure how much of its speed training loses to loading"),
 }
@@ -82,7 +86,7 @@ def _run_line(arguments: Sequence[str] | None) -> int:
         return 0
     if name not in COMMANDS:
         expected = f"{', '.join(COMMANDS)}{hint(name, [*COMMANDS])}"
-        print(f"error: unknown command {name!r}, expected one of {expected}", file=sys.stderr)
+        print(f"error: unknown command {without_middle(repr(name))}, expected one of {expected}", file=sys.stderr)
         return 2
     return run(name, flags)
 

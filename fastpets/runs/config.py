@@ -1,8 +1,10 @@
 """The settings of a training run: the flags of `fastpets train`. Does not import torch, so that help is fast."""
 
+import contextlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,6 +30,7 @@ from fastpets.utils.validation import (
     Mix,
     OnBadFile,
     PresizeMethod,
+    TrackerName,
     check_range,
 )
 
@@ -41,7 +44,7 @@ GROUPS = {  # of the flags in the help
     "class_weights seed",
     "augmentation": "size initial_size augment presize presize_method borders supersample mix",
     "machine": "device num_workers amp amp_dtype compile decode cache cache_dir cache_gb",
-    "output": "out metrics tta evaluate_test tensorboard config resume",
+    "output": "out metrics tta evaluate_test track config resume",
 }
 MAX_TTA = 1000
 
@@ -207,8 +210,8 @@ class TrainConfig(StepConfig):
     evaluate_test: bool = False
     """After training, evaluate the model on the test images: those in a folder named test beside train and valid, or
     with this split in the table. They are used for nothing else."""
-    tensorboard: bool = False
-    """Also log losses, learning rates and metrics for TensorBoard."""
+    track: tuple[TrackerName, ...] = ()
+    """Also log losses, learning rates and metrics to these trackers, whose own environment variables say where."""
     out: Annotated[Path | None, arg(metavar="DIR")] = None
     """Run folder; must be new or empty. Default: runs/DATE_TIME_ARCH."""
     config: Annotated[Path | None, arg(metavar="RUN|FILE")] = None
@@ -270,14 +273,26 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     return replace(config, **changes)
 
 
-def read_config(run: Path, **changes: Any) -> TrainConfig:
-    """The settings in a run folder's config.json, or in that file, with `changes`. Raises FastpetsError."""
+def read_settings(run: Path) -> dict[str, Any]:
+    """The settings in a run folder's config.json, or in that file. Raises FastpetsError if they cannot be read."""
     file = run / "config.json" if run.is_dir() else run
-    try:
-        values = {**json.loads(file.read_text(encoding="utf-8"))["settings"], **changes}
+    with _must_be_settings(file):
+        return dict(json.loads(file.read_text(encoding="utf-8"))["settings"])
+
+
+def read_config(run: Path, **changes: Any) -> TrainConfig:
+    """The settings as `read_settings` reads them, with `changes`, as a TrainConfig. Raises FastpetsError."""
+    values = read_settings(run) | changes
+    with _must_be_settings(run):
         for name in ("labels", "cache_dir", "out", "config", "resume"):
             values[name] = None if values.get(name) is None else Path(values[name])
-        return TrainConfig(**values | {"metrics": tuple(values["metrics"])})
+        return TrainConfig(**values | {name: tuple(values[name]) for name in ("metrics", "track")})
+
+
+@contextlib.contextmanager
+def _must_be_settings(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError, TypeError, KeyError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise FastpetsError(f"{file}: {reason}, expected the settings of a run") from None
+        raise FastpetsError(f"{path}: {reason}, expected the settings of a run") from None

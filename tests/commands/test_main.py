@@ -109,9 +109,9 @@ def test_the_command_line_of_a_configuration_has_the_flags_that_differ_from_thei
 @pytest.mark.parametrize(
     ("name", "without"),
     [
-        ("show", "arch lr tta resume tensorboard cache batch_size device"),
-        ("summary", "arch lr tta resume tensorboard cache batch_size sampler device"),
-        ("ceiling", "lr tta resume tensorboard epochs schedule out metrics"),
+        ("show", "arch lr tta resume track cache batch_size device"),
+        ("summary", "arch lr tta resume track cache batch_size sampler device"),
+        ("ceiling", "lr tta resume track epochs schedule out metrics"),
     ],
 )
 def test_help_lists_no_flags_without_an_effect(name: str, without: str, capsys: pytest.CaptureFixture[str]) -> None:

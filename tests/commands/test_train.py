@@ -34,7 +34,7 @@ FLAGS = (
     "data label_from label_pattern labels split_seed on_bad_file max_pixels size augment presize presize_method "
     "borders supersample seed num_workers sampler cache cache_dir cache_gb decode batch_size device arch weights "
     "amp amp_dtype compile mix ema clip_norm weight_decay bn label_smoothing class_weights epochs freeze_epochs lr "
-    "schedule initial_size accumulate metrics tta evaluate_test tensorboard out config resume"
+    "schedule initial_size accumulate metrics tta evaluate_test track out config resume"
 )
 FILES = (
     "checkpoint-{}.pt checkpoint-{}.pt config.json images.parquet metrics.csv model.json model.safetensors report.html "
@@ -231,7 +231,7 @@ def test_all_training_options_work_together(make_folder: Callable[..., Path], tm
         "recall",
     ]
     arguments += ["--label-smoothing", "0.1", "--mix", "both", "--ema", "0.9", "--accumulate", "2", "--clip-norm", "1"]
-    arguments += ["--class-weights", "--bn", "eval", "--tta", "2", "--tensorboard", "--weight-decay", "0.05"]
+    arguments += ["--class-weights", "--bn", "eval", "--tta", "2", "--track", "tensorboard", "--weight-decay", "0.05"]
     child = run("--data", make_folder(60), *TINY, *arguments, "--out", out)
     assert child.returncode == 0, child.stderr
     assert "error rate with test-time augmentation (2): 0." in child.stdout
@@ -297,8 +297,8 @@ def test_a_missing_tensorboard_is_found_before_the_data_set_is_read(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    assert main(["train", "--data", str(tmp_path / "nowhere"), "--tensorboard"]) == 1
-    assert capsys.readouterr().err == "error: --tensorboard: not installed; pip install tensorboard\n"
+    assert main(["train", "--data", str(tmp_path / "nowhere"), "--track", "tensorboard"]) == 1
+    assert capsys.readouterr().err == "error: --track: tensorboard is not installed; pip install tensorboard\n"
 
 
 def test_all_ranks_train_on_equal_batches_without_augmentation(make_folder: Callable[..., Path]) -> None:
