@@ -64,7 +64,7 @@ def warn(message: str) -> None:
 
 
 def without_middle(text: str) -> str:
-    """A text of up to MAX_LENGTH characters as it is, and the first half and the last quarter of these of a longer one."""
+    """A text of up to MAX_LENGTH characters, or the start and the end of a longer one."""
     if len(text) <= MAX_LENGTH:
         return text
     start, end = text[: MAX_LENGTH // 2], text[-MAX_LENGTH // 4 :]
