@@ -1,19 +1,18 @@
 """The command line. `fastpets NAME`, `python -m fastpets NAME` and `python -m fastpets.NAME` run the same command."""
 
 import dataclasses
-import difflib
 import logging
 import re
 import shlex
 import sys
-import typing
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from fastpets import streams
-from fastpets.errors import BadFileWarning, FastpetsError
+from fastpets import __version__, streams
+from fastpets.errors import BadFileWarning, FastpetsError, without_middle
+from fastpets.flags import UsageError, flags_of, help_text, hint, parse
 
 
 class Command(NamedTuple):
@@ -22,12 +21,14 @@ class Command(NamedTuple):
     Attributes:
         config: name of the dataclass in that module whose fields are the command's flags.
         summary: one line for `fastpets --help`.
+        module: another name of function and module, where a package has the command's name.
         interrupted: printed after Ctrl-C.
         lists_bad_files: whether the command lists bad files itself. Warnings about them are then not shown.
     """
 
     config: str
     summary: str
+    module: str = ""
     interrupted: str = "stopped"
     lists_bad_files: bool = False
 
@@ -37,7 +38,7 @@ COMMANDS = {
     "check": Command(
         "CheckConfig",
         "decode all images and list those that cannot be used",
-        "stopped before all files were checked",
+        interrupted="stopped before all files were checked",
         lists_bad_files=True,
     ),
     "show": Command("ShowConfig", "draw training images as the model sees them"),
@@ -50,6 +51,10 @@ COMMANDS = {
     "suspects": Command("SuspectsConfig", "find images whose labels are probably wrong", lists_bad_files=True),
     "export": Command("ExportConfig", "convert a trained model to ONNX or torch.export"),
     "serve": Command("ServeConfig", "serve a page that classifies images dropped on it"),
+    "lr-find": Command("LrFindConfig", "suggest a learning rate and draw the curve of the learning rate finder"),
+    "compare": Command("CompareConfig", "compare runs: a table and curves"),
+    "report": Command("ReportConfig", "write the page of a run again"),
+    "models": Command("ModelsConfig", "list the architectures of torchvision and timm", module="list_models"),
     "cache": Command("CacheConfig", "list or remove the decoded images that are kept on disk"),
     "ceiling": Command("CeilingConfig", "measure how much of its speed training loses to loading"),
 }
@@ -58,9 +63,9 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line, by default that of this process, and returns the exit status.
 
-    The status is the command's own, 1 after an error, 2 for an unknown command, or 130 after Ctrl-C. An error is
-    printed as one line. For unknown flags and --help, tyro raises SystemExit. If standard output cannot be written, the
-    command is completed nevertheless, and the status is 1, but not if its reader has closed it, as `| head -1` does.
+    The status is the command's own, 1 after an error, 2 for an unknown command, an unknown flag or a value of another
+    type, or 130 after Ctrl-C. An error is printed as one line. If standard output cannot be written, the command is
+    completed nevertheless, and the status is 1, but not if its reader has closed it, as `| head -1` does.
     """
     streams.open_closed()
     with streams.lasting("stderr"):
@@ -77,10 +82,12 @@ def _run_line(arguments: Sequence[str] | None) -> int:
     if name in ("-h", "--help"):
         print(overview())
         return 0
+    if name == "--version":
+        print(f"fastpets {__version__}")
+        return 0
     if name not in COMMANDS:
-        similar = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"; did you mean {similar[0]}?" if similar else ""
-        print(f"error: unknown command {name!r}, expected one of {', '.join(COMMANDS)}{hint}", file=sys.stderr)
+        expected = f"{', '.join(COMMANDS)}{hint(name, [*COMMANDS])}"
+        print(f"error: unknown command {without_middle(repr(name))}, expected one of {expected}", file=sys.stderr)
         return 2
     return run(name, flags)
 
@@ -96,38 +103,28 @@ def overview() -> str:
 def run(name: str, arguments: Sequence[str]) -> int:
     """Parses the flags of the command `name`, runs it, and returns the exit status."""
     command, config_class = COMMANDS[name], None
+    function = command.module or name.replace("-", "_")
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns if it has no folder for its cache
     try:
-        module = import_module(f"fastpets.{name}")
+        module = import_module(f"fastpets.{function}")
         config_class = getattr(module, command.config)
+        if {"-h", "--help"} & {*arguments}:
+            print(help_text(config_class, f"fastpets {name}"), end="")
+            return 0
         with warnings.catch_warnings():
             _show_warnings_as_lines(config_class)
             if command.lists_bad_files:
                 warnings.simplefilter("ignore", BadFileWarning)
-            return getattr(module, name)(_parsed(config_class, arguments, f"fastpets {name}"))
+            return getattr(module, function)(parse(config_class, arguments, f"fastpets {name}"))
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except FastpetsError as error:
         print(f"error: {with_flags(str(error), config_class)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"\n{command.interrupted}", file=sys.stderr)
         return 130
-
-
-def _parsed(config_class: type, arguments: Sequence[str], prog: str) -> Any:
-    """Parses flags into a configuration. Raises InvalidArgumentError; tyro raises SystemExit for unknown flags.
-
-    A configuration may have a method `defaults`, whose values flags that are not given then have, unless it is None.
-    """
-    import tyro
-
-    # tyro prints a ValueError of the class as a box of several lines, so it parses into a subclass that does not
-    # validate. The class itself then validates.
-    members = {"__doc__": config_class.__doc__, "__post_init__": lambda self: None}
-    lenient = type(config_class.__name__, (config_class,), members)
-    parsed: Any = tyro.cli(lenient, args=arguments, prog=prog)
-    if hasattr(parsed, "defaults") and (defaults := parsed.defaults()) is not None:
-        parsed = tyro.cli(lenient, args=arguments, prog=prog, default=lenient(**vars(defaults)))
-    return config_class(**vars(parsed))
 
 
 def with_flags(message: str, config_class: type | None) -> str:
@@ -137,7 +134,7 @@ def with_flags(message: str, config_class: type | None) -> str:
     `--no-name` for True or False. A name with an underscore, such as `max_pixels`, becomes `--max-pixels` wherever it
     is a word of its own. Only the flags of `config_class` are replaced, not its positional arguments.
     """
-    names = _flag_names(config_class) if config_class is not None else []
+    names = [flag.name for flag in flags_of(config_class) if flag.is_flag] if config_class is not None else []
     if not names:
         return message
     any_name = "|".join(sorted(names, key=len, reverse=True))
@@ -170,14 +167,6 @@ def _show_warnings_as_lines(config_class: type) -> None:
         print(f"warning: {with_flags(str(message), config_class)}", file=sys.stderr)
 
     warnings.showwarning = show
-
-
-def _flag_names(config_class: type) -> list[str]:
-    """The names of the fields that are flags, not positional arguments."""
-    from tyro.conf import Positional
-
-    hints = typing.get_type_hints(config_class, include_extras=True)
-    return [name for name, hint in hints.items() if Positional not in getattr(hint, "__metadata__", ())]
 
 
 def _flag(name: str, value: bool = True) -> str:

@@ -7,16 +7,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 MAX_SHOWN = 5  # files, or other items, that a message names
+MAX_LENGTH = 4000  # characters of a message, which may contain the value that it is about
 
 
 class FastpetsError(Exception):
     """Base class of the errors that fastpets raises.
 
-    Line breaks and other unprintable characters in the message are escaped, so that it is one line.
+    Line breaks and other unprintable characters in the message are escaped, so that it is one line. The middle of a
+    message of more than MAX_LENGTH characters is left out.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))
+        super().__init__(one_line(without_middle(message)))
 
 
 class InvalidArgumentError(FastpetsError, ValueError):
@@ -58,7 +60,15 @@ def warn(message: str) -> None:
     frame, level = inspect.currentframe(), 1
     while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] == "fastpets":
         frame, level = frame.f_back, level + 1
-    warnings.warn(one_line(message), stacklevel=level)
+    warnings.warn(one_line(without_middle(message)), stacklevel=level)
+
+
+def without_middle(text: str) -> str:
+    """A text of up to MAX_LENGTH characters, or the start and the end of a longer one."""
+    if len(text) <= MAX_LENGTH:
+        return text
+    start, end = text[: MAX_LENGTH // 2], text[-MAX_LENGTH // 4 :]
+    return f"{start} ... ({len(text) - len(start) - len(end):,} characters left out) ... {end}"
 
 
 def one_line(text: str) -> str:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg
-
 from fastpets.errors import InvalidArgumentError, out_must_be_writable
+from fastpets.flags import arg
 from fastpets.runs.config import DataConfig
 from fastpets.utils.validation import check_range
 
@@ -24,8 +23,6 @@ class ShowConfig(DataConfig):
     Writes batch.png, a batch with its classes, and augmented.png, one image under nine random augmentations.
     """
 
-    data: Annotated[Positional[str | None], arg(metavar="DIR")] = None
-    """Folder of images (s3:// too), tar shards, a CSV, or `sample`, a small synthetic set. Default: Oxford-IIIT Pet."""
     sampler: Literal["balanced"] | None = None
     """`balanced` samples training images with replacement, every class equally often."""
     num_images: int = 16

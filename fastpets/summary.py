@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-from tyro.conf import Positional, arg
 
-from fastpets.errors import FastpetsError, one_line
+from fastpets.errors import BadFileError, FastpetsError, describe_bad_files, one_line
+from fastpets.flags import arg
 from fastpets.runs.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -25,8 +27,6 @@ MAX_LISTED = 10
 class SummaryConfig(DataConfig):
     """Describe a data set, trace one image through the loader, and warn of data-quality problems."""
 
-    data: Annotated[Positional[str | None], arg(metavar="DIR")] = None
-    """Folder of images (s3:// too), tar shards, a CSV, or `sample`, a small synthetic set. Default: Oxford-IIIT Pet."""
     image: str | None = None
     """Part of the path of the training image to trace. Default: the first image."""
     out: Annotated[Path | None, arg(metavar="FILE.png")] = None
@@ -36,25 +36,24 @@ class SummaryConfig(DataConfig):
 def summary(config: SummaryConfig) -> int:
     """Prints the summary. Raises FastpetsError, with the name of the stage, if a stage fails."""
     from fastpets.analysis import data_quality
-    from fastpets.analysis.trace import stage, trace
-    from fastpets.augment.policy import as_policy
+    from fastpets.analysis.trace import stage
     from fastpets.cli import with_flags
     from fastpets.runs.build import build_datasets
 
     with stage("files to data sets"):
-        train, valid = build_datasets(config)
+        train, valid = build_datasets(dataclasses.replace(config, on_bad_file="skip"))
     with stage("image headers"):
         (usable_train, problems), (usable_valid, valid_problems) = (
             dataset.usable(config.max_pixels) for dataset in (train, valid)
         )
+        if config.on_bad_file == "raise" and (bad := problems | valid_problems):
+            raise BadFileError(bad)
         if len(usable_train) == 0:
-            raise FastpetsError(f"no training image is left: all {len(train)} files are bad")
+            raise FastpetsError(f"no training image is left: {describe_bad_files(problems)}")
     for line in describe(usable_train, usable_valid, problems | valid_problems):
         print(line)
-    item = find_item(config.image, train, problems)
-    print("\nTrace of one training image:", end=" ")
-    origin, augment = label_origin(config, train, item), as_policy(config.augment)
-    for line in trace(train, item, config.preprocessing(), augment, config.seed, origin, config.out):
+    print()
+    for line in trace_one(config, train, find_items(config.image, train, problems)):
         print(line)
     # The warnings suggest flags of `fastpets train`.
     found = data_quality.find_warnings(usable_train, usable_valid, config.num_workers)
@@ -108,12 +107,37 @@ def class_counts(classes: tuple[str, ...], train_labels: np.ndarray, valid_label
             yield f"    ... {len(order) - 2 * MAX_LISTED} more"
 
 
-def find_item(image: str | None, dataset: ImageDataset, problems: dict[str, str]) -> int:
-    """The id of the first usable image whose path contains `image`, or of the first usable one for None."""
-    for i, path in enumerate(dataset.paths):
-        if path not in problems and (image is None or image in path):
-            return i
+def find_items(image: str | None, dataset: ImageDataset, problems: dict[str, str]) -> list[int]:
+    """The ids of the first usable images whose path contains `image`, at most MAX_LISTED."""
+    paths = enumerate(dataset.paths)
+    found = (i for i, path in paths if path not in problems and (image is None or image in path))
+    if items := list(itertools.islice(found, MAX_LISTED)):
+        return items
     raise FastpetsError(f"image: {image!r} is in no path of the {len(dataset) - len(problems)} training images")
+
+
+def trace_one(config: SummaryConfig, dataset: ImageDataset, items: Sequence[int]) -> Iterator[str]:
+    """Yields the trace of the first of `items` that decodes, after a line for each before it.
+
+    Raises FastpetsError, with the name of the stage, if none decodes, or if the first one does not with
+    `on_bad_file="raise"`.
+    """
+    from fastpets.analysis.trace import StageError, trace
+    from fastpets.augment.policy import as_policy
+
+    augment = as_policy(config.augment)
+    for item in items:
+        origin = label_origin(config, dataset, item)
+        try:
+            lines = list(trace(dataset, item, config.preprocessing(), augment, config.seed, origin, config.out))
+        except StageError as error:
+            if config.on_bad_file == "raise" or item == items[-1]:
+                raise
+            yield f"Not traced, {error}"
+        else:
+            yield f"Trace of one training image: {lines[0]}"
+            yield from lines[1:]
+            return
 
 
 def label_origin(config: DataConfig, dataset: ImageDataset, i: int) -> str:

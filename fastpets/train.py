@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
+import re
 import shlex
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from fastpets.data.dataset import ImageDataset
     from fastpets.loading.loader import Loader
     from fastpets.runs.folder import RunFolder
+    from fastpets.runs.trackers import TrackerLog
     from fastpets.training.history import EpochResult
     from fastpets.training.learner import Learner
     from fastpets.training.phases import Phase
@@ -84,8 +88,11 @@ def _train(config: TrainConfig) -> int:
     if distributed.rank() != 0:
         learner.on_epoch_end = lambda result: None
         return _run(learner, test, phases, config, None)
-    with contextlib.closing(open_run(config, learner, found_lr, planned)) as run:
-        learner.on_epoch_end = _epoch_callback(config, learner, run)
+    with (
+        contextlib.closing(open_run(config, learner, found_lr, planned)) as run,
+        _trackers(config, learner, run) as trackers,
+    ):
+        learner.on_epoch_end = _epoch_callback(config, learner, run, trackers)
         return _run(learner, test, phases, config, run)
 
 
@@ -141,16 +148,15 @@ def _only_first_process_prints() -> Iterator[None]:
 
 
 def _check_outputs(config: TrainConfig) -> None:
-    """Raises FastpetsError if the run folder or TensorBoard cannot be used, before anything that takes long."""
+    """Raises FastpetsError if the run folder or a tracker cannot be used, before anything that takes long."""
     from fastpets.runs.folder import DEFAULT_FOLDER, check_new, check_writable
-    from fastpets.runs.trackers import check_tensorboard
+    from fastpets.runs.trackers import check_installed
 
     if config.out is not None and config.resume is None:
         check_new(config.out)
     else:
         check_writable(config.out or DEFAULT_FOLDER)
-    if config.tensorboard:
-        check_tensorboard()
+    check_installed(config.track)
 
 
 def open_run(config: TrainConfig, learner: Learner, found_lr: float | None, planned: list[int]) -> RunFolder:
@@ -182,7 +188,22 @@ def open_run(config: TrainConfig, learner: Learner, found_lr: float | None, plan
     return run
 
 
-def _epoch_callback(config: TrainConfig, learner: Learner, run: RunFolder) -> Callable[[EpochResult], None]:
+@contextlib.contextmanager
+def _trackers(config: TrainConfig, learner: Learner, run: RunFolder) -> Iterator[TrackerLog]:
+    """The trackers of a run, which has the same id if it is resumed: the time of its start."""
+    from fastpets.runs.folder import read_resolved
+    from fastpets.runs.trackers import TrackerLog
+
+    run_id = re.sub(r"\D", "", read_resolved(run.path)["started"])
+    settings = dataclasses.asdict(dataclasses.replace(config, out=run.path))
+    num_logged = learner.history[-1].batches if learner.history else 0
+    with contextlib.closing(TrackerLog(config.track, run.path, run_id, settings, num_logged)) as trackers:
+        yield trackers
+
+
+def _epoch_callback(
+    config: TrainConfig, learner: Learner, run: RunFolder, trackers: TrackerLog
+) -> Callable[[EpochResult], None]:
     """A function that saves the model and a checkpoint in the run folder, then prints and saves an epoch's results."""
     from fastpets.cli import with_flags
     from fastpets.runs import hints
@@ -191,7 +212,8 @@ def _epoch_callback(config: TrainConfig, learner: Learner, run: RunFolder) -> Ca
 
     # The saved model predicts without autocast.
     preprocessing = dataclasses.replace(learner.valid.preprocessing, dtype="float32")
-    print_epoch, save_tables, hinted = EpochPrinter(), _tables_callback(config, learner, run), False
+    print_epoch, save_tables, hinted = EpochPrinter(), _tables_callback(learner, run, trackers), False
+    num_resumed = len(learner.history)
 
     def on_epoch_end(result: EpochResult) -> None:
         nonlocal hinted
@@ -201,7 +223,9 @@ def _epoch_callback(config: TrainConfig, learner: Learner, run: RunFolder) -> Ca
             save_model(run.path, model, arch=config.arch, classes=classes, preprocessing=preprocessing)
             _save_checkpoint(learner, run)
         print_epoch(result)
-        hint = hints.input_bound(result.input_share, len(learner.history), learner.train.cache is not None)
+        hint = hints.input_bound(
+            result.input_share, len(learner.history) - num_resumed, learner.train.cache is not None
+        )
         if hint and not hinted:
             print(f"       {with_flags(hint, TrainConfig)}")
             hinted = True
@@ -210,17 +234,14 @@ def _epoch_callback(config: TrainConfig, learner: Learner, run: RunFolder) -> Ca
     return on_epoch_end
 
 
-def _tables_callback(config: TrainConfig, learner: Learner, run: RunFolder) -> Callable[[EpochResult], None]:
+def _tables_callback(learner: Learner, run: RunFolder, trackers: TrackerLog) -> Callable[[EpochResult], None]:
     """A function that saves the tables and the plot of an epoch. One that cannot be written is a warning."""
     from fastpets.runs.folder import BAD_FILES, failure_is_a_warning
-    from fastpets.runs.trackers import TensorBoard
 
-    tensorboard: TensorBoard | None = None
-    num_logged = learner.history[-1].batches if learner.history else 0
     saved_curve: object = None
 
     def save_tables(result: EpochResult) -> None:
-        nonlocal saved_curve, tensorboard
+        nonlocal saved_curve
         with failure_is_a_warning(run.path / "metrics.csv"):
             run.save_history(learner.history)
         with failure_is_a_warning(run.path / "steps.csv"):
@@ -231,10 +252,7 @@ def _tables_callback(config: TrainConfig, learner: Learner, run: RunFolder) -> C
             with failure_is_a_warning(run.path / "lr_finder.png"):
                 run.save_rate_curve(learner.rate_curve)
             saved_curve = learner.rate_curve
-        if config.tensorboard:
-            with failure_is_a_warning(run.path / "tensorboard"):
-                tensorboard = tensorboard or TensorBoard(run.path, num_logged)
-                tensorboard.log_epoch(result, learner.recorder)
+        trackers.log_epoch(result, learner.recorder)
 
     return save_tables
 
@@ -290,10 +308,8 @@ def _print_summary(learner: Learner, config: TrainConfig, run: RunFolder | None)
     from fastpets.runs.folder import TTA_METRICS, failure_is_a_warning
     from fastpets.training.tta import tta
 
-    recalls = sorted((value, name) for name, value in learner.history[-1].metrics.items() if name.startswith("recall/"))
-    if recalls:
-        lowest = ", ".join(f"{name.partition('/')[2]} {value:.3f}" for value, name in recalls[:5])
-        print(f"lowest recall: {one_line(lowest)}")
+    if lowest := lowest_recalls(learner):
+        print(f"lowest recall: {one_line(', '.join(lowest))}")
     if config.tta:
         probabilities, labels = tta(learner, config.tta)
         error_rate = (probabilities.argmax(1) != labels).float().mean().item()
@@ -303,6 +319,16 @@ def _print_summary(learner: Learner, config: TrainConfig, run: RunFolder | None)
                 run.save_tta(config.tta, error_rate)
     if hint := hints.best_epoch(learner.history, int(learner.valid.headers.usable.sum())):
         print(with_flags(hint, TrainConfig))
+
+
+def lowest_recalls(learner: Learner) -> list[str]:
+    """The five classes with the lowest recall in the last epoch, with their numbers of validation images."""
+    valid = learner.valid.dataset
+    labels = valid.labels[learner.valid.headers.usable].tolist()
+    num_images = Counter(valid.classes[label] for label in labels)
+    metrics = learner.history[-1].metrics
+    found = sorted((metrics[f"recall/{name}"], name) for name in num_images if f"recall/{name}" in metrics)
+    return [f"{name} {value:.3f} of {num_images[name]}" for value, name in found if not math.isnan(value)][:5]
 
 
 def _evaluate_test(learner: Learner, test: Loader, run: RunFolder | None) -> None:

@@ -25,14 +25,18 @@ from fastpets.loading.loader import Loader
 ANGLES = ("rotate", "shear_x", "shear_y")  # random parameters in degrees
 
 
+class StageError(FastpetsError):
+    """An error in a stage. The message begins with its name."""
+
+
 @contextlib.contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Adds the name of the stage to an error that is raised inside."""
+    """Turns an error that is raised inside into a StageError."""
     try:
         yield
     except (FastpetsError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
-        raise FastpetsError(f"stage '{name}': {reason or error}") from None
+        raise StageError(f"stage '{name}': {reason or error}") from None
 
 
 def trace(
@@ -81,8 +85,9 @@ def trace(
     layout = "NHWC" if preprocessing.layout == "NHWC" else "channels_last"
     yield f"  batch    images {tuple(images.shape)} {str(images.dtype)[6:]}, {layout}; labels ({len(images)},) int64"
     if out is not None:
+        image = decode_rgb(encoded)
         with out_must_be_writable(out):
-            draw_output(out, decode_rgb(encoded), shrunk, corners, to_pixels(images, preprocessing)[0])
+            draw_output(out, image, shrunk, corners, to_pixels(images, preprocessing)[0])
         yield f"  written  {out}"
 
 

@@ -8,6 +8,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from fastpets.data.network import check_connection
 from fastpets.errors import FastpetsError
 from fastpets.utils.progress import is_on_terminal, track
 from fastpets.utils.system import cache_dir, cache_must_be_writable
@@ -48,6 +49,7 @@ def _download(url: str, archive: Path, md5: str) -> None:
         if not is_on_terminal():
             stack.enter_context(contextlib.redirect_stderr(io.StringIO()))  # hides the progress bar
         try:
+            check_connection(url)
             download_url(url, staging, archive.name, md5)
         except RuntimeError:  # the MD5 is wrong
             raise FastpetsError(

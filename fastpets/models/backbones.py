@@ -13,7 +13,9 @@ import torchvision
 from torch import nn
 
 from fastpets.augment.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from fastpets.data.network import check_connection
 from fastpets.errors import FastpetsError, InvalidArgumentError, first_few, warn
+from fastpets.models.architectures import did_you_mean
 from fastpets.models.weights import read_tensors, short_reason
 
 DENSENET_LAYER = r"(denselayer\d+\.(?:norm|conv))\.([12]\.)"  # torchvision's files have "norm.1" for its "norm1"
@@ -72,15 +74,18 @@ def create_backbone(arch: str, weights: str) -> Backbone:
 
 def _torchvision_backbone(arch: str, weights: str) -> Backbone:
     if arch not in torchvision.models.list_models(module=torchvision.models):
-        raise InvalidArgumentError(f"arch: {arch!r}, expected one of torchvision's classification models, or timm/NAME")
+        expected = "one of torchvision's classification models, or timm/NAME"
+        raise InvalidArgumentError(f"arch: {arch!r}, expected {expected}{did_you_mean(arch)}")
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     if weights == "default":
         pretrained = torchvision.models.get_model_weights(arch).DEFAULT
         mean, std = tuple(pretrained.transforms().mean), tuple(pretrained.transforms().std)
+        place = Path(torch.hub.get_dir(), "checkpoints", Path(pretrained.url).name)
         try:
+            if not place.exists():
+                check_connection(pretrained.url)
             network = torchvision.models.get_model(arch, weights=pretrained)
         except (OSError, RuntimeError) as error:  # no connection, or a wrong checksum
-            place = Path(torch.hub.get_dir(), "checkpoints", Path(pretrained.url).name)
             raise FastpetsError(
                 f"weights: {pretrained.url} cannot be downloaded ({error}); save it as {place}, give another file, or "
                 "use weights='none'"
@@ -142,9 +147,7 @@ def _timm_backbone(name: str, weights: str) -> Backbone:
     except ImportError:
         raise FastpetsError(f"arch: timm/{name}: timm is not installed; pip install timm") from None
     if not timm.is_model(name):
-        similar = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:3])
-        hint = f"; it has {similar}" if similar else ""
-        raise InvalidArgumentError(f"arch: timm/{name}: timm has no such model{hint}")
+        raise InvalidArgumentError(f"arch: timm/{name}: timm has no such model{did_you_mean(f'timm/{name}')}")
     try:
         pretrained = timm.get_pretrained_cfg(name)
     except RuntimeError as error:  # an unknown tag, the part after the dot
@@ -152,7 +155,11 @@ def _timm_backbone(name: str, weights: str) -> Backbone:
     if weights == "default" and not pretrained.has_weights:
         raise FastpetsError(f"weights: timm has no pretrained weights of {name}; give a file, or use weights='none'")
     try:
-        network = timm.create_model(name, pretrained=weights == "default", num_classes=0)
+        file = _cached_or_reachable(pretrained) if weights == "default" else None
+        overlay = {"file": file} if file else None  # without asking the hub
+        network = timm.create_model(
+            name, pretrained=weights == "default", num_classes=0, pretrained_cfg_overlay=overlay
+        )
     except Exception as error:  # the hub's client raises errors of many types
         if weights != "default":
             raise
@@ -170,6 +177,26 @@ def _timm_backbone(name: str, weights: str) -> Backbone:
     classifier = config.get("classifier") or ()
     names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     return Backbone(module, network, num_features, names, tuple(config["mean"]), tuple(config["std"]))
+
+
+def _cached_or_reachable(pretrained: Any) -> str | None:
+    """The file of timm's pretrained weights in the hub's cache, or None if it has to be downloaded.
+
+    Raises OSError if it cannot be: the hub's client would repeat its requests for a minute.
+    """
+    if not pretrained.hf_hub_id:
+        if not Path(torch.hub.get_dir(), "checkpoints", Path(pretrained.url).name).exists():
+            check_connection(pretrained.url)
+        return None
+    import huggingface_hub
+
+    repository, _, revision = pretrained.hf_hub_id.partition("@")
+    for name in (pretrained.hf_hub_filename, "model.safetensors", "pytorch_model.bin"):
+        file = huggingface_hub.try_to_load_from_cache(repository, name, revision=revision or None) if name else None
+        if isinstance(file, str):
+            return file
+    check_connection(huggingface_hub.constants.ENDPOINT)
+    return None
 
 
 def _load_pretrained(arch: str, backbone: Backbone, path: Path) -> Backbone:

@@ -1,19 +1,20 @@
 """The settings of a training run: the flags of `fastpets train`. Does not import torch, so that help is fast."""
 
+import contextlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
-
-from tyro.conf import arg
 
 from fastpets.augment.policy import PolicyName
 from fastpets.augment.preprocessing import MAX_PIXELS, Preprocessing
 from fastpets.data.sources import LABEL_PATTERN
 from fastpets.data.storage import is_remote
 from fastpets.errors import FastpetsError, InvalidArgumentError
+from fastpets.flags import arg
 from fastpets.training.options import AmpDtype, MetricName, TrainingOptions
 from fastpets.training.phases import Phase, fine_tune_phases, parse_rate, parse_schedule
 from fastpets.utils.validation import (
@@ -31,13 +32,23 @@ from fastpets.utils.validation import (
     OnBadFile,
     PresizeMethod,
     Split,
+    TrackerName,
     check_range,
     check_split,
 )
 
-PATHS = ("data", "labels", "weights", "cache_dir", "out", "resume")  # settings
+PATHS = ("data", "labels", "weights", "cache_dir", "out", "config", "resume")  # settings
 NOT_PATHS = {"data": ("sample",), "weights": ("default", "none")}  # values of theirs that are no paths
 MAX_EPOCHS = 100_000
+GROUPS = {  # of the flags in the help
+    "data": "data label_from label_pattern labels split valid_share k_fold split_seed folds on_bad_file max_pixels sampler",
+    "model": "arch weights bn ema",
+    "schedule": "epochs freeze_epochs lr schedule batch_size accumulate weight_decay clip_norm label_smoothing "
+    "class_weights seed",
+    "augmentation": "size initial_size augment presize presize_method borders supersample mix",
+    "machine": "device num_workers amp amp_dtype compile decode cache cache_dir cache_gb",
+    "output": "out metrics tta evaluate_test track config resume",
+}
 MAX_TTA = 1000
 MAX_FOLDS = 1000
 
@@ -46,12 +57,14 @@ MAX_FOLDS = 1000
 class DataConfig:
     """The settings of a data set and of its preprocessing and augmentation."""
 
-    data: Annotated[str | None, arg(metavar="DIR")] = None
+    flag_groups = GROUPS
+
+    data: Annotated[str | None, arg(metavar="DIR", also_positional=True)] = None
     """Folder of images (s3:// too), tar shards, a table (.csv, .tsv), or `sample`, a small synthetic set. Default:
     Oxford-IIIT Pet."""
     label_from: LabelFrom = "auto"
     """Source of the labels. `auto`: folder names if there are two or more class folders, else file names."""
-    label_pattern: str = LABEL_PATTERN
+    label_pattern: Annotated[str, arg(metavar="REGEX")] = LABEL_PATTERN
     """Regular expression that is searched for in each file name; its first group is the label."""
     labels: Annotated[Path | None, arg(metavar="FILE.csv")] = None
     """Table with the columns file, label and optionally split (train, valid, test) or is_valid. Replaces the labels
@@ -167,7 +180,21 @@ class LearnerConfig(DataConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(LearnerConfig):
+class StepConfig(LearnerConfig):
+    """The settings of a learner that affect its losses and its learning rates, but not its speed."""
+
+    weight_decay: float = 0.01
+    """Decoupled weight decay; none on norm layers and biases."""
+    bn: FrozenNorms = "train"
+    """Norm layers of frozen layer groups: continue to train them, as fastai does, or freeze them as well (eval)."""
+    label_smoothing: float = 0.0
+    """Label smoothing of the training loss."""
+    class_weights: bool = False
+    """Weight the training loss by inverse class frequency."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(StepConfig):
     """Train an image classifier: the head first, then the whole network, as fastai's fine_tune does.
 
     Without `data`, the data set is Oxford-IIIT Pet, 37 breeds, downloaded once into the user's cache folder.
@@ -188,14 +215,6 @@ class TrainConfig(LearnerConfig):
     """Size of training images in the first epoch. They grow from epoch to epoch, up to `size` in the last one."""
     accumulate: int = 1
     """Batches per optimizer step; their gradients are averaged."""
-    weight_decay: float = 0.01
-    """Decoupled weight decay; none on norm layers and biases."""
-    bn: FrozenNorms = "train"
-    """Norm layers of frozen layer groups: continue to train them, as fastai does, or freeze them as well (eval)."""
-    label_smoothing: float = 0.0
-    """Label smoothing of the training loss."""
-    class_weights: bool = False
-    """Weight the training loss by inverse class frequency."""
 
     folds: Annotated[int, arg(metavar="K")] = 0
     """Cross-validation: train K runs, each of which validates on another of K stratified folds, and report the mean and
@@ -207,10 +226,12 @@ class TrainConfig(LearnerConfig):
     evaluate_test: bool = False
     """After training, evaluate the model on the test images: those in a folder named test beside train and valid, or
     with this split in the table. They are used for nothing else."""
-    tensorboard: bool = False
-    """Also log losses, learning rates and metrics for TensorBoard."""
+    track: tuple[TrackerName, ...] = ()
+    """Also log losses, learning rates and metrics to these trackers, whose own environment variables say where."""
     out: Annotated[Path | None, arg(metavar="DIR")] = None
     """Run folder; must be new or empty. Default: runs/DATE_TIME_ARCH."""
+    config: Annotated[Path | None, arg(metavar="RUN|FILE")] = None
+    """Take the settings of another run from its config.json. Flags change them; `none` stands for no value."""
     resume: Annotated[Path | None, arg(metavar="RUN|CHECKPOINT")] = None
     """Resume an interrupted run with its own settings, from its latest checkpoint or from the given one. Add --data if
     the images have moved, and --epochs or --schedule to train for more epochs."""
@@ -236,10 +257,12 @@ class TrainConfig(LearnerConfig):
             )
 
     def defaults(self) -> "TrainConfig | None":
-        """The settings of the run that is resumed, with its folder as `out`; None for a new run.
+        """The settings of the run that is resumed, with its folder as `out`, or those of `config`; None for neither.
 
         Raises FastpetsError if they cannot be read.
         """
+        if self.resume is None and self.config is not None:
+            return read_config(self.config, out=None, resume=None)
         if self.resume is None or not self.resume.exists():  # training reports a missing run
             return None
         folder = self.resume if self.resume.is_dir() else self.resume.parent
@@ -273,17 +296,28 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     return replace(config, **changes)
 
 
-def read_config(run_folder: Path, **changes: Any) -> TrainConfig:
-    """The settings in a run folder's config.json, with `changes`. Raises FastpetsError if they cannot be read."""
-    file = run_folder / "config.json"
-    try:
-        stored = json.loads(file.read_text(encoding="utf-8"))["settings"]
-        values = {"split": "random", **stored, **changes}  # "random" was the only split at first
-        for name in ("labels", "cache_dir", "out", "resume"):
-            values[name] = None if values[name] is None else Path(values[name])
+def read_settings(run: Path) -> dict[str, Any]:
+    """The settings in a run folder's config.json, or in that file. Raises FastpetsError if they cannot be read."""
+    file = run / "config.json" if run.is_dir() else run
+    with _must_be_settings(file):
+        return dict(json.loads(file.read_text(encoding="utf-8"))["settings"])
+
+
+def read_config(run: Path, **changes: Any) -> TrainConfig:
+    """The settings as `read_settings` reads them, with `changes`, as a TrainConfig. Raises FastpetsError."""
+    values = {"split": "random", **read_settings(run), **changes}  # "random" was the only split at first
+    with _must_be_settings(run):
+        for name in ("labels", "cache_dir", "out", "config", "resume"):
+            values[name] = None if values.get(name) is None else Path(values[name])
         if values.get("k_fold") is not None:
             values["k_fold"] = tuple(values["k_fold"])
-        return TrainConfig(**values | {"metrics": tuple(values["metrics"])})
+        return TrainConfig(**values | {name: tuple(values[name]) for name in ("metrics", "track")})
+
+
+@contextlib.contextmanager
+def _must_be_settings(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError, TypeError, KeyError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise FastpetsError(f"{file}: {reason}, expected the settings of a run") from None
+        raise FastpetsError(f"{path}: {reason}, expected the settings of a run") from None

@@ -25,7 +25,7 @@ BAD_FILES = "bad_files.csv"
 TEST_METRICS = "test_metrics.csv"
 TTA_METRICS = "tta_metrics.csv"
 FOLDS = "folds.csv"
-BEFORE_TRAINING = {"config.json", IMAGES}  # files that a run writes before it trains
+BEFORE_TRAINING = {"config.json", IMAGES, "tensorboard", "wandb"}  # what a run writes before it trains
 
 
 class RunFolder:
@@ -99,9 +99,26 @@ class RunFolder:
             with open(staging, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
                 writer = csv.DictWriter(file, fieldnames=list(rows[0]))
                 writer.writeheader()
-                writer.writerows(rows)
+                writer.writerows({name: _rounded(value) for name, value in row.items()} for row in rows)
 
         write_atomically(self.path / name, write)
+
+
+Row = dict[str, str]  # of a CSV, by column
+
+
+def read_history(run_folder: Path) -> list[Row]:
+    """The rows of metrics.csv, one per epoch; none if no epoch is complete."""
+    file = run_folder / "metrics.csv"
+    if not file.exists():
+        return []
+    with open(file, newline="", encoding="utf-8", errors="surrogateescape") as lines:
+        return list(csv.DictReader(lines))
+
+
+def _rounded(value: Any) -> Any:
+    """A float in 7 significant digits, as many as float32 has: 0.1, not 0.10000000149011612."""
+    return f"{value:.7g}" if isinstance(value, float) else value
 
 
 def new_folder(arch: str) -> Path:

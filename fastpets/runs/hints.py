@@ -37,11 +37,11 @@ def best_epoch(history: Sequence[EpochResult], num_valid: int) -> str | None:
 
 
 def input_bound(input_share: float, num_epochs: int, cached: bool) -> str | None:
-    """A hint if training is input-bound after `num_epochs` epochs, else None.
+    """A hint if training is input-bound in the latest of the `num_epochs` epochs of this process, else None.
 
-    With a cache there is no hint after the first epoch, which fills the cache.
+    There is none after the first epoch, which also loads libraries, compiles code and fills caches.
     """
-    if input_share <= MAX_INPUT_SHARE or (cached and num_epochs == 1):
+    if input_share <= MAX_INPUT_SHARE or num_epochs == 1:
         return None
     keep = "" if cached else "cache decoded images (cache='auto'), "
     return (

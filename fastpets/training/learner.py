@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from fastpets.errors import FastpetsError, describe_bad_files, first_few
+from fastpets.errors import FastpetsError, InvalidArgumentError, describe_bad_files, first_few
 from fastpets.loading.batch import Batch
 from fastpets.loading.loader import Loader
 from fastpets.models.classifier import Classifier, has_batch_norm
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
 
 REMEDY = "use a lower lr, clip_norm=1, or amp_dtype='bfloat16' if it was float16"
+EVENTS = ("on_epoch_end", "on_step_end")  # of callbacks
 STATEFUL = ("train_step", "random", "train", "recorder")
 
 
@@ -59,12 +60,14 @@ class Learner:
             these. Default: those of a Classifier; one group for another module.
         options: default: TrainingOptions(), which has fastai's values.
         on_epoch_end: called with the result of each epoch. Default: prints it, in the first process.
-        on_step_end: called after each optimizer step and, in a single process, after each validation batch. If it
-            raises, `fit` can resume.
+        callbacks: objects with the methods `on_epoch_end(learner, result)`, `on_step_end(learner)` or both, which are
+            called after each epoch and each optimizer step. If one raises, `fit` can resume.
 
     Attributes:
         history: results of all epochs.
         recorder: losses and learning rates of all batches.
+        on_step_end: called after each optimizer step, after the callbacks, and in a single process after each
+            validation batch; may raise to interrupt `fit`.
         rate_curve: of the latest `lr_find`, or None.
         normalization: mean and std of its images.
     """
@@ -79,7 +82,7 @@ class Learner:
         weights: str | Path = "default",
         splitter: Splitter | None = None,
         on_epoch_end: Callable[[EpochResult], None] | None = None,
-        on_step_end: Callable[[], None] | None = None,
+        callbacks: Sequence[Any] = (),
     ) -> None:
         self.options, self.device = _with_class_weights(options or TrainingOptions(), train), train.device
         self.initial_size = cast(tuple[int, int] | None, self.options.initial_size)
@@ -98,7 +101,8 @@ class Learner:
         self.rate_curve: lr_finder.RateCurve | None = None
         if on_epoch_end is None:
             on_epoch_end = EpochPrinter() if distributed.rank() == 0 else _do_nothing
-        self.on_epoch_end, self.on_step_end = on_epoch_end, on_step_end or _do_nothing
+        self.on_epoch_end, self.on_step_end = on_epoch_end, cast(Callable[[], None], _do_nothing)
+        self.callbacks = _checked_callbacks(callbacks)
 
     def _make_train_step(self, splitter: Splitter | None) -> None:
         """Builds the train step, after checks of the model's output, the loss and the metrics."""
@@ -256,7 +260,7 @@ class Learner:
             progress.input_share = waited_s / train_s
             self._check_weights()
             progress.is_trained = True
-            self.on_step_end()
+            self._end_step()
         values = self.validate()
         _check_validation(values["valid_loss"])
         result = EpochResult(
@@ -276,6 +280,15 @@ class Learner:
         )
         self.history.append(result)
         self.on_epoch_end(result)
+        self._call_back("on_epoch_end", result)
+
+    def _end_step(self) -> None:
+        self._call_back("on_step_end")
+        self.on_step_end()
+
+    def _call_back(self, event: str, *arguments: object) -> None:
+        for callback in self.callbacks:
+            getattr(callback, event, _do_nothing)(self, *arguments)
 
     def _check_weights(self) -> None:
         """Raises FastpetsError if a parameter is not finite."""
@@ -313,7 +326,7 @@ class Learner:
                 if has_gradients:
                     optimizer_step()
                 has_gradients = False
-                self.on_step_end()
+                self._end_step()
         if has_gradients:  # after the loop, since there are fewer batches if all files of one are bad
             optimizer_step()
         if is_whole and num_images == 0:
@@ -464,6 +477,14 @@ class Learner:
 
 def _do_nothing(*_: object) -> None:
     """A callback that can be pickled."""
+
+
+def _checked_callbacks(callbacks: Sequence[Any]) -> list[Any]:
+    """The callbacks as a list. Raises InvalidArgumentError for an object without a method that would be called."""
+    for callback in callbacks:
+        if not any(callable(getattr(callback, event, None)) for event in EVENTS):
+            raise InvalidArgumentError(f"callbacks: {callback!r}, expected objects with a method {' or '.join(EVENTS)}")
+    return list(callbacks)
 
 
 def _nothing_to_train_on(train: Loader) -> FastpetsError:

@@ -23,6 +23,14 @@ class ErrorRate(MulticlassAccuracy):
         return 1 - super().compute()
 
 
+class Recall(MulticlassRecall):
+    """The recall of each class, NaN for a class without images; torchmetrics has 0 for it."""
+
+    def compute(self) -> torch.Tensor:
+        num_images = torch.as_tensor(self.tp) + torch.as_tensor(self.fn)
+        return super().compute().where(num_images > 0, torch.nan)
+
+
 def make_metrics(names: Sequence[MetricName] | Mapping[str, MetricName], classes: Sequence[str]) -> MetricCollection:
     """Makes the error rate and the metrics of those names; "recall" gives one value per class, `recall/CLASS`.
 
@@ -44,7 +52,7 @@ def make_metrics(names: Sequence[MetricName] | Mapping[str, MetricName], classes
         elif kind == "macro_f1":
             metrics[name] = MulticlassF1Score(num_classes, average="macro", **options)
         else:
-            recall = MulticlassRecall(num_classes, average=None, **options)
+            recall = Recall(num_classes, average=None, **options)
             metrics[name] = ClasswiseWrapper(recall, labels=list(classes), prefix=f"{name}/")
     return MetricCollection(metrics, compute_groups=False)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fastpets.training.history import EpochResult
-from fastpets.utils.figures import File, finish_figure, new_figure
+from fastpets.utils.figures import File, finish_figure, new_figure, shorten
 
 MAX_MARKED_EPOCHS = 60  # beyond which lines at their ends would be too close
 
@@ -59,4 +59,24 @@ def plot_loss(smoothed: Sequence[float], history: Sequence[EpochResult], file: s
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.grid(alpha=0.3, axis="y")
     axes.legend()
+    finish_figure(figure, file)
+
+
+def plot_runs(
+    errors: Mapping[str, Sequence[float]], losses: Mapping[str, Sequence[float]], file: str | Path | None = None
+) -> None:
+    """Plots the error rate and the validation loss after each epoch of several runs, by name."""
+    figure, axes = new_figure(file)
+    axes.remove()
+    figure.set_size_inches(10, 4.2 + 0.2 * len(errors))
+    for axes, values, label in zip(
+        figure.subplots(1, 2), (errors, losses), ("error rate", "validation loss"), strict=True
+    ):
+        for name, curve in values.items():
+            axes.plot(np.arange(1, len(curve) + 1), curve, "o-", markersize=3, label=shorten(name, 40))
+        axes.set(xlabel="epochs", ylabel=label, ylim=(0, None))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", fontsize=8)
     finish_figure(figure, file)

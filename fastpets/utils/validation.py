@@ -17,6 +17,7 @@ Decode = Literal["exact", "fast"]
 OnBadFile = Literal["raise", "skip", "replace"]
 FrozenNorms = Literal["train", "eval"]
 Mix = Literal["none", "mixup", "cutmix", "both"]
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 
 
 MAX_BATCH_SIZE = 65_535  # CUDA's limit of the third dimension of a grid, which is the batch in the Triton kernel

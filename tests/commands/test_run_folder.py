@@ -119,7 +119,7 @@ def test_a_table_or_a_report_that_cannot_be_written_is_a_warning(
     monkeypatch.setattr(report, "write_report", fail)
     monkeypatch.setattr("fastpets.training.lr_finder.RateCurve.plot", fail)
     monkeypatch.setattr("fastpets.training.learner.Learner.lr_find", partialmethod(Learner.lr_find, num_steps=20))
-    monkeypatch.setattr("fastpets.runs.trackers.TensorBoard.log_epoch", fail)
+    monkeypatch.setattr("fastpets.runs.trackers.TensorBoard.log", fail)
 
     def save_history(run: RunFolder, history: object) -> None:
         present.append(sorted(path.name for path in run.path.iterdir()))
@@ -128,7 +128,7 @@ def test_a_table_or_a_report_that_cannot_be_written_is_a_warning(
 
     original = RunFolder.save_history
     monkeypatch.setattr(RunFolder, "save_history", save_history)
-    flags = ["--data", str(make_folder(20)), *TINY, "--epochs", "1", "--lr", "auto", "--tensorboard"]
+    flags = ["--data", str(make_folder(20)), *TINY, "--epochs", "1", "--lr", "auto", "--track", "tensorboard"]
     assert main(["train", *flags, "--out", str(out)]) == 0
     captured = capsys.readouterr()
     for name, reason in (
@@ -140,7 +140,7 @@ def test_a_table_or_a_report_that_cannot_be_written_is_a_warning(
         assert f"warning: {out / name}: not written ({reason}); training is not affected\n" in captured.err
     assert captured.err.count("\n") == 4
     assert f"model and metrics: {out}" in captured.out
-    before_the_tables = "checkpoint-00000002.pt config.json images.parquet model.json model.safetensors"
+    before_the_tables = "checkpoint-00000002.pt config.json images.parquet model.json model.safetensors tensorboard"
     assert present == [before_the_tables.split()]
     assert (out / "steps.csv").exists()
     assert not hidden(out)

@@ -55,6 +55,42 @@ def test_an_error_names_the_stage_and_the_file(tmp_path: Path, capsys: pytest.Ca
     assert "--image: 'unicorn' is in no path of the 8 training images" in capsys.readouterr().err
 
 
+def test_with_skip_the_first_image_that_decodes_is_traced(
+    make_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = make_folder(40)
+    train, _ = train_valid_datasets(folder)
+    for path in map(Path, train.paths[:2]):
+        path.write_bytes(path.read_bytes()[:-400])  # the header is complete
+    flags = ["summary", str(folder), "--size", "16", "--on-bad-file"]
+    assert main([*flags, "skip", "--out", str(tmp_path / "traced.png")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (start,) = (place for place, line in enumerate(lines) if line == "Trace of one training image: item 2")
+    for line, path in zip(lines[start - 2 : start], train.paths[:2], strict=True):
+        assert line.startswith(f"Not traced, stage 'decoding {path}': not decoded")
+    assert lines[start + 1].startswith(f"  file     {train.paths[2]}, ")
+    # A file that is asked for, and the first one with "raise", are errors.
+    for more in (["skip", "--image", Path(train.paths[1]).name], ["raise"]):
+        assert main([*flags, *more]) == 1
+        place = 1 if "skip" in more else 0
+        assert capsys.readouterr().err.startswith(f"error: stage 'decoding {train.paths[place]}': not decoded")
+
+
+def test_bad_headers_and_bad_labels_are_different_stages(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for number in range(20):
+        drawing(40, 50, seed=number).save(tmp_path / f"kind{number % 2}_{number:02}.jpg")
+    bad = tmp_path / "kind0_10.jpg"
+    bad.write_bytes(b"")
+    assert main(["summary", str(tmp_path), "--size", "16"]) == 1
+    assert capsys.readouterr().err.startswith(f"error: stage 'image headers': {bad}: 0 bytes, expected an image; ")
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"text")
+    assert main(["summary", str(tmp_path), "--size", "16", "--on-bad-file", "skip"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: stage 'image headers': no training image is left: ")
+    assert f"{tmp_path}/kind" in error
+
+
 def data_sets(paths: list[tuple[str, str]], valid: list[tuple[str, str]]) -> tuple[ImageDataset, ImageDataset]:
     """Two data sets from pairs of path and label, with the classes of both."""
     both = [*paths, *valid]

@@ -25,6 +25,7 @@ from fastpets.runs.build import build_datasets, build_loaders
 from fastpets.runs.config import TrainConfig, parse_size
 from fastpets.runs.predictor import load
 from fastpets.utils.progress import track
+from tests.images import drawing
 
 pytestmark = pytest.mark.slow
 
@@ -32,8 +33,8 @@ TINY = ["--arch", "resnet18", "--weights", "none", "--size", "32", "--batch-size
 FLAGS = (
     "data label_from label_pattern labels split valid_share k_fold split_seed on_bad_file max_pixels size augment "
     "presize presize_method borders supersample seed num_workers sampler cache cache_dir cache_gb decode batch_size "
-    "device arch weights amp amp_dtype compile mix ema clip_norm epochs freeze_epochs lr schedule initial_size "
-    "accumulate weight_decay bn label_smoothing class_weights folds metrics tta evaluate_test tensorboard out resume"
+    "device arch weights amp amp_dtype compile mix ema clip_norm weight_decay bn label_smoothing class_weights epochs "
+    "freeze_epochs lr schedule initial_size accumulate folds metrics tta evaluate_test track out config resume"
 )
 FILES = (
     "checkpoint-{}.pt checkpoint-{}.pt config.json images.parquet metrics.csv model.json model.safetensors report.html "
@@ -229,11 +230,15 @@ def test_all_training_options_work_together(make_folder: Callable[..., Path], tm
         "recall",
     ]
     arguments += ["--label-smoothing", "0.1", "--mix", "both", "--ema", "0.9", "--accumulate", "2", "--clip-norm", "1"]
-    arguments += ["--class-weights", "--bn", "eval", "--tta", "2", "--tensorboard", "--weight-decay", "0.05"]
+    arguments += ["--class-weights", "--bn", "eval", "--tta", "2", "--track", "tensorboard", "--weight-decay", "0.05"]
     child = run("--data", make_folder(60), *TINY, *arguments, "--out", out)
     assert child.returncode == 0, child.stderr
     assert "error rate with test-time augmentation (2): 0." in child.stdout
-    assert re.search(r"^lowest recall: kind[01] [\d.]+, kind[01] [\d.]+$", child.stdout, re.MULTILINE)
+    found = re.search(
+        r"^lowest recall: kind[01] [\d.]+ of (\d+), kind[01] [\d.]+ of (\d+)$", child.stdout, re.MULTILINE
+    )
+    assert found is not None
+    assert sum(map(int, found.groups())) == 12  # validation images
     rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
     assert [(row["phase"], row["epoch"]) for row in rows] == [("frozen", "0"), ("unfrozen", "0"), ("unfrozen", "1")]
     assert {"top5", "recall/kind0", "recall/kind1"} <= set(rows[0])
@@ -252,6 +257,20 @@ def test_all_training_options_work_together(make_folder: Callable[..., Path], tm
     logged = [event.value for event in events.Scalars("train/loss")]
     assert logged == pytest.approx([float(step["loss"]) for step in steps], rel=1e-6)
     assert len(events.Scalars("valid/error_rate")) == 3
+
+
+def test_lowest_recalls_are_of_classes_with_validation_images(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for number in range(24):
+        part, kind = "train" if number < 18 else "valid", number % 3
+        path = tmp_path / part / f"kind{kind}" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if part == "train" or kind < 2:
+            drawing(40, 50, seed=number).save(path)
+    (tmp_path / "valid" / "kind2").rmdir()
+    flags = ["--data", str(tmp_path), *TINY, "--epochs", "2", "--metrics", "recall", "--out", str(tmp_path / "run")]
+    assert main(["train", *flags]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("lowest recall: "))
+    assert re.fullmatch(r"lowest recall: kind[01] [\d.]+ of 2, kind[01] [\d.]+ of 2", line)
 
 
 def test_the_rate_found_for_the_head_sets_both_phases(
@@ -281,8 +300,8 @@ def test_a_missing_tensorboard_is_found_before_the_data_set_is_read(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    assert main(["train", "--data", str(tmp_path / "nowhere"), "--tensorboard"]) == 1
-    assert capsys.readouterr().err == "error: --tensorboard: not installed; pip install tensorboard\n"
+    assert main(["train", "--data", str(tmp_path / "nowhere"), "--track", "tensorboard"]) == 1
+    assert capsys.readouterr().err == "error: --track: tensorboard is not installed; pip install tensorboard\n"
 
 
 def test_all_ranks_train_on_equal_batches_without_augmentation(make_folder: Callable[..., Path]) -> None:

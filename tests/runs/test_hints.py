@@ -43,12 +43,16 @@ def test_other_phases_are_not_compared() -> None:
 
 @pytest.mark.parametrize(("share", "hinted"), [(0.0, False), (0.1, False), (0.11, True)])
 def test_training_is_input_bound_above_a_tenth_of_the_time(share: float, hinted: bool) -> None:
-    assert bool(hints.input_bound(share, 1, cached=False)) is hinted
+    assert bool(hints.input_bound(share, 2, cached=False)) is hinted
 
 
-def test_a_cache_is_suggested_if_there_is_none_and_fills_in_the_first_epoch() -> None:
-    assert "cache='auto'" in str(hints.input_bound(0.5, 1, cached=False))
-    assert hints.input_bound(0.5, 1, cached=True) is None
+@pytest.mark.parametrize("cached", [False, True])
+def test_the_first_epoch_of_a_process_is_not_judged(cached: bool) -> None:
+    assert hints.input_bound(0.76, 1, cached) is None
+
+
+def test_a_cache_is_suggested_if_there_is_none() -> None:
+    assert "cache='auto'" in str(hints.input_bound(0.5, 2, cached=False))
     line = str(hints.input_bound(0.5, 2, cached=True))
     assert "cache=" not in line
     assert line.startswith("training is input-bound: it waited for images 50% of the time; raise num_workers")

@@ -39,6 +39,14 @@ def test_the_error_rate_is_always_computed_and_top5_of_few_classes_is_1() -> Non
     assert metric_values(metrics) == pytest.approx({"error_rate": 2 / 3, "top5": 1})
 
 
+def test_the_recall_of_a_class_without_images_is_no_number() -> None:
+    metrics = make_metrics(["recall"], CLASSES[:3])
+    metrics.update(torch.eye(3)[[0, 1, 1]], torch.tensor([0, 0, 1]))
+    found = metric_values(metrics)
+    assert (found["recall/class 0"], found["recall/class 1"]) == (0.5, 1)
+    assert np.isnan(found["recall/class 2"])
+
+
 def test_an_unknown_metric_is_rejected_with_the_known_ones() -> None:
     with pytest.raises(FastpetsError, match=r"^metrics: 'auc', expected some of accuracy, top5, macro_f1, recall"):
         make_metrics(["auc"], CLASSES)  # type: ignore[list-item]

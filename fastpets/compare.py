@@ -1,0 +1,85 @@
+"""`fastpets compare`: compares runs in a table, and draws their curves."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastpets.errors import InvalidArgumentError, one_line, out_must_be_writable
+from fastpets.flags import Positional, arg
+from fastpets.runs.config import read_settings
+
+if TYPE_CHECKING:
+    from fastpets.runs.folder import Row
+
+SAME_IMAGES = ("data", "label_from", "label_pattern", "labels", "split_seed")  # if they differ, so do the images
+NOT_COMPARED = ("out", "resume", "config")
+HEADING = f"{'':>3}  {'run':<28}  {'epochs':>6}  {'error':>7}  {'lowest':>7}  {'loss':>7}  {'time':>8}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """Compare runs: a table with the best run first, the settings that differ, and a plot of their curves."""
+
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")]
+    """The run folders."""
+    out: Annotated[Path, arg(metavar="FILE.png")] = Path("compare.png")
+    """File for the curves of the error rate and the validation loss."""
+
+
+def compare(config: CompareConfig) -> int:
+    """Prints the table and writes the curves. Raises FastpetsError for a folder that is no run."""
+    from fastpets.runs.folder import read_history
+    from fastpets.training.plots import plot_runs
+    from fastpets.utils.atomic import write_atomically
+
+    found = [(run, read_settings(run), read_history(run)) for run in config.runs]
+    for run, _, rows in found:
+        if not rows:
+            raise InvalidArgumentError(f"runs: {run}: no epoch is complete, expected a run with metrics.csv")
+    found.sort(key=lambda each: float(each[2][-1]["error_rate"]))
+    names = [run.resolve().name for run, _, _ in found]
+    numbered = list(enumerate(zip(names, found, strict=True), 1))
+    print(HEADING)
+    for number, (name, (_, _, rows)) in numbered:
+        print(line(number, name, rows))
+    for text in differences([settings for _, settings, _ in found]):
+        print(text)
+    errors, losses = (
+        {f"{number}: {name}": [float(row[column]) for row in rows] for number, (name, (*_, rows)) in numbered}
+        for column in ("error_rate", "valid_loss")
+    )
+    with out_must_be_writable(config.out):
+        write_atomically(config.out, lambda staging: plot_runs(errors, losses, staging))
+    print(f"curves: {config.out}")
+    return 0
+
+
+def line(number: int, name: str, rows: Sequence[Row]) -> str:
+    """A run in the table: error rate and validation loss of its last epoch, and its lowest error rate."""
+    from fastpets.utils.figures import shorten
+
+    errors = [float(row["error_rate"]) for row in rows]
+    minutes, seconds = divmod(round(sum(float(row["seconds"]) for row in rows)), 60)
+    numbers = f"{len(rows):>6}  {errors[-1]:>7.4f}  {min(errors):>7.4f}  {float(rows[-1]['valid_loss']):>7.4f}"
+    return f"{number:>3}  {shorten(name, 28):<28}  {numbers}  {minutes:>5}:{seconds:02}"
+
+
+def differences(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each setting that differs, with its values in the order of the runs, and one if the images do."""
+    names = dict.fromkeys(name for values in settings for name in values if name not in NOT_COMPARED)
+    found = {name: [values.get(name) for values in settings] for name in names}
+    differing = {name: values for name, values in found.items() if any(value != values[0] for value in values)}
+    lines = [one_line(f"{name}: {' | '.join(map(str, values))}") for name, values in differing.items()]
+    if differing.keys() & {*SAME_IMAGES}:
+        lines.append("the runs have different images: their errors cannot be compared")
+    return lines
+
+
+if __name__ == "__main__":
+    from fastpets.cli import main
+
+    sys.exit(main(["compare", *sys.argv[1:]]))

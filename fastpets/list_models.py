@@ -1,0 +1,45 @@
+"""`fastpets models`: lists the architectures that can be trained."""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastpets.errors import InvalidArgumentError
+from fastpets.flags import Positional, arg
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsConfig:
+    """List the architectures that --arch accepts: torchvision's and, if it is installed, timm's."""
+
+    pattern: Annotated[Positional[str | None], arg(metavar="PATTERN")] = None
+    """Part of the name, or a shell pattern, such as "timm/convnext*". With a dot, it also finds the tags of timm's
+    pretrained weights: "convnext_tiny."."""
+    pretrained: bool = False
+    """Only those with pretrained weights."""
+
+
+def list_models(config: ModelsConfig) -> int:
+    """Prints a line for each architecture."""
+    from fastpets.models.architectures import architectures, did_you_mean
+
+    pattern = config.pattern or ""
+    found = {
+        name: has_weights
+        for name, has_weights in architectures().items()
+        if matches(name, pattern) and ("." in pattern or "." not in name) and (has_weights or not config.pretrained)
+    }
+    if not found:
+        raise InvalidArgumentError(f"pattern: no architecture matches {pattern!r}{did_you_mean(pattern)}")
+    width = max(map(len, found))
+    for name, has_weights in found.items():
+        print(f"{name:<{width}}  pretrained" if has_weights else name)
+    print(f"{len(found)} architectures, {sum(found.values())} with pretrained weights")
+    return 0
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a shell pattern matches a whole name, or is a part of it."""
+    return fnmatch.fnmatchcase(name, pattern) or pattern in name

@@ -1,0 +1,42 @@
+"""`fastpets report`: writes the page of a run again."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastpets.errors import out_must_be_writable
+from fastpets.flags import Positional
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """Predict the validation images of a run again, and write report.html into its folder."""
+
+    run: Positional[Path]
+    """The run folder."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+
+def report(config: ReportConfig) -> int:
+    """Writes the page and prints its path."""
+    from fastpets.analysis.interpretation import Interpretation
+    from fastpets.analysis.report import write_report
+    from fastpets.cli import command_line
+    from fastpets.runs.build import limit_threads
+    from fastpets.runs.config import read_config
+
+    limit_threads(None)
+    interpretation = Interpretation.from_run(config.run, config.device)
+    command = command_line("train", read_config(config.run), leave_out=("out", "config", "resume"))
+    with out_must_be_writable(config.run):
+        print(f"report: {write_report(config.run, interpretation, command)}")
+    return 0
+
+
+if __name__ == "__main__":
+    from fastpets.cli import main
+
+    sys.exit(main(["report", *sys.argv[1:]]))

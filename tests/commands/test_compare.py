@@ -1,0 +1,98 @@
+"""`fastpets compare`, `fastpets report` and `fastpets lr-find`, and tables without float32's noise."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fastpets.cli import main
+
+
+def copied(run: Path, to: Path, errors: list[float], **settings: object) -> Path:
+    """A copy of a run with other error rates and settings."""
+    to.mkdir()
+    config = json.loads((run / "config.json").read_text())
+    config["settings"] |= settings
+    (to / "config.json").write_text(json.dumps(config))
+    (row, *_) = csv.DictReader((run / "metrics.csv").read_text().splitlines())
+    with open(to / "metrics.csv", "w") as file:
+        writer = csv.DictWriter(file, list(row))
+        writer.writeheader()
+        writer.writerows(row | {"epoch": n, "error_rate": error, "seconds": 65} for n, error in enumerate(errors))
+    return to
+
+
+def test_runs_are_in_the_order_of_their_errors_with_the_settings_that_differ(
+    trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worse = copied(trained_run, tmp_path / ("worse " * 9).strip(), [0.5, 0.25], lr="1e-2", newer=1)
+    better = copied(trained_run, tmp_path / "better", [0.125, 0.5, 0.1875])
+    assert main(["compare", str(worse), str(better), "--out", str(tmp_path / "x.png")]) == 0
+    heading, *rows, newer, lr, curves = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["run", "epochs", "error", "lowest", "loss", "time"]
+    assert [row.split()[-5:-2] for row in rows] == [["3", "0.1875", "0.1250"], ["2", "0.2500", "0.2500"]]
+    assert [row.split()[-1] for row in rows] == ["3:15", "2:10"]
+    assert {len(line) for line in (heading, *rows)} <= set(range(81))
+    assert sorted([newer, lr]) == ["lr: 2e-3 | 1e-2", "newer: None | 1"]
+    assert curves == f"curves: {tmp_path / 'x.png'}"
+    with Image.open(tmp_path / "x.png") as image:
+        assert image.size[0] > 1000
+
+
+def test_runs_on_other_images_are_named(trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = copied(trained_run, tmp_path / "other", [0.5], split_seed=7)
+    assert main(["compare", str(other), str(trained_run), "--out", str(tmp_path / "x.png")]) == 0
+    assert "the runs have different images: their errors cannot be compared\n" in capsys.readouterr().out
+
+
+def test_what_is_no_run_is_one_line(trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(trained_run), str(tmp_path)]) == 1
+    assert "No such file or directory, expected the settings of a run" in capsys.readouterr().err
+    shutil.copy(trained_run / "config.json", tmp_path)
+    assert main(["compare", str(trained_run), str(tmp_path)]) == 1
+    assert (
+        capsys.readouterr().err == f"error: runs: {tmp_path}: no epoch is complete, expected a run with metrics.csv\n"
+    )
+
+
+def test_the_page_of_a_run_is_written_again(
+    trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "trained"
+    shutil.copytree(trained_run, run)
+    before = (run / "report.html").read_text()
+    (run / "report.html").unlink()
+    assert main(["report", str(run), "--device", "cpu"]) == 0
+    assert capsys.readouterr().out == f"report: {run / 'report.html'}\n"
+    assert (run / "report.html").read_text().count("fastpets train --data") == before.count("fastpets train --data") > 0
+
+
+def test_the_learning_rate_finder_suggests_what_training_takes(
+    drawn_classes: Path, trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--arch", "resnet18", "--weights", "none", "--size", "32", "--batch-size", "8", "--device", "cpu"]
+    out = tmp_path / "curve.png"
+    assert main(["lr-find", str(drawn_classes), *flags, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert [line.split("  ")[0] for line in printed.splitlines()] == [
+        "valley",
+        "steep",
+        "minimum / 10",
+        f"curve: {out}",
+    ]
+    assert out.read_bytes().startswith(b"\x89PNG")
+    assert main(["lr-find", str(drawn_classes), "--out", str(tmp_path / "nowhere" / "x.png")]) == 1
+    assert (
+        capsys.readouterr().err == f"error: --out: {tmp_path / 'nowhere'}: no such folder, expected an existing one\n"
+    )
+
+
+def test_tables_have_seven_digits(trained_run: Path) -> None:
+    for name in ("metrics.csv", "steps.csv"):
+        for row in csv.DictReader((trained_run / name).read_text().splitlines()):
+            for text in row.values():
+                digits = text.lower().partition("e-")[0].replace(".", "").lstrip("0")
+                assert len(digits) <= 7 or not digits.isdigit(), (name, text)
