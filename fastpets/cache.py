@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from tyro.conf import Positional, arg
+
 from fastpets.errors import InvalidArgumentError, one_line
-from fastpets.flags import Positional, arg
 
 
 @dataclass(frozen=True, kw_only=True)

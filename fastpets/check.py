@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from tyro.conf import Positional, arg
+
 from fastpets.augment.preprocessing import LIMITS, MAX_PIXELS
 from fastpets.errors import one_line, out_must_be_writable
-from fastpets.flags import Positional, arg
 from fastpets.utils.progress import track
 from fastpets.utils.validation import MAX_WORKERS, check_range
 

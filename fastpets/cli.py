@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from fastpets import __version__, streams
 from fastpets.errors import BadFileWarning, FastpetsError, without_middle
-from fastpets.flags import UsageError, flags_of, help_text, hint, parse
+from fastpets.flags import UsageError, flag_names, hint, parse
 
 
 class Command(NamedTuple):
@@ -108,9 +108,6 @@ def run(name: str, arguments: Sequence[str]) -> int:
     try:
         module = import_module(f"fastpets.{function}")
         config_class = getattr(module, command.config)
-        if {"-h", "--help"} & {*arguments}:
-            print(help_text(config_class, f"fastpets {name}"), end="")
-            return 0
         with warnings.catch_warnings():
             _show_warnings_as_lines(config_class)
             if command.lists_bad_files:
@@ -134,7 +131,7 @@ def with_flags(message: str, config_class: type | None) -> str:
     `--no-name` for True or False. A name with an underscore, such as `max_pixels`, becomes `--max-pixels` wherever it
     is a word of its own. Only the flags of `config_class` are replaced, not its positional arguments.
     """
-    names = [flag.name for flag in flags_of(config_class) if flag.is_flag] if config_class is not None else []
+    names = flag_names(config_class) if config_class is not None else []
     if not names:
         return message
     any_name = "|".join(sorted(names, key=len, reverse=True))

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from tyro.conf import Positional, arg
+
 from fastpets.errors import InvalidArgumentError, one_line, out_must_be_writable
-from fastpets.flags import Positional, arg
 from fastpets.runs.config import read_settings
 
 if TYPE_CHECKING:
     from fastpets.runs.folder import Row
 
-SAME_IMAGES = ("data", "label_from", "label_pattern", "labels", "split_seed")  # if they differ, so do the images
 NOT_COMPARED = ("out", "resume", "config")
 HEADING = f"{'':>3}  {'run':<28}  {'epochs':>6}  {'error':>7}  {'lowest':>7}  {'loss':>7}  {'time':>8}"
 
@@ -33,6 +33,7 @@ class CompareConfig:
 def compare(config: CompareConfig) -> int:
     """Prints the table and writes the curves. Raises FastpetsError for a folder that is no run."""
     from fastpets.runs.folder import read_history
+    from fastpets.runs.images import same_validation_images
     from fastpets.training.plots import plot_runs
     from fastpets.utils.atomic import write_atomically
 
@@ -48,6 +49,8 @@ def compare(config: CompareConfig) -> int:
         print(line(number, name, rows))
     for text in differences([settings for _, settings, _ in found]):
         print(text)
+    if not all(same_validation_images(found[0][0], run) for run, *_ in found):
+        print("the runs validate on different images: their errors cannot be compared")
     errors, losses = (
         {f"{number}: {name}": [float(row[column]) for row in rows] for number, (name, (*_, rows)) in numbered}
         for column in ("error_rate", "valid_loss")
@@ -69,14 +72,11 @@ def line(number: int, name: str, rows: Sequence[Row]) -> str:
 
 
 def differences(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A line for each setting that differs, with its values in the order of the runs, and one if the images do."""
+    """A line for each setting that differs, with its values in the order of the runs."""
     names = dict.fromkeys(name for values in settings for name in values if name not in NOT_COMPARED)
     found = {name: [values.get(name) for values in settings] for name in names}
     differing = {name: values for name, values in found.items() if any(value != values[0] for value in values)}
-    lines = [one_line(f"{name}: {' | '.join(map(str, values))}") for name, values in differing.items()]
-    if differing.keys() & {*SAME_IMAGES}:
-        lines.append("the runs have different images: their errors cannot be compared")
-    return lines
+    return [one_line(f"{name}: {' | '.join(map(str, values))}") for name, values in differing.items()]
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from tyro.conf import Positional, arg
+
 from fastpets.errors import FastpetsError, out_must_be_writable
-from fastpets.flags import Positional, arg
 
 
 @dataclass(frozen=True, kw_only=True)

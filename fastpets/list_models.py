@@ -6,8 +6,9 @@ import fnmatch
 from dataclasses import dataclass
 from typing import Annotated
 
+from tyro.conf import Positional, arg
+
 from fastpets.errors import InvalidArgumentError
-from fastpets.flags import Positional, arg
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from tyro.conf import arg
+
 from fastpets.errors import InvalidArgumentError, out_must_be_writable
-from fastpets.flags import arg
-from fastpets.runs.config import StepConfig
+from fastpets.runs.config import LearnerConfig, LossFlags
 from fastpets.utils.validation import check_range
 
 
 @dataclass(frozen=True, kw_only=True)
-class LrFindConfig(StepConfig):
+class LrFindConfig(LearnerConfig, LossFlags):
     """Train at growing learning rates until the loss diverges, and suggest rates. Keeps no weights.
 
     Takes the flags of `fastpets train` that affect the loss of its first phase, in which only the head and the norm

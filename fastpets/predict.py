@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
 from fastpets.errors import FastpetsError, InvalidArgumentError, one_line
-from fastpets.flags import Positional, arg
 from fastpets.utils.validation import MAX_BATCH_SIZE, MAX_WORKERS, check_range
 
 
@@ -29,7 +30,7 @@ class PredictConfig:
     """The run folder."""
     sources: Annotated[Positional[tuple[str, ...]], arg(metavar="FILE|DIR|GLOB|-")]
     """Images, folders of images, glob patterns, or - to read paths from standard input, one per line."""
-    null: Annotated[bool, arg(aliases=("-0",))] = False
+    null: Annotated[bool, arg(aliases=("-0",)), FlagCreatePairsOff] = False
     """The paths on standard input end in NUL, not in a line break, as those of `find -print0` do."""
     format: Literal["table", "csv", "json"] = "table"
     """Format of the output. A CSV has names as they are: load it into a spreadsheet as text, since a name that begins

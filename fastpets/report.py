@@ -6,8 +6,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tyro.conf import Positional
+
 from fastpets.errors import out_must_be_writable
-from fastpets.flags import Positional
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,9 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from tyro.conf import Positional, arg
+
 from fastpets.augment.preprocessing import LIMITS
 from fastpets.errors import BadFileError, InvalidArgumentError, one_line
-from fastpets.flags import Positional, arg
 from fastpets.utils.validation import check_range
 
 if TYPE_CHECKING:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
+
+from tyro.conf import arg
 
 from fastpets.errors import InvalidArgumentError, out_must_be_writable
-from fastpets.flags import arg
-from fastpets.runs.config import DataConfig
+from fastpets.runs.config import DataConfig, SamplerFlags
 from fastpets.utils.validation import check_range
 
 NUM_AUGMENTED = 9
@@ -17,14 +18,12 @@ MAX_IMAGES = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShowConfig(DataConfig):
+class ShowConfig(DataConfig, SamplerFlags):
     """Draw training images as the model sees them.
 
     Writes batch.png, a batch with its classes, and augmented.png, one image under nine random augmentations.
     """
 
-    sampler: Literal["balanced"] | None = None
-    """`balanced` samples training images with replacement, every class equally often."""
     num_images: int = 16
     """Number of images in batch.png."""
     out: Annotated[Path | None, arg(metavar="DIR")] = None

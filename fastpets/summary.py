@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+from tyro.conf import arg
 
 from fastpets.errors import BadFileError, FastpetsError, describe_bad_files, one_line
-from fastpets.flags import arg
 from fastpets.runs.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:

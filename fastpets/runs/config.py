@@ -9,12 +9,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from tyro.conf import arg
+
 from fastpets.augment.policy import PolicyName
 from fastpets.augment.preprocessing import MAX_PIXELS, Preprocessing
 from fastpets.data.sources import LABEL_PATTERN
 from fastpets.data.storage import is_remote
 from fastpets.errors import FastpetsError, InvalidArgumentError
-from fastpets.flags import arg
 from fastpets.training.options import AmpDtype, MetricName, TrainingOptions
 from fastpets.training.phases import Phase, fine_tune_phases, parse_rate, parse_schedule
 from fastpets.utils.validation import (
@@ -40,28 +41,19 @@ from fastpets.utils.validation import (
 PATHS = ("data", "labels", "weights", "cache_dir", "out", "config", "resume")  # settings
 NOT_PATHS = {"data": ("sample",), "weights": ("default", "none")}  # values of theirs that are no paths
 MAX_EPOCHS = 100_000
-GROUPS = {  # of the flags in the help
-    "data": "data label_from label_pattern labels split valid_share k_fold split_seed folds on_bad_file max_pixels sampler",
-    "model": "arch weights bn ema",
-    "schedule": "epochs freeze_epochs lr schedule batch_size accumulate weight_decay clip_norm label_smoothing "
-    "class_weights seed",
-    "augmentation": "size initial_size augment presize presize_method borders supersample mix",
-    "machine": "device num_workers amp amp_dtype compile decode cache cache_dir cache_gb",
-    "output": "out metrics tta evaluate_test track config resume",
-}
 MAX_TTA = 1000
 MAX_FOLDS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """The settings of a data set and of its preprocessing and augmentation."""
+class DataFlags:
+    """The images, their labels, and their split."""
 
-    flag_groups = GROUPS
+    title = "data"
 
-    data: Annotated[str | None, arg(metavar="DIR", also_positional=True)] = None
+    data: Annotated[str | None, arg(metavar="DIR")] = None
     """Folder of images (s3:// too), tar shards, a table (.csv, .tsv), or `sample`, a small synthetic set. Default:
-    Oxford-IIIT Pet."""
+    Oxford-IIIT Pet. As the first argument, it needs no --data."""
     label_from: LabelFrom = "auto"
     """Source of the labels. `auto`: folder names if there are two or more class folders, else file names."""
     label_pattern: Annotated[str, arg(metavar="REGEX")] = LABEL_PATTERN
@@ -84,6 +76,92 @@ class DataConfig:
     max_pixels: int = MAX_PIXELS
     """Largest image to accept, in pixels."""
 
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerFlags(DataFlags):
+    """The images, their labels, their split, and how training images are sampled."""
+
+    title = "data"
+
+    sampler: Literal["balanced"] | None = None
+    """`balanced` samples training images with replacement, every class equally often."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFlags:
+    """The model and its pretrained weights."""
+
+    title = "model"
+
+    arch: str = "resnet34"
+    """Any torchvision classification model, or timm/NAME."""
+    weights: str = "default"
+    """Pretrained weights: `default` (the library's best for ImageNet), `none`, a run folder, whose head is kept if its
+    classes are the same, or a safetensors or pth file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepFlags:
+    """The training step."""
+
+    title = "schedule"
+
+    batch_size: int = 64
+    """Images per batch and process."""
+    mix: Mix = "none"
+    """Mix the images and labels of each training batch by mixup, CutMix, or one of both at random."""
+    ema: Annotated[float | None, arg(metavar="DECAY")] = None
+    """Decay per step of an exponential moving average of the weights, such as 0.99. The average is validated and
+    saved."""
+    clip_norm: Annotated[float | None, arg(metavar="NORM")] = None
+    """Largest total norm of the gradients; larger gradients are scaled down to it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossFlags(StepFlags):
+    """The training step and its loss."""
+
+    title = "schedule"
+
+    weight_decay: float = 0.01
+    """Decoupled weight decay; none on norm layers and biases."""
+    bn: FrozenNorms = "train"
+    """Norm layers of frozen layer groups: continue to train them, as fastai does, or freeze them as well (eval)."""
+    label_smoothing: float = 0.0
+    """Label smoothing of the training loss."""
+    class_weights: bool = False
+    """Weight the training loss by inverse class frequency."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleFlags(LossFlags):
+    """The phases of training, the training step and its loss."""
+
+    title = "schedule"
+
+    epochs: int = 6
+    """Epochs that train all layers. With --resume, a higher number than the run's adds a cycle of these epochs."""
+    freeze_epochs: int = 3
+    """Epochs before these, which train only the head and the norm layers. Used with pretrained weights only."""
+    lr: Annotated[str, arg(metavar="RATE|FROM:TO|auto")] = "2e-3"
+    """Highest learning rate of the frozen phase; the unfrozen phase uses half of it, and less in earlier layers.
+    With FROM:TO, the unfrozen phase uses FROM in the first layers and TO in the last ones.
+    `auto`: the suggestion of the learning rate finder."""
+    schedule: Annotated[str | None, arg(metavar='"PHASE EPOCHS RATE, ..."')] = None
+    """Phases of one cycle each, such as "frozen 3 3e-3, unfrozen 12 1e-6:1e-4". Replaces --epochs, --freeze-epochs
+    and --lr."""
+    initial_size: Annotated[str | None, arg(metavar="PIXELS|HxW")] = None
+    """Size of training images in the first epoch. They grow from epoch to epoch, up to `size` in the last one."""
+    accumulate: int = 1
+    """Batches per optimizer step; their gradients are averaged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationFlags:
+    """The model's input, and the augmentation of training images."""
+
+    title = "augmentation"
+
     size: Annotated[str, arg(metavar="PIXELS|HxW")] = "224"
     """Size of the model's input, in pixels: the side of a square, or HEIGHTxWIDTH."""
     augment: PolicyName = "fastai"
@@ -98,8 +176,73 @@ class DataConfig:
     """Multiplies the number of samples per output pixel and axis, 1 to 4. 2 is less aliased than 1, and slower."""
     seed: int = 0
     """Seed of the new layers' weights, the order of the images, and augmentation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineFlags:
+    """The use of the machine."""
+
+    title = "machine"
+
     num_workers: Annotated[int | None, arg(metavar="N")] = None
     """Threads that read and decode images and that train on a CPU. Default: this process's share of the processors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedFlags(MachineFlags):
+    """The use of the machine."""
+
+    title = "machine"
+
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    amp: bool = False
+    """Train with automatic mixed precision."""
+    amp_dtype: AmpDtype = "auto"
+    """Data type of --amp. `auto`: bfloat16 if the hardware supports it."""
+    compile: bool = False
+    """Compile the model with torch.compile."""
+    decode: Decode = "exact"
+    """`fast` decodes large JPEGs, which are shrunk anyway, at a smaller size. Pixels differ a little. Only on a CPU."""
+    cache: CacheWhere = "none"
+    """Where decoded images are kept from the first epoch on: in memory of the host or the device; on `disk`, for later
+    runs, too; or `auto`, the first of device, host and disk that has room for all images."""
+    cache_dir: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Folder of the cache on disk. Default: the user's cache folder. `fastpets cache` lists and clears it."""
+    cache_gb: Annotated[float | None, arg(metavar="GB")] = None
+    """Most that the cache may take; on disk, all datasets together. Default: half of what is free."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputFlags:
+    """What a run computes and writes."""
+
+    title = "output"
+
+    folds: Annotated[int, arg(metavar="K")] = 0
+    """Cross-validation: train K runs, each of which validates on another of K stratified folds, and report the mean and
+    the spread of the error rate. 0 for a single run."""
+    metrics: tuple[MetricName, ...] = ()
+    """Validation metrics besides the error rate; `recall` is computed for each class."""
+    tta: Annotated[int, arg(metavar="N")] = 0
+    """Augmented versions of each image for test-time augmentation after training; 0 for none."""
+    evaluate_test: bool = False
+    """After training, evaluate the model on the test images: those in a folder named test beside train and valid, or
+    with this split in the table. They are used for nothing else."""
+    track: tuple[TrackerName, ...] = ()
+    """Also log losses, learning rates and metrics to these trackers, whose own environment variables say where."""
+    out: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Run folder; must be new or empty. Default: runs/DATE_TIME_ARCH."""
+    config: Annotated[Path | None, arg(metavar="RUN|FILE")] = None
+    """Take the settings of another run from its config.json. Flags change them; `none` stands for no value."""
+    resume: Annotated[Path | None, arg(metavar="RUN|CHECKPOINT")] = None
+    """Resume an interrupted run with its own settings, from its latest checkpoint or from the given one. Add --data if
+    the images have moved, and --epochs or --schedule to train for more epochs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(DataFlags, AugmentationFlags, MachineFlags):
+    """The settings of a data set and of its preprocessing and augmentation."""
 
     def __post_init__(self) -> None:
         self.preprocessing()
@@ -123,43 +266,8 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LearnerConfig(DataConfig):
+class LearnerConfig(DataConfig, SamplerFlags, ModelFlags, StepFlags, SpeedFlags):
     """The settings of a learner that affect its speed: those of its data, its model and its train step."""
-
-    sampler: Literal["balanced"] | None = None
-    """`balanced` samples training images with replacement, every class equally often."""
-    cache: CacheWhere = "none"
-    """Where decoded images are kept from the first epoch on: in memory of the host or the device; on `disk`, for later
-    runs, too; or `auto`, the first of device, host and disk that has room for all images."""
-    cache_dir: Annotated[Path | None, arg(metavar="DIR")] = None
-    """Folder of the cache on disk. Default: the user's cache folder. `fastpets cache` lists and clears it."""
-    cache_gb: Annotated[float | None, arg(metavar="GB")] = None
-    """Most that the cache may take; on disk, all datasets together. Default: half of what is free."""
-    decode: Decode = "exact"
-    """`fast` decodes large JPEGs, which are shrunk anyway, at a smaller size. Pixels differ a little. Only on a CPU."""
-    batch_size: int = 64
-    """Images per batch and process."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-
-    arch: str = "resnet34"
-    """Any torchvision classification model, or timm/NAME."""
-    weights: str = "default"
-    """Pretrained weights: `default` (the library's best for ImageNet), `none`, a run folder, whose head is kept if its
-    classes are the same, or a safetensors or pth file."""
-    amp: bool = False
-    """Train with automatic mixed precision."""
-    amp_dtype: AmpDtype = "auto"
-    """Data type of --amp. `auto`: bfloat16 if the hardware supports it."""
-    compile: bool = False
-    """Compile the model with torch.compile."""
-    mix: Mix = "none"
-    """Mix the images and labels of each training batch by mixup, CutMix, or one of both at random."""
-    ema: Annotated[float | None, arg(metavar="DECAY")] = None
-    """Decay per step of an exponential moving average of the weights, such as 0.99. The average is validated and
-    saved."""
-    clip_norm: Annotated[float | None, arg(metavar="NORM")] = None
-    """Largest total norm of the gradients; larger gradients are scaled down to it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -180,61 +288,11 @@ class LearnerConfig(DataConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepConfig(LearnerConfig):
-    """The settings of a learner that affect its losses and its learning rates, but not its speed."""
-
-    weight_decay: float = 0.01
-    """Decoupled weight decay; none on norm layers and biases."""
-    bn: FrozenNorms = "train"
-    """Norm layers of frozen layer groups: continue to train them, as fastai does, or freeze them as well (eval)."""
-    label_smoothing: float = 0.0
-    """Label smoothing of the training loss."""
-    class_weights: bool = False
-    """Weight the training loss by inverse class frequency."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig(StepConfig):
+class TrainConfig(LearnerConfig, ScheduleFlags, OutputFlags):
     """Train an image classifier: the head first, then the whole network, as fastai's fine_tune does.
 
     Without `data`, the data set is Oxford-IIIT Pet, 37 breeds, downloaded once into the user's cache folder.
     """
-
-    epochs: int = 6
-    """Epochs that train all layers. With --resume, a higher number than the run's adds a cycle of these epochs."""
-    freeze_epochs: int = 3
-    """Epochs before these, which train only the head and the norm layers. Used with pretrained weights only."""
-    lr: Annotated[str, arg(metavar="RATE|FROM:TO|auto")] = "2e-3"
-    """Highest learning rate of the frozen phase; the unfrozen phase uses half of it, and less in earlier layers.
-    With FROM:TO, the unfrozen phase uses FROM in the first layers and TO in the last ones.
-    `auto`: the suggestion of the learning rate finder."""
-    schedule: Annotated[str | None, arg(metavar='"PHASE EPOCHS RATE, ..."')] = None
-    """Phases of one cycle each, such as "frozen 3 3e-3, unfrozen 12 1e-6:1e-4". Replaces --epochs, --freeze-epochs
-    and --lr."""
-    initial_size: Annotated[str | None, arg(metavar="PIXELS|HxW")] = None
-    """Size of training images in the first epoch. They grow from epoch to epoch, up to `size` in the last one."""
-    accumulate: int = 1
-    """Batches per optimizer step; their gradients are averaged."""
-
-    folds: Annotated[int, arg(metavar="K")] = 0
-    """Cross-validation: train K runs, each of which validates on another of K stratified folds, and report the mean and
-    the spread of the error rate. 0 for a single run."""
-    metrics: tuple[MetricName, ...] = ()
-    """Validation metrics besides the error rate; `recall` is computed for each class."""
-    tta: Annotated[int, arg(metavar="N")] = 0
-    """Augmented versions of each image for test-time augmentation after training; 0 for none."""
-    evaluate_test: bool = False
-    """After training, evaluate the model on the test images: those in a folder named test beside train and valid, or
-    with this split in the table. They are used for nothing else."""
-    track: tuple[TrackerName, ...] = ()
-    """Also log losses, learning rates and metrics to these trackers, whose own environment variables say where."""
-    out: Annotated[Path | None, arg(metavar="DIR")] = None
-    """Run folder; must be new or empty. Default: runs/DATE_TIME_ARCH."""
-    config: Annotated[Path | None, arg(metavar="RUN|FILE")] = None
-    """Take the settings of another run from its config.json. Flags change them; `none` stands for no value."""
-    resume: Annotated[Path | None, arg(metavar="RUN|CHECKPOINT")] = None
-    """Resume an interrupted run with its own settings, from its latest checkpoint or from the given one. Add --data if
-    the images have moved, and --epochs or --schedule to train for more epochs."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

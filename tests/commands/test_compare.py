@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from fastpets.cli import main
+from fastpets.data.splits import train_valid_datasets
+from fastpets.runs.images import save_images
 
 
 def copied(run: Path, to: Path, errors: list[float], **settings: object) -> Path:
@@ -17,6 +19,7 @@ def copied(run: Path, to: Path, errors: list[float], **settings: object) -> Path
     config = json.loads((run / "config.json").read_text())
     config["settings"] |= settings
     (to / "config.json").write_text(json.dumps(config))
+    shutil.copy(run / "images.parquet", to)
     (row, *_) = csv.DictReader((run / "metrics.csv").read_text().splitlines())
     with open(to / "metrics.csv", "w") as file:
         writer = csv.DictWriter(file, list(row))
@@ -42,10 +45,13 @@ def test_runs_are_in_the_order_of_their_errors_with_the_settings_that_differ(
         assert image.size[0] > 1000
 
 
-def test_runs_on_other_images_are_named(trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_on_other_images_are_named(
+    trained_run: Path, drawn_classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     other = copied(trained_run, tmp_path / "other", [0.5], split_seed=7)
+    save_images(other, *train_valid_datasets(drawn_classes, split_seed=7))
     assert main(["compare", str(other), str(trained_run), "--out", str(tmp_path / "x.png")]) == 0
-    assert "the runs have different images: their errors cannot be compared\n" in capsys.readouterr().out
+    assert "the runs validate on different images: their errors cannot be compared\n" in capsys.readouterr().out
 
 
 def test_what_is_no_run_is_one_line(trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
