@@ -18,6 +18,7 @@ from fastpets.models.classifier import create_model
 from fastpets.runs.saved_model import load_run, save_model
 from fastpets.training.options import TrainingOptions
 from fastpets.training.train_step import TrainStep
+from tests.images import drawing
 
 ARCH = "squeezenet1_1"  # a small file
 PREPROCESSING = Preprocessing(size=(32, 32), mean=(0.5, 0.5, 0.5), std=(0.1, 0.2, 0.3))
@@ -158,3 +159,18 @@ def test_weights_of_other_kinds_are_errors(run: Path, spoiled: Callable[[str, by
     (tmp_path / "folder" / "model.safetensors").mkdir()
     with pytest.raises(FastpetsError, match=r"model\.safetensors: "):
         load_run(tmp_path / "folder", "cpu")
+
+
+def test_labels_of_a_loader_are_those_of_the_models_classes(run: Path, tmp_path: Path) -> None:
+    saved = load_run(run, "cpu")
+    for name in ("dog_1.jpg", "dog_2.jpg"):
+        drawing(40, 50).save(tmp_path / name)
+    loader = saved.loader(tmp_path, label_from="name")
+    assert (loader.classes, loader.dataset.labels.tolist()) == (("cat", "dog"), [1, 1])
+    assert [label for _, labels in loader for label in labels.tolist()] == [1, 1]
+    drawing(40, 50).save(tmp_path / "wolf_3.jpg")
+    with pytest.raises(
+        FastpetsError, match=r"wolf_3.jpg has class 'wolf', which has no training images: 1 of 3 images"
+    ):
+        saved.loader(tmp_path, label_from="name")
+    assert len(saved.loader(tmp_path).dataset) == 3  # without labels
