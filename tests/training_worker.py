@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed
+import torchmetrics
 from torch import nn
 
 import fastpets
@@ -15,6 +16,19 @@ from fastpets.training import distributed
 from fastpets.training.learner import Learner
 from fastpets.training.options import TrainingOptions
 from fastpets.training.phases import Phase
+
+
+def num_images(probabilities: torch.Tensor, labels: torch.Tensor) -> int:
+    """A metric: the number of images that are given to it."""
+    return len(labels) if len(labels) == len(probabilities) else -1
+
+
+METRICS = {
+    "top5": "top5",
+    "auroc": torchmetrics.AUROC(task="multiclass", num_classes=2, thresholds=20),
+    "images": num_images,
+    "confidence": lambda probabilities, labels: probabilities.max(1).values.double().mean(),
+}
 
 
 def smooth_model() -> Classifier:
@@ -49,13 +63,14 @@ def train(folder: str, model: str, batch_size: int) -> dict[str, Any]:
     """Trains two phases, the first of them frozen, and runs the learning rate finder."""
     loaders = fastpets.loaders(folder, size=32, batch_size=batch_size, device="cpu")
     results: list[Any] = []
-    learner = Learner(*loaders, make_model(model), TrainingOptions(metrics=("top5",)), on_epoch_end=results.append)
+    learner = Learner(*loaders, make_model(model), TrainingOptions(metrics=METRICS), on_epoch_end=results.append)
     phases = [Phase(name="a", epochs=1, lr=1e-2, frozen_to=-1), Phase(name="b", epochs=2, lr=1e-2, frozen_to=0)]
     learner.fit(phases)
     return {
         "losses": learner.recorder.losses,
         "smoothed": learner.recorder.smoothed_loss(),
         "valid": [[result.valid_loss, result.error_rate] for result in results],
+        "metrics": [list(result.metrics.values()) for result in results],
         "parameters": [p.double().sum().item() for p in learner.model.parameters()],
         "exact": [p.view(torch.int32).long().sum().item() for p in learner.model.parameters()],
         "suggested": learner.lr_find(num_steps=40).rates.tolist(),

@@ -1,11 +1,15 @@
 """Interpretation, compared with torchmetrics, cross entropy and direct counts."""
 
+import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 from torchmetrics.functional.classification import multiclass_calibration_error
 
@@ -147,3 +151,23 @@ def test_no_losses_are_plotted_and_files_that_are_gone_are_replaced(
     Path(interpretation.top_losses(1)[0].path).unlink()
     with pytest.warns(fastpets.BadFileWarning):
         interpretation.plot_top_losses(5)
+
+
+def test_from_run_matches_classes_by_name_and_names_those_that_the_model_does_not_know(
+    trained_run: Path, tmp_path: Path
+) -> None:
+    expected = Interpretation.from_run(trained_run, device="cpu")
+    run = Path(shutil.copytree(trained_run, tmp_path / "run"))
+    description = json.loads((run / "model.json").read_text())
+    weights = load_file(run / "model.safetensors")
+    last = next(name for name in weights if name.startswith("head.6"))
+    order = [2, 0, 1]
+    (run / "model.json").write_text(json.dumps(description | {"classes": [description["classes"][i] for i in order]}))
+    save_file(weights | {last: weights[last][order].contiguous()}, run / "model.safetensors")
+    found = Interpretation.from_run(run, device="cpu")  # the same model, with its classes in another order
+    assert found.losses == pytest.approx(expected.losses, rel=1e-6)
+    assert [each.actual for each in found.top_losses()] == [each.actual for each in expected.top_losses()]
+    (run / "model.json").write_text(json.dumps(description | {"classes": ["wolf", *description["classes"][1:]]}))
+    name = re.escape(repr(description["classes"][0]))
+    with pytest.raises(FastpetsError, match=rf"run: .* has class {name}, which has no training images"):
+        Interpretation.from_run(run, device="cpu")

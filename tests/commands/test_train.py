@@ -336,3 +336,16 @@ def test_the_lines_of_other_ranks_are_not_shown(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("RANK", "1")
     assert list(track([1, 2], "counting", 2)) == [1, 2]
     assert terminal.getvalue() == ""
+
+
+def test_a_run_continues_from_another_runs_weights_with_its_head(
+    drawn_classes: Path, trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--arch", "resnet18", "--weights", str(trained_run), "--size", "32", "--batch-size", "8"]
+    flags += ["--device", "cpu", "--epochs", "0", "--freeze-epochs", "1", "--lr", "1e-12", "--bn", "eval"]
+    assert main(["train", "--data", str(drawn_classes), *flags, "--out", str(tmp_path / "run")]) == 0
+    out = capsys.readouterr().out
+    assert f"weights: {trained_run}: the head is kept, since the 3 classes are the same\n" in out
+    before, after = (load_file(run / "model.safetensors") for run in (trained_run, tmp_path / "run"))
+    name = "head.6.weight"
+    assert torch.allclose(before[name], after[name], atol=1e-9)

@@ -282,3 +282,18 @@ def test_what_is_no_image_is_an_error(run: Path, image: Any, found: str) -> None
         predictor.predict(image)
     with pytest.raises(InvalidArgumentError, match=r"^top: 0, expected"):
         predictor.predict(upright(), top=0)
+
+
+def test_labels_of_a_loader_are_those_of_the_models_classes(run: Path, tmp_path: Path) -> None:
+    saved = load(run, "cpu")
+    for name in ("dog_1.jpg", "dog_2.jpg"):
+        drawing(40, 50).save(tmp_path / name)
+    loader = saved.loader(tmp_path, label_from="name")
+    assert (loader.classes, loader.dataset.labels.tolist()) == (("cat", "dog"), [1, 1])
+    assert [label for _, labels in loader for label in labels.tolist()] == [1, 1]
+    drawing(40, 50).save(tmp_path / "wolf_3.jpg")
+    with pytest.raises(
+        FastpetsError, match=r"wolf_3.jpg has class 'wolf', which has no training images: 1 of 3 images"
+    ):
+        saved.loader(tmp_path, label_from="name")
+    assert len(saved.loader(tmp_path).dataset) == 3  # without labels

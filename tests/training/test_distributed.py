@@ -42,7 +42,7 @@ def test_two_processes_have_the_loss_curve_of_one_with_twice_the_batch_size(
     first, second = run(folder, tmp_path, 2, "smooth", 4)
     alone = train(str(folder), "smooth", 8)
     assert len(alone["losses"]) == 3 * 5
-    for name in ("losses", "smoothed", "valid", "parameters"):
+    for name in ("losses", "smoothed", "valid", "metrics", "parameters"):
         torch.testing.assert_close(torch.tensor(first[name]), torch.tensor(alone[name]), rtol=1e-4, atol=1e-4, msg=name)
     assert first == second
 
@@ -54,6 +54,7 @@ def test_parameters_and_results_are_the_same_in_all_processes(
     # 65 images: 52 for training and 13 for validation, where the first process has one batch more than the last.
     ranks = run(make_folder(65), tmp_path, num_processes, model, 4)
     assert all(rank == ranks[0] for rank in ranks)
+    assert [values[2] for values in ranks[0]["metrics"]] == [13, 13, 13]
     assert [round(error_rate * 13, 3) % 1 for _, error_rate in ranks[0]["valid"]] == [
         0,
         0,
