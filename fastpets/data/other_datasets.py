@@ -49,7 +49,7 @@ def _from_timm(reader: Any) -> ImageDataset:
         if getattr(reader, "remap_class", False) or getattr(reader, "dense_target", False):
             raise InvalidArgumentError(f"source: {kind} with a class_map or several labels, expected one label")
         return from_hf(reader.dataset, image=reader.image_key, label=reader.label_key)
-    samples = getattr(reader, "samples", ())
+    samples: Any = getattr(reader, "samples", ())
     if not (hasattr(reader, "class_to_idx") and len(samples) and isinstance(samples[0][0], str)):
         raise InvalidArgumentError(
             f"source: {kind}, expected a folder or a Hugging Face data set that is not streamed; give the path of tar "
