@@ -146,7 +146,7 @@ def test_folds_train_on_drawn_images_and_resume(
 
 
 def test_flags_of_a_split_are_parsed(make_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ["--data", str(make_folder(20)), "--k-fold", "1", "4"]
+    flags = [str(make_folder(20)), "--k-fold", "1", "4"]
     assert main(["summary", *flags]) == 0
     assert "15" in capsys.readouterr().out
     assert main(["summary", *flags, "--valid-share", "0.3"]) == 1
