@@ -66,7 +66,7 @@ class RowsFileSystem(fsspec.AbstractFileSystem):
     protocol = "rows"
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:
-        key, index, *_others = self._strip_protocol(path).split("/")
+        key, index, *_others = path.removeprefix("rows://").split("/")
         if key not in _readable:
             raise FileNotFoundError(f"the data set of {path} is not loaded in this process")
         return _readable[key].read(int(index))[start:end]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import shlex
 import statistics
 from collections.abc import Callable
 from contextlib import closing
@@ -39,8 +38,7 @@ def cross_validate(config: TrainConfig, train: Callable[[TrainConfig], int], *, 
             assert fold_config.out is not None
             print(f"fold {number} of {config.folds}", flush=True)
             if status := train(fold_config):
-                path = shlex.quote(str(run.path))
-                print(f"fold {number} is not complete; resume all folds with --resume {path}")
+                print(f"fold {number} is not complete; resume {run.path} to continue with all folds")
                 return status
             done.append({"fold": number, **_last_row(fold_config.out / "metrics.csv")})
             with out_must_be_writable(run.path):

@@ -75,7 +75,7 @@ def test_a_resumed_cross_validation_keeps_complete_folds_and_resumes_the_interru
 ) -> None:
     out = tmp_path / "run"
     assert cross_validate(TrainConfig(folds=3, out=out), Trainer(stop_in=1), is_first_process=True) == 130
-    assert f"resume all folds with --resume {out}" in capsys.readouterr().out
+    assert f"fold 1 is not complete; resume {out} to continue with all folds" in capsys.readouterr().out
     before = (out / "fold-0" / "metrics.csv").stat().st_mtime_ns
     config, trainer = replace(TrainConfig(resume=out).defaults() or TrainConfig(), resume=out), Trainer()
     assert config.folds == 3
@@ -143,3 +143,11 @@ def test_folds_train_on_drawn_images_and_resume(
     assert pq.read_table(out / PREDICTIONS).equals(table)
     assert main(["train", "--resume", str(out), "--folds", "3"]) == 1
     assert "error: --folds: 3, but the run that is resumed has 2; leave it out" in capsys.readouterr().err
+
+
+def test_flags_of_a_split_are_parsed(make_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    flags = [str(make_folder(20)), "--k-fold", "1", "4"]
+    assert main(["summary", *flags]) == 0
+    assert "15" in capsys.readouterr().out
+    assert main(["summary", *flags, "--valid-share", "0.3"]) == 1
+    assert "error: --valid-share: 0.3, but a fold's share is 1 / 4; leave it out" in capsys.readouterr().err
