@@ -17,7 +17,7 @@ def test_all_names_of_both_libraries_are_listed() -> None:
     assert {name for name in own if "." in name} == {*timm.list_pretrained()}
     assert {*torchvision.models.list_models(module=torchvision.models)} == {*found} - {f"timm/{name}" for name in own}
     assert found["resnet18"]
-    assert found["timm/resnet18"] == timm.get_pretrained_cfg("resnet18").has_weights
+    assert found["timm/resnet18"] and timm.get_pretrained_cfg("resnet18").has_weights
 
 
 def listed(pattern: str, capsys: pytest.CaptureFixture[str], *flags: str) -> list[str]:
@@ -37,7 +37,7 @@ def test_a_pattern_is_a_part_of_the_name_or_of_the_shell(capsys: pytest.CaptureF
 
 @pytest.mark.parametrize(
     ("arch", "similar"),
-    [("resnet35", "resnet34"), ("efficientnet_bo", "efficientnet_b0"), ("timm/convnextt", "timm/convnext_tiny")],
+    [("resnet35", "resnet34"), ("mobilenet_v3_larg", "mobilenet_v3_large"), ("timm/convnextt", "timm/convnext_tiny")],
 )
 def test_a_misspelt_architecture_gets_suggestions(arch: str, similar: str) -> None:
     with pytest.raises(InvalidArgumentError, match=rf"^arch: .*did you mean .*\b{similar}\b"):

@@ -1,6 +1,8 @@
 """What a run logs for TensorBoard, Weights & Biases and MLflow, read back by these libraries."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,15 +25,20 @@ def result(batches: int, **metrics: float) -> EpochResult:
     )  # fmt: skip
 
 
-def log_twice(name: str, folder: Path) -> None:
-    """Logs an epoch of two batches, and one of a resumed run."""
+def log_epoch(name: str, folder: Path, num_before: int, num_batches: int) -> None:
+    """Logs an epoch of a run that has logged `num_before` batches before."""
     recorder = Recorder()
     recorder.losses, recorder.rates = [4.0, 3.0, 2.0], [0.1, 0.2, 0.3]
     settings = {"arch": "resnet18", "out": folder, **{f"setting{n}": n for n in range(120)}}
-    for num_before, num_batches in ((0, 2), (2, 3)):
-        log = TrackerLog([name], folder, "20261129", settings, num_before)
-        log.log_epoch(result(num_batches, **{"recall/caf\udce9": 0.25 * num_batches}), recorder)
-        log.close()
+    log = TrackerLog([name], folder, "20261129", settings, num_before)
+    log.log_epoch(result(num_batches, **{"recall/caf\udce9": 0.25 * num_batches}), recorder)
+    log.close()
+
+
+def log_twice(name: str, folder: Path) -> None:
+    """Logs an epoch of two batches, and one of a resumed run."""
+    log_epoch(name, folder, 0, 2)
+    log_epoch(name, folder, 2, 3)
 
 
 @pytest.fixture
@@ -86,7 +93,9 @@ def test_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from wandb.proto import wandb_internal_pb2
 
     monkeypatch.setenv("WANDB_MODE", "offline")
-    log_twice("wandb", tmp_path)
+    for batches in ((0, 2), (2, 3)):  # a process can log a run once
+        code = f"from tests.runs.test_trackers import *; log_epoch('wandb', Path({str(tmp_path)!r}), *{batches})"
+        subprocess.run([sys.executable, "-c", code], check=True)
     logged = []
     for file in sorted(tmp_path.glob("wandb/offline-run-*/run-20261129.wandb")):
         for content in log_records(file.read_bytes()):
