@@ -1,6 +1,7 @@
 """The command line. `fastpets NAME`, `python -m fastpets NAME` and `python -m fastpets.NAME` run the same command."""
 
 import dataclasses
+import itertools
 import logging
 import re
 import shlex
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 from fastpets import __version__, streams
 from fastpets.errors import BadFileWarning, FastpetsError, without_middle
-from fastpets.flags import UsageError, flag_names, hint, parse
+from fastpets.flags import UsageError, flag_names, groups, hint, parse
 
 
 class Command(NamedTuple):
@@ -113,6 +114,8 @@ def run(name: str, arguments: Sequence[str]) -> int:
             if command.lists_bad_files:
                 warnings.simplefilter("ignore", BadFileWarning)
             return getattr(module, function)(parse(config_class, arguments, f"fastpets {name}"))
+    except SystemExit as end:  # raised by tyro after --help
+        return int(end.code or 0)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -146,14 +149,15 @@ def with_flags(message: str, config_class: type | None) -> str:
 def command_line(name: str, config: Any, *, leave_out: Sequence[str] = ()) -> str:
     """The command line that gives a configuration: the command `name`, and each flag that differs from its default."""
     arguments = ["fastpets", name]
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if field.name in leave_out or value == field.default:
+    default_of = {field.name: field.default for field in dataclasses.fields(config)}
+    for field in itertools.chain.from_iterable(groups(type(config)).values()):
+        value = getattr(config, field)
+        if field in leave_out or value == default_of[field]:
             continue
         if isinstance(value, bool):
-            arguments.append(_flag(field.name, value))
+            arguments.append(_flag(field, value))
         else:
-            arguments += [_flag(field.name), *map(str, value if isinstance(value, tuple) else [value])]
+            arguments += [_flag(field), *map(str, value if isinstance(value, tuple) else [value])]
     return shlex.join(arguments)
 
 

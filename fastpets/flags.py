@@ -129,6 +129,6 @@ def _texts(config_class: type) -> dict[str, str]:
 
 def _first_paragraph(box: str) -> str:
     """The first paragraph in one of the boxes that tyro prints, as one line."""
-    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
-    end = next((i for i, line in enumerate(lines) if not line.strip("─")), len(lines))
+    lines = [line.strip("│| ") for line in box.splitlines() if line[:1] in ("│", "|")]  # "|" in ASCII
+    end = next((i for i, line in enumerate(lines) if not line.strip("─-")), len(lines))
     return " ".join(lines[:end]).removeprefix("Error parsing ").removesuffix(".")

@@ -20,7 +20,6 @@ from fastpets.errors import first_few, one_line, out_must_be_writable
 from fastpets.runs.config import TrainConfig, with_absolute_paths
 
 if TYPE_CHECKING:
-    from fastpets.data.dataset import ImageDataset
     from fastpets.loading.loader import Loader
     from fastpets.runs.folder import RunFolder
     from fastpets.runs.trackers import TrackerLog
@@ -69,12 +68,8 @@ def _train(config: TrainConfig) -> int:
     # A resumed run does not need the pretrained weights, since a checkpoint has all weights.
     normalization = (tuple(resolved["mean"]), tuple(resolved["std"])) if "mean" in resolved else None
     learner = build_learner(config, set_up_process(config), normalization)
-    _print_data_set(learner.train.dataset, *(loader.headers.usable.sum() for loader in (learner.train, learner.valid)))
     test = build_test_loader(config, learner) if config.evaluate_test else None
-    if test is not None:
-        print(f"{test.headers.usable.sum()} test images, for the evaluation after training")
-    if config.cache != "none":
-        print(f"cache: {learner.train.cache_reason}")
+    _print_images(learner, test)
     found_lr = resolved.get("lr")
     if state is not None:
         assert config.out is not None
@@ -293,12 +288,18 @@ def _bad_files_of_all_processes(learner: Learner) -> dict[str, str]:
     return {path: problem for problems in found for path, problem in problems.items()}
 
 
-def _print_data_set(dataset: ImageDataset, num_train: int, num_valid: int) -> None:
-    """Prints the numbers of images and classes, and the files in the folder that are not images."""
+def _print_images(learner: Learner, test: Loader | None) -> None:
+    """Prints the numbers of images and classes, the files in the folder that are not images, and the cache."""
+    dataset = learner.train.dataset
+    num_train, num_valid = (loader.headers.usable.sum() for loader in (learner.train, learner.valid))
     print(f"{num_train} training images, {num_valid} validation images, {len(dataset.classes)} classes")
     if dataset.ignored_files:
         names = one_line(first_few([Path(path).name for path in dataset.ignored_files]))
         print(f"ignored {len(dataset.ignored_files)} files without an image's suffix: {names}")
+    if test is not None:
+        print(f"{test.headers.usable.sum()} test images, for the evaluation after training")
+    if learner.train.cache_reason != "none":
+        print(f"cache: {learner.train.cache_reason}")
 
 
 def _print_summary(learner: Learner, config: TrainConfig, run: RunFolder | None) -> None:

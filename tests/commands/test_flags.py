@@ -46,7 +46,7 @@ def test_a_line_gives_the_fields_that_it_names_and_defaults_for_the_others(line:
 
 
 def test_several_values_by_their_places() -> None:
-    config = parsed("-0 run a.jpg - --top 2 b.jpg", PredictConfig)
+    config = parsed("-0 run a.jpg - b.jpg --top 2", PredictConfig)
     assert config == PredictConfig(run=Path("run"), sources=("a.jpg", "-", "b.jpg"), top=2, null=True)
 
 
@@ -94,14 +94,13 @@ def test_help_has_each_flag_once_with_its_text_in_80_columns(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    with pytest.raises(SystemExit, match="0"):
-        main([name, "--help"])
-    boxes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert main([name, "--help"]) == 0
+    boxes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert max(map(len, boxes)) <= 80
-    options = [option for line in boxes for option in re.findall(r"^│ (?:-[0h], )?(--[a-z0-9-]+)", line)]
+    options = [option for line in boxes for option in re.findall(r"^\| (?:-[0h], )?(--[a-z0-9-]+)", line)]
     expected = [f"--{field.replace('_', '-')}" for field in flag_names(config_classes()[name])]
     assert sorted(options) == sorted(["--help", *expected])
-    text = " ".join(line.strip("│ ") for line in boxes)
+    text = " ".join(line.strip("| ") for line in boxes)
     for paragraph in re.split(r" (?=--[a-z])", text):
         assert len(re.findall(r"default:", paragraph, re.IGNORECASE)) <= 1, paragraph
     assert "(default: None)" not in text
