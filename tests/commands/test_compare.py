@@ -81,7 +81,7 @@ def test_the_learning_rate_finder_suggests_what_training_takes(
 ) -> None:
     flags = ["--arch", "resnet18", "--weights", "none", "--size", "32", "--batch-size", "8", "--device", "cpu"]
     out = tmp_path / "curve.png"
-    assert main(["lr-find", str(drawn_classes), *flags, "--out", str(out)]) == 0
+    assert main(["lr-find", str(drawn_classes), *flags, "--num-steps", "40", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert [line.split("  ")[0] for line in printed.splitlines()] == [
         "valley",
