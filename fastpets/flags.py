@@ -128,7 +128,9 @@ def _texts(config_class: type) -> dict[str, str]:
 
 
 def _first_paragraph(box: str) -> str:
-    """The first paragraph in one of the boxes that tyro prints, as one line."""
-    lines = [line.strip("│| ") for line in box.splitlines() if line[:1] in ("│", "|")]  # "|" in ASCII
-    end = next((i for i, line in enumerate(lines) if not line.strip("─-")), len(lines))
-    return " ".join(lines[:end]).removeprefix("Error parsing ").removesuffix(".")
+    """The first paragraph below the title of a box that tyro prints, as one line. In ASCII a box is a ruled heading."""
+    lines = [line.strip("│ ") for line in box.splitlines()[1:]]
+    is_text = [any(map(str.isalnum, line)) for line in lines]
+    start = is_text.index(True)
+    end = is_text.index(False, start)
+    return " ".join(lines[start:end]).removeprefix("Error parsing ").removesuffix(".")
