@@ -16,7 +16,7 @@ class ReportConfig:
     """Predict the validation images of a run again, and write report.html into its folder."""
 
     run: Positional[Path]
-    """The run folder."""
+    """The run folder, or a folder by a learner's `export`."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
 
@@ -27,11 +27,13 @@ def report(config: ReportConfig) -> int:
     from fastpets.analysis.report import write_report
     from fastpets.cli import command_line
     from fastpets.runs.build import limit_threads
-    from fastpets.runs.config import read_config
+    from fastpets.runs.config import read_config, read_settings
 
     limit_threads(None)
     interpretation = Interpretation.from_run(config.run, config.device)
-    command = command_line("train", read_config(config.run), leave_out=("out", "config", "resume"))
+    command = ""
+    if read_settings(config.run):  # those of fastpets train
+        command = command_line("train", read_config(config.run), leave_out=("out", "config", "resume"))
     with out_must_be_writable(config.run):
         print(f"report: {write_report(config.run, interpretation, command)}")
     return 0

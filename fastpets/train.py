@@ -12,7 +12,6 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,22 +158,16 @@ def open_run(config: TrainConfig, learner: Learner, found_lr: float | None, plan
 
     A resumed run keeps its start time and the learning rate found for it. `planned` is as in runs/resuming.py.
     """
-    from fastpets.runs.folder import RunFolder, new_folder, read_resolved
+    from fastpets.runs.folder import RunFolder, new_folder, now, read_resolved, resolved_by
     from fastpets.runs.images import save_images
-    from fastpets.training import distributed
 
     run = RunFolder(config.out or new_folder(config.arch), resume=config.resume is not None)
     config = dataclasses.replace(config, out=run.path)
     resolved: dict[str, Any] = {
-        "started": datetime.now(timezone.utc).isoformat(timespec="microseconds"),
+        "started": now(),
         **({} if found_lr is None else {"lr": found_lr}),
         **read_resolved(run.path),
-        "device": learner.device,
-        "num_workers": learner.train.num_workers,
-        "amp_dtype": learner.train_step.amp_dtype,
-        "num_processes": distributed.world_size(),
-        "mean": learner.normalization[0],
-        "std": learner.normalization[1],
+        **resolved_by(learner),
         "epochs": planned,
     }
     run.save_config(dataclasses.asdict(config), resolved)

@@ -71,18 +71,22 @@ class Interpretation:
 
     @classmethod
     def from_run(cls, run: str | Path, device: str = "auto", part: Part = "valid") -> Interpretation:
-        """Predicts the validation images of a run with its saved model. `run` is the run folder.
+        """Predicts the validation images of a run with its saved model.
+
+        `run` is the run folder, or a folder by Learner.export.
 
         With `part="train"`, its training images, each once, in order and without augmentation.
         Raises FastpetsError if the folder has no model, or if the data set has images of classes that it does not know.
         """
         from fastpets.runs.build import build_datasets
-        from fastpets.runs.config import read_config
+        from fastpets.runs.config import read_config, read_settings
+        from fastpets.runs.images import read_images
         from fastpets.runs.predictor import load
 
         folder = Path(run)
         saved = load(folder, device)
-        train, valid = build_datasets(read_config(folder))
+        has_settings = bool(read_settings(folder))  # an exported learner has none, but its images are listed
+        train, valid = build_datasets(read_config(folder)) if has_settings else read_images(folder)
         try:
             loader = saved.loader(train if part == "train" else valid, on_bad_file="skip", rank=0, world_size=1)
         except FastpetsError as error:

@@ -35,12 +35,12 @@ COLUMNS = {"phase", "epoch", "batches", "train_loss", "valid_loss", "error_rate"
 COLUMNS |= {"input_share"}  # of metrics.csv; the others are metrics
 
 
-def write_report(run_folder: Path, interpretation: Interpretation, command: str, *, grad_cam: bool = True) -> Path:
+def write_report(run_folder: Path, interpretation: Interpretation, command: str = "", *, grad_cam: bool = True) -> Path:
     """Writes report.html from the other files in a run folder and the predictions on its validation images.
 
-    `command` is the command line that repeats the run. With `grad_cam`, the worst mistakes show which places of the
-    image speak for the predicted class, if the interpretation has its model and that is a convolutional network.
-    Returns the path of the report.
+    `command` is the command line that repeats the run, if there is one. With `grad_cam`, the worst mistakes show which
+    places of the image speak for the predicted class, if the interpretation has its model and that is a convolutional
+    network. Returns the path of the report.
     """
     config = _json(run_folder / "config.json")
     values = {

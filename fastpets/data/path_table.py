@@ -75,12 +75,15 @@ class PathTable(Sequence[str]):
         by_index = np.argsort(others)
         return firsts[by_index], others[by_index]
 
-    def relative(self) -> pa.LargeBinaryArray:
-        """The paths relative to the deepest folder that holds all of them."""
+    def folder(self) -> bytes:
+        """The deepest folder that holds all files, with a slash at its end unless it is empty."""
         ends = pyarrow.compute.min_max(self.array).as_py()
         common = os.path.commonprefix([os.fsdecode(end or b"") for end in ends.values()])  # noqa: RUF071
-        folder = os.fsencode(common[: common.rfind("/") + 1])
-        return pyarrow.compute.binary_replace_slice(self.array, 0, len(folder), b"")
+        return os.fsencode(common[: common.rfind("/") + 1])
+
+    def relative(self) -> pa.LargeBinaryArray:
+        """The paths relative to `folder`."""
+        return pyarrow.compute.binary_replace_slice(self.array, 0, len(self.folder()), b"")
 
     def fingerprint(self) -> str:
         """A 128-bit hash, in hexadecimal, of the `relative` paths."""

@@ -24,6 +24,7 @@ class Classifier(nn.Module):
 
     Attributes:
         num_classes: C.
+        arch: the name by which create_model made it, or "".
         pretrained: whether the backbone has trained weights, so that freezing it makes sense.
         mean, std: normalisation per channel that these weights expect, for values from 0 to 1.
     """
@@ -34,6 +35,7 @@ class Classifier(nn.Module):
         self.head = make_head(num_features, num_classes)
         self.num_classes = num_classes
         self.pretrained = False
+        self.arch = ""
         self.mean, self.std = IMAGENET_MEAN, IMAGENET_STD
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -100,6 +102,7 @@ def create_model(
     if backbone.run is not None:
         print(f"weights: {weights}: {_take_head(model, backbone.run, classes)}", flush=True)
     model.mean, model.std, model.pretrained = backbone.mean, backbone.std, str(weights) != "none"
+    model.arch = arch
     return model
 
 

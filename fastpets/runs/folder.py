@@ -1,5 +1,7 @@
 """The run folder and its files, which are written atomically."""
 
+from __future__ import annotations
+
 import contextlib
 import csv
 import dataclasses
@@ -10,15 +12,20 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastpets.errors import InvalidArgumentError, out_must_be_writable, warn
 from fastpets.runs.images import IMAGES
+from fastpets.training import distributed
 from fastpets.training.history import EpochResult
 from fastpets.training.lr_finder import RateCurve
 from fastpets.training.recorder import Recorder
 from fastpets.utils.atomic import write_atomically
+
+if TYPE_CHECKING:
+    from fastpets.training.learner import Learner
 
 DEFAULT_FOLDER = Path("runs")  # of run folders, in the working directory
 BAD_FILES = "bad_files.csv"
@@ -193,6 +200,23 @@ def read_bad_files(path: Path) -> dict[str, str]:
     """The problem of each file in a CSV that `write_bad_files` has written."""
     with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
         return {row["file"]: row["problem"] for row in csv.DictReader(file)}
+
+
+def now() -> str:
+    """The time at which a run starts, as config.json has it."""
+    return datetime.now(timezone.utc).isoformat(timespec="microseconds")
+
+
+def resolved_by(learner: Learner) -> dict[str, Any]:
+    """The values of automatic settings that a learner has chosen."""
+    return {
+        "device": learner.device,
+        "num_workers": learner.train.num_workers,
+        "amp_dtype": learner.train_step.amp_dtype,
+        "num_processes": distributed.world_size(),
+        "mean": learner.normalization[0],
+        "std": learner.normalization[1],
+    }
 
 
 def read_resolved(run_folder: Path) -> dict[str, Any]:

@@ -9,12 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fastpets.data import storage
-from fastpets.data.dataset import ImageDataset
+from fastpets.data.dataset import ImageDataset, labels_from_names
 from fastpets.data.headers import MAX_STAMPED
 from fastpets.data.path_table import PathTable
 from fastpets.errors import FastpetsError, first_few, out_must_be_writable
@@ -23,6 +24,7 @@ from fastpets.utils.system import resolve_num_workers
 
 IMAGES = "images.parquet"
 PARTS = ("training", "validation")
+FOLDER = b"folder"  # in the table's metadata: where the files are
 
 
 def save_images(run_folder: Path, train: ImageDataset, valid: ImageDataset) -> None:
@@ -63,6 +65,18 @@ def count_images(run_folder: Path) -> Counter[str]:
     return Counter() if table is None else Counter(table["part"].to_pylist())
 
 
+def read_images(run_folder: Path) -> tuple[ImageDataset, ImageDataset]:
+    """The training and the validation images in images.parquet, where they were. Raises FastpetsError."""
+    if (table := _read(run_folder)) is None:
+        raise FastpetsError(f"{run_folder / IMAGES}: not readable, expected the list of the run's images")
+    folder = os.fsdecode((table.schema.metadata or {}).get(FOLDER, b""))
+    labels, classes = labels_from_names(os.fsdecode(name) for name in table["class"].to_pylist())
+    paths = [folder + os.fsdecode(name) for name in table["file"].to_pylist()]
+    dataset = ImageDataset(paths, labels, classes, root=folder)
+    train, valid = (dataset.select(np.flatnonzero(pc.equal(table["part"], part).to_numpy())) for part in PARTS)
+    return train, valid
+
+
 def same_validation_images(run_folder: Path, other_folder: Path) -> bool:
     """Whether two runs validate on the same files, of the same classes and sizes: whether their errors compare."""
     own, other = (_read(folder) for folder in (run_folder, other_folder))
@@ -92,7 +106,7 @@ def _table(train: ImageDataset, valid: ImageDataset) -> pa.Table:
     classes = pa.array(map(os.fsencode, train.classes), pa.binary())
     labels = pa.concat_arrays([pa.array(dataset.labels, pa.int32()) for dataset in (train, valid)])
     columns = {"file": paths.relative(), "class": classes.take(labels), "part": parts, "bytes": _sizes(paths)}
-    return pa.table(columns)
+    return pa.table(columns).replace_schema_metadata({FOLDER: paths.folder()})
 
 
 def _sizes(paths: PathTable) -> pa.Array:

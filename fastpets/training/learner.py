@@ -373,9 +373,12 @@ class Learner:
     def get_preds(self, batches: Iterable[Any] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Probabilities (N, C) and labels (N,) on the CPU, of this process's validation images.
 
-        With `batches`, a loader or pairs of images and labels, those of their images. N is 0 if there are no batches.
+        With `batches`, a loader or pairs of images and labels, those of their images. For the training loader, these
+        are all training images, in order and without augmentation. N is 0 if there are no batches.
         """
         batches = self.valid if batches is None else batches
+        if batches is self.train:
+            batches = self.valid.like(self.train.dataset)
         if isinstance(batches, Loader):
             batches = self.matched(batches)
         model = self.train_step.evaluated_model.eval()
@@ -439,6 +442,24 @@ class Learner:
         """Loads saved weights. Raises FastpetsError if they are another model's."""
         for model in {self.model, self.train_step.evaluated_model}:
             load_weights(model, Path(file))
+
+    def export(self, folder: str | Path) -> None:
+        """Writes a folder with all that a run folder of `fastpets train` has, except checkpoints.
+
+        That is the model, for `fastpets.load`, and its weights; the tables of epochs and batches; the latest curve of
+        the learning rate finder; the list of images; and report.html. `fastpets predict`, `export`, `serve`, `report`
+        and `suspects`, and `Interpretation.from_run` take such a folder. Raises FastpetsError for a model that
+        create_model has not made, or a folder that is not empty.
+        """
+        from fastpets.analysis.exporting import export
+
+        export(self, Path(folder))
+
+    def report(self, folder: str | Path) -> None:
+        """Writes what `export` writes, but no model: report.html, and the tables that it shows."""
+        from fastpets.analysis.exporting import export
+
+        export(self, Path(folder), with_model=False)
 
     def state_dict(self) -> dict[str, Any]:
         """The whole state, from which training resumes as if it had not stopped. Its tensors are not copies."""

@@ -264,6 +264,10 @@ def test_predictions_are_probabilities_in_the_order_of_the_images(learner: Learn
     again, same = learner.get_preds([(images, of_batch)])
     assert torch.equal(same, of_batch)
     assert again.shape == (len(of_batch), 2)
+    of_training, labels_of_training = learner.get_preds(learner.train)
+    assert torch.equal(labels_of_training, torch.from_numpy(learner.train.dataset.labels))
+    unaugmented = learner.get_preds(learner.valid.like(learner.train.dataset, batch_size=3))[0]
+    assert torch.allclose(of_training, unaugmented, atol=1e-6)
     name, label, of_first = learner.predict(learner.valid.dataset.paths[0])
     assert torch.allclose(of_first, probabilities[0], atol=1e-6)  # the batch size changes float32's rounding
     assert (name, label) == (learner.train.classes[label], int(probabilities[0].argmax()))

@@ -1,0 +1,66 @@
+"""A learner's export, which commands and `load` take as they take a run folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import fastpets
+from fastpets.cli import main
+from fastpets.errors import FastpetsError
+from fastpets.training.learner import Learner
+
+FILES = "config.json images.parquet lr_finder.csv lr_finder.png metrics.csv model.json model.safetensors"
+
+
+def trained(folder: Path) -> Learner:
+    train, valid = fastpets.loaders(folder, size=32, batch_size=4, device="cpu")
+    learner = Learner(train, valid, "resnet18", weights="none", on_epoch_end=lambda result: None)
+    learner.lr_find(num_steps=20)
+    learner.fit_one_cycle(1, 1e-3)
+    return learner
+
+
+def test_an_export_is_taken_where_a_run_folder_is(
+    make_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learner, out = trained(make_folder(20)), tmp_path / "out"
+    learner.export(out)
+    assert sorted(file.name for file in out.iterdir()) == sorted([*FILES.split(), "report.html", "steps.csv"])
+    expected, labels = learner.get_preds()
+
+    predictor = fastpets.load(out, "cpu")
+    paths = list(learner.valid.dataset.paths)
+    found, _ = predictor.probabilities_of(paths)
+    assert torch.allclose(torch.stack([found[path] for path in paths]), expected, atol=1e-5)
+
+    interpretation = fastpets.Interpretation.from_run(out, "cpu")
+    assert interpretation.labels.tolist() == labels.tolist()
+    assert torch.allclose(torch.from_numpy(interpretation.probabilities).float(), expected, atol=1e-5)
+
+    image = str(learner.valid.dataset.paths[0])
+    for command in (["predict", str(out), image], ["suspects", str(out)], ["export", str(out), "--format", "torch"]):
+        assert main(command) == 0, capsys.readouterr().err
+    (out / "report.html").unlink()
+    assert main(["report", str(out)]) == 0
+    assert "resnet18" in (out / "report.html").read_text()
+
+
+def test_a_report_is_written_without_a_model(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+    learner = trained(make_folder(20))
+    learner.report(tmp_path / "page")
+    names = {file.name for file in (tmp_path / "page").iterdir()}
+    assert names == {*FILES.split(), "report.html", "steps.csv"} - {"model.json", "model.safetensors"}
+    with pytest.raises(FastpetsError, match="exists and is not empty"):
+        learner.report(tmp_path / "page")
+
+
+def test_a_module_of_ones_own_cannot_be_exported(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+    train, valid = fastpets.loaders(make_folder(20), size=32, batch_size=4, device="cpu")
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2))
+    learner = Learner(train, valid, model, on_epoch_end=lambda result: None)
+    with pytest.raises(FastpetsError, match="the model, Sequential, is not one of create_model"):
+        learner.export(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
