@@ -32,12 +32,12 @@ class CompareConfig:
 
 def compare(config: CompareConfig) -> int:
     """Prints the table and writes the curves. Raises FastpetsError for a folder that is no run."""
-    from fastpets.runs.folder import read_history
+    from fastpets.runs.folder import read_rows
     from fastpets.runs.images import same_validation_images
     from fastpets.training.plots import plot_runs
     from fastpets.utils.atomic import write_atomically
 
-    found = [(run, read_settings(run), read_history(run)) for run in config.runs]
+    found = [(run, read_settings(run), read_rows(run / "metrics.csv")) for run in config.runs]
     for run, _, rows in found:
         if not rows:
             raise InvalidArgumentError(f"runs: {run}: no epoch is complete, expected a run with metrics.csv")

@@ -22,7 +22,8 @@ class SuspectsConfig:
     """
 
     run: Positional[Path]
-    """The run folder."""
+    """The run folder. One of `fastpets train --folds` has predictions for all images by models that were not trained
+    on them."""
     part: Literal["all", "train", "valid"] = "all"
     """Which images to look at. The model has learned from the training images, so it finds fewer wrong labels there."""
     out: Annotated[Path | None, arg(metavar="DIR")] = None
@@ -36,14 +37,18 @@ def suspects(config: SuspectsConfig) -> int:
     from fastpets.analysis.interpretation import Interpretation
     from fastpets.analysis.suspects import CSV, PAGE, write_suspects
     from fastpets.runs.build import limit_threads
+    from fastpets.runs.folder import FOLDS
 
     limit_threads(None)
     parts: dict[str, Literal["train", "valid"]] = {"training": "train", "validation": "valid"}
-    found = {
-        name: Interpretation.from_run(config.run, config.device, part=part)
-        for name, part in parts.items()
-        if config.part in ("all", part)
-    }
+    if (config.run / FOLDS).exists():
+        found = {"cross-validated": Interpretation.from_folds(config.run, config.device)}
+    else:
+        found = {
+            name: Interpretation.from_run(config.run, config.device, part=part)
+            for name, part in parts.items()
+            if config.part in ("all", part)
+        }
     folder = config.out or config.run
     with out_must_be_writable(folder):
         folder.mkdir(parents=True, exist_ok=True)

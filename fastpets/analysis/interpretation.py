@@ -94,6 +94,21 @@ class Interpretation:
         return replace(cls.of(loader, lambda images: saved.model(images).float()), model=saved.model)
 
     @classmethod
+    def from_folds(cls, run: str | Path, device: str = "auto") -> Interpretation:
+        """The predictions of `fastpets train --folds`: each image's are those of the model that it did not train.
+
+        Raises FastpetsError if `run` is not the folder of such a run.
+        """
+        from fastpets.runs.folds import fold_folder
+        from fastpets.runs.predictions import read_predictions
+        from fastpets.runs.predictor import load
+
+        dataset, probabilities = read_predictions(Path(run))
+        labelled = np.flatnonzero(dataset.labels >= 0)
+        loader = load(fold_folder(Path(run), 0), device).loader(dataset, on_bad_file="skip", rank=0, world_size=1)
+        return cls.from_predictions(loader, probabilities[labelled], labelled)
+
+    @classmethod
     def from_predictions(
         cls, loader: Loader, probabilities: np.ndarray, ids: np.ndarray | None = None
     ) -> Interpretation:

@@ -114,9 +114,8 @@ class RunFolder:
 Row = dict[str, str]  # of a CSV, by column
 
 
-def read_history(run_folder: Path) -> list[Row]:
-    """The rows of metrics.csv, one per epoch; none if no epoch is complete."""
-    file = run_folder / "metrics.csv"
+def read_rows(file: Path) -> list[Row]:
+    """The rows of a CSV in a run folder; none if there is no such file."""
     if not file.exists():
         return []
     with open(file, newline="", encoding="utf-8", errors="surrogateescape") as lines:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import statistics
 from collections.abc import Callable
 from contextlib import closing
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from fastpets.errors import out_must_be_writable
 from fastpets.runs.config import TrainConfig
-from fastpets.runs.folder import FOLDS, RunFolder, failure_is_a_warning, new_folder, read_resolved
+from fastpets.runs.folder import FOLDS, RunFolder, failure_is_a_warning, new_folder, now, read_resolved, read_rows
 from fastpets.runs.predictions import PREDICTIONS, join_predictions
 from fastpets.training import checkpoints
 
@@ -24,15 +22,14 @@ def cross_validate(config: TrainConfig, train: Callable[[TrainConfig], int], *, 
     Only the first process writes and prints. With `config.resume`, folds in folds.csv are not trained again, and the
     one that was interrupted is resumed.
     """
-    done = _read(config.resume / FOLDS) if config.resume is not None else []
+    done: list[dict[str, Any]] = [*read_rows(config.resume / FOLDS)] if config.resume is not None else []
     if not is_first_process:  # the other processes train the same folds
         folder = config.out or Path("unused")
         runs = _fold_configs(config, folder)[len(done) :]
         return next((status for run in runs if (status := train(run))), 0)
     with closing(RunFolder(config.out or new_folder(config.arch), resume=config.resume is not None)) as run:
-        now = datetime.now(timezone.utc).isoformat(timespec="microseconds")
         config = dataclasses.replace(config, out=run.path)
-        run.save_config(dataclasses.asdict(config), {"started": now, **read_resolved(run.path)})
+        run.save_config(dataclasses.asdict(config), {"started": now(), **read_resolved(run.path)})
         configs = _fold_configs(config, run.path)
         for number, fold_config in enumerate(configs[len(done) :], start=len(done)):
             assert fold_config.out is not None
@@ -40,7 +37,7 @@ def cross_validate(config: TrainConfig, train: Callable[[TrainConfig], int], *, 
             if status := train(fold_config):
                 print(f"fold {number} is not complete; resume {run.path} to continue with all folds")
                 return status
-            done.append({"fold": number, **_last_row(fold_config.out / "metrics.csv")})
+            done.append({"fold": number, **read_rows(fold_config.out / "metrics.csv")[-1]})
             with out_must_be_writable(run.path):
                 run.save_folds(done)
         with failure_is_a_warning(run.path / PREDICTIONS):
@@ -68,24 +65,17 @@ def summary(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def fold_folder(run_folder: Path, number: int) -> Path:
+    """The run folder of a fold."""
+    return run_folder / f"fold-{number}"
+
+
 def _fold_configs(config: TrainConfig, folder: Path) -> list[TrainConfig]:
     """The settings of each fold's run, which is resumed if it has a checkpoint."""
     configs = []
     for number in range(config.folds):
-        path = folder / f"fold-{number}"
+        path = fold_folder(folder, number)
         is_started = config.resume is not None and path.is_dir() and bool(checkpoints.list_checkpoints(path))
         changes: dict[str, Any] = {"folds": 0, "k_fold": (number, config.folds), "out": path}
         configs.append(dataclasses.replace(config, **changes, resume=path if is_started else None))
     return configs
-
-
-def _read(file: Path) -> list[dict[str, Any]]:
-    """The rows of a table in a run folder; none if there is no such file."""
-    if not file.exists():
-        return []
-    with open(file, newline="", encoding="utf-8", errors="surrogateescape") as opened:
-        return list(csv.DictReader(opened))
-
-
-def _last_row(file: Path) -> dict[str, Any]:
-    return _read(file)[-1]

@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fastpets.data.dataset import ImageDataset
+from fastpets.data.dataset import NO_LABEL, ImageDataset
 from fastpets.data.path_table import as_path_table
+from fastpets.errors import FastpetsError
 from fastpets.utils.atomic import write_atomically
 
 PREDICTIONS = "predictions.parquet"
@@ -50,6 +51,22 @@ def join_predictions(run_folder: Path, fold_folders: Sequence[Path]) -> int:
     table = pa.concat_tables(tables)
     _write(run_folder, table)
     return len(table)
+
+
+def read_predictions(run_folder: Path) -> tuple[ImageDataset, np.ndarray]:
+    """The images in predictions.parquet, and the probabilities (N, C) of their classes. Raises FastpetsError."""
+    file = run_folder / PREDICTIONS
+    try:
+        table = pq.read_table(io.BytesIO(file.read_bytes()))
+        classes = json.loads(table.schema.metadata[CLASSES])
+        label_of = {os.fsencode(name): label for label, name in enumerate(classes)}
+        labels = np.array([label_of.get(name, NO_LABEL) for name in table["class"].to_pylist()], np.int64)
+        paths = [os.fsdecode(name) for name in table["file"].to_pylist()]
+        probabilities = np.array(table["probabilities"].to_pylist(), np.float64)
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise FastpetsError(f"{file}: {reason}, expected the predictions of a cross-validation") from None
+    return ImageDataset(paths, labels, classes), probabilities
 
 
 def _write(run_folder: Path, table: pa.Table) -> None:
