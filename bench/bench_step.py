@@ -1,7 +1,7 @@
 """Overhead of the learner's loop over a bare PyTorch loop, with the same model, optimizer, scheduler and batches."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 from typing import Any
 
@@ -28,6 +28,7 @@ class InMemory:
 
     preprocessing, device, batch_size = Preprocessing(size=(4, 4)), CPU, 2
     classes = ("a", "b")
+    has_own_normalization = True
 
     def __init__(self) -> None:
         images = torch.zeros(2, 3, 4, 4).to(memory_format=torch.channels_last)
@@ -40,6 +41,9 @@ class InMemory:
 
     def __iter__(self) -> Iterator[Batch]:
         return iter(self.batches)
+
+    def with_classes(self, classes: Sequence[str]) -> "InMemory":
+        return self
 
     def state_dict(self) -> dict[str, Any]:
         return {}

@@ -95,7 +95,7 @@ class Interpretation:
 
     @classmethod
     def from_folds(cls, run: str | Path, device: str = "auto") -> Interpretation:
-        """The predictions of `fastpets train --folds`: each image's are those of the model that it did not train.
+        """The predictions of a cross-validation: those of each image are by the model that was not trained on it.
 
         Raises FastpetsError if `run` is not the folder of such a run.
         """

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import copy
 import os
 import warnings
+import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
 
@@ -71,6 +73,17 @@ _DATALOADER_ONLY = {
     "timeout": _THREADS,
     "in_order": "batches always come in order; leave it out",
 }
+
+
+# Epochs that the caller has not finished. At the end of the process they end before Python takes its modules apart.
+_unfinished = weakref.WeakSet[Generator[Batch]]()
+
+
+@atexit.register
+def _end_unfinished() -> None:
+    for batches in [*_unfinished]:
+        with suppress(ValueError):  # another thread is in it
+            batches.close()
 
 
 class Loader(FastaiNames):
@@ -344,6 +357,11 @@ class Loader(FastaiNames):
         self.sampler.load_state_dict(state)
 
     def __iter__(self) -> Iterator[Batch]:
+        batches = self._epoch()
+        _unfinished.add(batches)
+        return batches
+
+    def _epoch(self) -> Generator[Batch]:
         # The epoch starts at the first next(), not at iter(): some libraries call iter() and drop the iterator.
         plan = self.sampler.start_epoch()
         with closing(self._batches(plan)) as batches:

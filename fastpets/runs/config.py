@@ -363,7 +363,10 @@ def read_settings(run: Path) -> dict[str, Any]:
 
 def read_config(run: Path, **changes: Any) -> TrainConfig:
     """The settings as `read_settings` reads them, with `changes`, as a TrainConfig. Raises FastpetsError."""
-    values = {"split": "random", **read_settings(run), **changes}  # "random" was the only split at first
+    # Of an earlier version, whose only split was "random", and whose only tracker was a flag of its own.
+    values = {"split": "random", "track": (), **read_settings(run), **changes}
+    if values.pop("tensorboard", False):
+        values["track"] = ("tensorboard",)
     with _must_be_settings(run):
         for name in ("labels", "cache_dir", "out", "config", "resume"):
             values[name] = None if values.get(name) is None else Path(values[name])

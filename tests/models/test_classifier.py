@@ -141,6 +141,7 @@ def test_a_failed_download_of_timm_weights_names_the_url(monkeypatch: pytest.Mon
         raise ConnectionError("no route")
 
     monkeypatch.setattr(timm, "create_model", no_network)
+    monkeypatch.setattr("fastpets.models.backbones.check_connection", lambda url: None)
     with pytest.raises(
         FastpetsError,
         match=r"cannot load its weights of resnet18 \(ConnectionError: no route\); download model.safetensors from "
