@@ -1,4 +1,4 @@
-"""The command line. `fastpets NAME`, `python -m fastpets NAME` and `python -m fastpets.NAME` run the same command."""
+"""The command line. `fastpets NAME` and `python -m fastpets NAME` run the same command, as does its module."""
 
 import dataclasses
 import itertools
@@ -59,6 +59,9 @@ COMMANDS = {
     "cache": Command("CacheConfig", "list or remove the decoded images that are kept on disk"),
     "ceiling": Command("CeilingConfig", "measure how much of its speed training loses to loading"),
 }
+
+
+OF_ONE_RUN = ("out", "config", "resume")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -146,13 +149,16 @@ def with_flags(message: str, config_class: type | None) -> str:
     return message
 
 
-def command_line(name: str, config: Any, *, leave_out: Sequence[str] = ()) -> str:
-    """The command line that gives a configuration: the command `name`, and each flag that differs from its default."""
+def command_line(name: str, config: Any) -> str:
+    """The command line that gives a configuration: the command `name`, and each flag that differs from its default.
+
+    It has none of OF_ONE_RUN: a repeated run has a folder of its own, and all settings of the run that it continues.
+    """
     arguments = ["fastpets", name]
     default_of = {field.name: field.default for field in dataclasses.fields(config)}
     for field in itertools.chain.from_iterable(groups(type(config)).values()):
         value = getattr(config, field)
-        if field in leave_out or value == default_of[field]:
+        if field in OF_ONE_RUN or value == default_of[field]:
             continue
         if isinstance(value, bool):
             arguments.append(_flag(field, value))

@@ -32,12 +32,14 @@ class BadFileError(FastpetsError):
         problems: what is wrong with each file, by its path.
     """
 
-    def __init__(self, problems: dict[str, str]) -> None:
-        self.problems = problems
-        super().__init__(f"{describe_bad_files(problems)}; repair or delete them, or pass on_bad_file='skip'")
+    def __init__(
+        self, problems: dict[str, str], remedy: str = "repair or delete them, or pass on_bad_file='skip'"
+    ) -> None:
+        self.problems, self.remedy = problems, remedy
+        super().__init__(f"{describe_bad_files(problems)}; {remedy}")
 
-    def __reduce__(self) -> tuple[type["BadFileError"], tuple[dict[str, str]]]:
-        return type(self), (self.problems,)
+    def __reduce__(self) -> tuple[type["BadFileError"], tuple[dict[str, str], str]]:
+        return type(self), (self.problems, self.remedy)
 
 
 class BadFileWarning(UserWarning):

@@ -52,7 +52,7 @@ def groups(config_class: type) -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {}
     for base in sorted(config_class.__mro__, key=lambda base: "title" not in vars(base)):
-        if names := [*vars(base).get("__annotations__", {})]:
+        if names := [*inspect.get_annotations(base)]:
             found.setdefault(vars(base).get("title", ""), []).extend(names)
     return found
 

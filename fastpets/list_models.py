@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import sys
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -44,3 +45,9 @@ def list_models(config: ModelsConfig) -> int:
 def matches(name: str, pattern: str) -> bool:
     """Whether a shell pattern matches a whole name, or is a part of it."""
     return fnmatch.fnmatchcase(name, pattern) or pattern in name
+
+
+if __name__ == "__main__":
+    from fastpets.cli import main
+
+    sys.exit(main(["models", *sys.argv[1:]]))

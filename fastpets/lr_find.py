@@ -11,6 +11,7 @@ from tyro.conf import arg
 
 from fastpets.errors import InvalidArgumentError, out_must_be_writable
 from fastpets.runs.config import LearnerConfig, LossFlags
+from fastpets.training.phases import MAX_RATE, MIN_RATE
 from fastpets.utils.validation import check_range
 
 
@@ -33,6 +34,8 @@ class LrFindConfig(LearnerConfig, LossFlags):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_range("lowest", self.lowest, MIN_RATE, MAX_RATE)
+        check_range("highest", self.highest, self.lowest, MAX_RATE)
         check_range("num_steps", self.num_steps, 8, 1_000_000)
 
 
@@ -46,12 +49,15 @@ def lr_find(config: LrFindConfig) -> int:
     if not config.out.parent.is_dir():
         raise InvalidArgumentError(f"out: {config.out.parent}: no such folder, expected an existing one")
     check_writable(config.out.parent)  # before anything that takes long
-    try:
-        learner = build_learner(config, set_up_process(config))
-        learner.freeze()
-        curve = learner.lr_find(config.lowest, config.highest, config.num_steps)
-    finally:
-        distributed.stop()
+    with distributed.only_first_process_prints():
+        try:
+            curve = build_learner(config, set_up_process(config)).lr_find(
+                config.lowest, config.highest, config.num_steps
+            )
+        finally:
+            distributed.stop()
+    if not distributed.is_first_process():
+        return 0
     with out_must_be_writable(config.out):
         write_atomically(config.out, curve.plot)
     print(f"valley        {curve.valley:.2e}  in the middle of the longest descent; what train --lr auto takes")

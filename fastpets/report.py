@@ -28,12 +28,14 @@ def report(config: ReportConfig) -> int:
     from fastpets.cli import command_line
     from fastpets.runs.build import limit_threads
     from fastpets.runs.config import read_config, read_settings
+    from fastpets.runs.folder import check_writable
 
+    check_writable(config.run)
     limit_threads(None)
     interpretation = Interpretation.from_run(config.run, config.device)
     command = ""
     if read_settings(config.run):  # those of fastpets train
-        command = command_line("train", read_config(config.run), leave_out=("out", "config", "resume"))
+        command = command_line("train", read_config(config.run))
     with out_must_be_writable(config.run):
         print(f"report: {write_report(config.run, interpretation, command)}")
     return 0

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from fastpets.errors import one_line, out_must_be_writable
+from fastpets.errors import InvalidArgumentError, one_line, out_must_be_writable
 
 MAX_LISTED = 10
 
@@ -37,11 +37,17 @@ def suspects(config: SuspectsConfig) -> int:
     from fastpets.analysis.interpretation import Interpretation
     from fastpets.analysis.suspects import CSV, PAGE, write_suspects
     from fastpets.runs.build import limit_threads
-    from fastpets.runs.folder import FOLDS
+    from fastpets.runs.folder import FOLDS, check_writable
 
+    folder = config.out or config.run
+    check_writable(folder)
     limit_threads(None)
     parts: dict[str, Literal["train", "valid"]] = {"training": "train", "validation": "valid"}
     if (config.run / FOLDS).exists():
+        if config.part != "all":
+            raise InvalidArgumentError(
+                f"part: {config.part!r}, but each image of a cross-validation is in both; leave it out"
+            )
         found = {"cross-validated": Interpretation.from_folds(config.run, config.device)}
     else:
         found = {
@@ -49,7 +55,6 @@ def suspects(config: SuspectsConfig) -> int:
             for name, part in parts.items()
             if config.part in ("all", part)
         }
-    folder = config.out or config.run
     with out_must_be_writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
         rows = write_suspects(folder, config.run.resolve().name, found)

@@ -5,17 +5,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import os
 import re
 import shlex
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastpets.errors import first_few, one_line, out_must_be_writable
+from fastpets.errors import InvalidArgumentError, first_few, one_line, out_must_be_writable
 from fastpets.runs.config import TrainConfig, with_absolute_paths
 
 if TYPE_CHECKING:
@@ -31,7 +29,7 @@ def train(config: TrainConfig) -> int:
     """Trains a new run, or resumes one. Returns the exit status: 0, or 128 + N after a signal N."""
     from fastpets.training import distributed
 
-    with _only_first_process_prints():
+    with distributed.only_first_process_prints():
         try:
             return _train_folds(config) if config.folds else _train(config)
         finally:
@@ -41,11 +39,14 @@ def train(config: TrainConfig) -> int:
 def _train_folds(config: TrainConfig) -> int:
     from fastpets.runs import resuming
     from fastpets.runs.folds import cross_validate
+    from fastpets.training import distributed
 
     config = with_absolute_paths(config)
     if config.resume is not None:
+        if not config.resume.is_dir():
+            raise InvalidArgumentError(f"resume: {config.resume}: nothing there, expected the folder of a run")
         resuming.check_settings(config)
-    return cross_validate(config, _train, is_first_process=_is_first_process())
+    return cross_validate(config, _train, is_first_process=distributed.is_first_process())
 
 
 def _train(config: TrainConfig) -> int:
@@ -62,7 +63,7 @@ def _train(config: TrainConfig) -> int:
         resuming.check_settings(config)
         state, resolved = checkpoints.load(checkpoint), read_resolved(checkpoint.parent)
         planned = resuming.planned_epochs(config, resolved)
-    if _is_first_process():
+    if distributed.is_first_process():
         _check_outputs(config)
     # A resumed run does not need the pretrained weights, since a checkpoint has all weights.
     normalization = (tuple(resolved["mean"]), tuple(resolved["std"])) if "mean" in resolved else None
@@ -123,22 +124,6 @@ def _run(learner: Learner, test: Loader | None, phases: list[Phase], config: Tra
     if run is not None and learner.history:
         print(f"model and metrics: {run.path}")
     return status
-
-
-def _is_first_process() -> bool:
-    """Whether this is torchrun's first process, or the only one."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-@contextlib.contextmanager
-def _only_first_process_prints() -> Iterator[None]:
-    """Under torchrun, discards the warnings and the standard output of all processes but the first."""
-    if _is_first_process():
-        yield
-        return
-    with open(os.devnull, "w") as devnull, contextlib.redirect_stdout(devnull), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _check_outputs(config: TrainConfig) -> None:
@@ -345,10 +330,9 @@ def _write_report(learner: Learner, config: TrainConfig, run: RunFolder) -> None
     from fastpets.runs.folder import failure_is_a_warning
     from fastpets.runs.predictions import PREDICTIONS, save_predictions
 
-    command = command_line("train", config, leave_out=("out", "resume"))
+    interpretation = Interpretation.from_learner(learner)
     with failure_is_a_warning(run.path / "report.html"):
-        interpretation = Interpretation.from_learner(learner)
-        print(f"report: {write_report(run.path, interpretation, command)}")
+        print(f"report: {write_report(run.path, interpretation, command_line('train', config))}")
     if config.k_fold is not None:
         with failure_is_a_warning(run.path / PREDICTIONS):
             validated = interpretation.loader.dataset.select(interpretation.ids)

@@ -27,13 +27,15 @@ def export(learner: Learner, folder: Path, *, with_model: bool = True) -> None:
             f"the model, {type(model).__name__}, is not one of create_model, from whose name it could be loaded; keep "
             "its weights by learner.save"
         )
-    with contextlib.closing(RunFolder(folder)) as run:
+    with contextlib.closing(RunFolder(folder, resume=not with_model)) as run:  # a page may be written again
         if with_model:
             assert isinstance(model, Classifier)
             preprocessing = replace(learner.valid.preprocessing, dtype="float32")  # it predicts without autocast
             save_model(folder, model, arch=model.arch, classes=learner.train.classes, preprocessing=preprocessing)
         options = {name: str(value) for name, value in vars(learner.options).items()}
-        run.save_config({}, {"started": now(), **resolved_by(learner), "options": options})
+        name = getattr(model, "arch", "") or type(model).__name__
+        about = {"arch": name, "data": learner.train.dataset.root, "options": options}
+        run.save_config({}, {"started": now(), **resolved_by(learner), **about})
         save_images(folder, learner.train.dataset, learner.valid.dataset)
         if learner.history:
             run.save_history(learner.history)

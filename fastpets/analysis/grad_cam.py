@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from fastpets.errors import FastpetsError
-from fastpets.loading.display import to_pixels
+from fastpets.loading.batch import Batch
+from fastpets.loading.display import in_place, to_pixels, usable_batches
 from fastpets.loading.loader import Loader
 
 OPACITY = 0.5  # of the colours over an image, at most
@@ -36,9 +37,12 @@ def grad_cam(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> to
     try:
         with torch.no_grad():
             logits = model(images)
-            (gradients,) = torch.autograd.grad(logits.gather(1, labels[:, None]).sum(), features[-1])
+            chosen = logits.gather(1, labels[:, None]).sum()
+            (gradients,) = torch.autograd.grad(chosen, features[-1], allow_unused=True)
     finally:
         hook.remove()
+    if gradients is None:
+        raise FastpetsError("Grad-CAM: the logits do not depend on the last feature map")
     maps = (gradients.mean((2, 3), keepdim=True) * features[-1].detach()).sum(1).relu().float()
     return maps / maps.amax((1, 2), keepdim=True).clamp_min(1e-12)
 
@@ -47,19 +51,16 @@ def overlays(model: nn.Module, loader: Loader, ids: np.ndarray, labels: np.ndarr
     """Yields the images `ids` (M,) with what speaks for the classes `labels` (M,) in colour, each (H, W, 3) uint8."""
     from matplotlib import colormaps
 
-    if len(ids) == 0:
-        return
-    chosen = loader.like(loader.dataset.select(ids), augment=False, on_bad_file="replace", rank=0, world_size=1)
-    start = 0
-    for batch in chosen:
-        classes = torch.from_numpy(labels[start : start + len(batch.images)]).to(batch.images.device)
-        start += len(batch.images)
-        maps = grad_cam(model, batch.images.float(), classes)
-        size: Any = batch.images.shape[2:]
-        large = nn.functional.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0].cpu().numpy()
-        for pixels, heat in zip(to_pixels(batch.images, chosen.preprocessing), large, strict=True):
-            colours, opacity = 255 * colormaps["inferno"](heat)[..., :3], OPACITY * (0.3 + 0.7 * heat[..., None])
-            yield ((1 - opacity) * pixels + opacity * colours).round().astype(np.uint8)
+    def coloured(batch: Batch) -> np.ndarray:
+        classes = torch.from_numpy(labels[batch.ids]).to(batch.images.device)
+        maps, size = grad_cam(model, batch.images.float(), classes), batch.images.shape[2:]
+        large = nn.functional.interpolate(maps[:, None], list(size), mode="bilinear", align_corners=False)[:, 0]
+        heat, pixels = large.cpu().numpy(), to_pixels(batch.images, loader.preprocessing)
+        colours, opacity = 255 * colormaps["inferno"](heat)[..., :3], OPACITY * (0.3 + 0.7 * heat[..., None])
+        return ((1 - opacity) * pixels + opacity * colours).round().astype(np.uint8)
+
+    found = ((batch.ids, coloured(batch)) for batch in usable_batches(loader, ids))
+    return in_place(found, len(ids), loader.preprocessing.size)
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from fastpets.analysis import plots
 from fastpets.errors import FastpetsError
-from fastpets.loading.display import to_pixels
+from fastpets.loading.display import in_place, to_pixels, usable_batches
 from fastpets.training import distributed
 from fastpets.utils.figures import image_grid
 
@@ -73,20 +73,16 @@ class Interpretation:
     def from_run(cls, run: str | Path, device: str = "auto", part: Part = "valid") -> Interpretation:
         """Predicts the validation images of a run with its saved model.
 
-        `run` is the run folder, or a folder by Learner.export.
-
-        With `part="train"`, its training images, each once, in order and without augmentation.
-        Raises FastpetsError if the folder has no model, or if the data set has images of classes that it does not know.
+        `run` is the run folder, or a folder by Learner.export. The images are those of its images.parquet, however the
+        data set has changed since. With `part="train"`, its training images, each once, in order and without
+        augmentation. Raises FastpetsError if the folder has no model, or if the images cannot be found.
         """
-        from fastpets.runs.build import build_datasets
-        from fastpets.runs.config import read_config, read_settings
-        from fastpets.runs.images import read_images
+        from fastpets.runs.build import datasets_of_run
         from fastpets.runs.predictor import load
 
         folder = Path(run)
         saved = load(folder, device)
-        has_settings = bool(read_settings(folder))  # an exported learner has none, but its images are listed
-        train, valid = build_datasets(read_config(folder)) if has_settings else read_images(folder)
+        train, valid = datasets_of_run(folder)
         try:
             loader = saved.loader(train if part == "train" else valid, on_bad_file="skip", rank=0, world_size=1)
         except FastpetsError as error:
@@ -104,9 +100,8 @@ class Interpretation:
         from fastpets.runs.predictor import load
 
         dataset, probabilities = read_predictions(Path(run))
-        labelled = np.flatnonzero(dataset.labels >= 0)
         loader = load(fold_folder(Path(run), 0), device).loader(dataset, on_bad_file="skip", rank=0, world_size=1)
-        return cls.from_predictions(loader, probabilities[labelled], labelled)
+        return cls.from_predictions(loader, probabilities)
 
     @classmethod
     def from_predictions(
@@ -118,6 +113,8 @@ class Interpretation:
             loader: loader of the data set that has the images, their labels and the classes.
             probabilities: (N, C), of the classes in the loader's order.
             ids: indices (N,) of the images in the data set; by default all, in order.
+
+        Images without a label are left out.
         """
         ids = np.arange(len(loader.dataset)) if ids is None else ids
         labels, probabilities = loader.dataset.labels[ids], np.asarray(probabilities, np.float64)
@@ -126,6 +123,7 @@ class Interpretation:
                 f"probabilities of shape {probabilities.shape}, expected {(len(ids), len(loader.classes))}, a row for "
                 "each image and a column for each class"
             )
+        ids, probabilities, labels = ids[labels >= 0], probabilities[labels >= 0], labels[labels >= 0]
         own = probabilities[np.arange(len(ids)), labels]
         return cls(loader, ids, labels, probabilities, -np.log(np.maximum(own, np.finfo(np.float64).tiny)))
 
@@ -136,12 +134,12 @@ class Interpretation:
 
         Raises FastpetsError if the epoch has no images.
         """
-        batches = [(batch.ids, batch.labels, model(batch.images)) for batch in loader]
+        batches = [(batch.ids, batch.labels.cpu(), model(batch.images).cpu()) for batch in loader]
         if not batches:
             raise FastpetsError(f"no image to predict: none of {len(loader.dataset)} files can be used")
         ids = np.concatenate([ids for ids, _, _ in batches])
-        labels = torch.cat([labels for _, labels, _ in batches]).cpu()
-        log_probabilities = torch.cat([logits for _, _, logits in batches]).cpu().double().log_softmax(1)
+        labels = torch.cat([labels for _, labels, _ in batches])
+        log_probabilities = torch.cat([logits for _, _, logits in batches]).double().log_softmax(1)
         losses = -log_probabilities.gather(1, labels[:, None])[:, 0]
         return cls(loader, ids, labels.numpy(), log_probabilities.exp().numpy(), losses.numpy())
 
@@ -256,11 +254,8 @@ class Interpretation:
     def pixels(self, ids: np.ndarray) -> Iterator[np.ndarray]:
         """Yields the images `ids` (M,) as the model sees them in validation, each (H, W, 3) uint8.
 
-        A file that has become unusable since is replaced by another image.
+        A file that has become unusable since is a grey image.
         """
-        if len(ids) == 0:
-            return
-        chosen = self.loader.dataset.select(ids)
-        loader = self.loader.like(chosen, augment=False, on_bad_file="replace", rank=0, world_size=1)
-        for batch in loader:
-            yield from to_pixels(batch.images, loader.preprocessing)
+        batches = usable_batches(self.loader, ids)
+        found = ((batch.ids, to_pixels(batch.images, self.loader.preprocessing)) for batch in batches)
+        return in_place(found, len(ids), self.loader.preprocessing.size)

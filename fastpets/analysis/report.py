@@ -23,7 +23,7 @@ from fastpets.training.lr_finder import SKIPPED_LAST, RateCurve
 MAX_IMAGES = 400  # of mistakes inside the page, about 6 kB each; the others are read from their files
 NUM_EXPLAINED = 24  # mistakes with Grad-CAM
 MAX_POINTS = 1000  # per curve
-# What the page shows, passed to its script. Its other limits are those of the modules that compute the values.
+# What the page shows, passed to its script.
 LIMITS = {
     "inputShare": MAX_INPUT_SHARE,
     "matrixClasses": 60,
@@ -124,13 +124,15 @@ def _started(run_folder: Path) -> datetime | None:
 def _facts(run_folder: Path, config: dict[str, Any], interpretation: Interpretation) -> list[tuple[str, str]]:
     """What the head of the page says of a run: labels and values. Those that its files do not tell are left out."""
     settings, resolved = config.get("settings", {}), config.get("resolved", {})
-    arch = settings.get("arch") or _json(run_folder / "model.json").get("arch", "")
+    arch = settings.get("arch") or resolved.get("arch") or _json(run_folder / "model.json").get("arch", "")
     weights = settings.get("weights", "")
     size = " x ".join(str(side) for side in reversed(interpretation.loader.preprocessing.size))
     started_from = {"none": "from random weights", "default": "pretrained"}.get(weights, f"weights of {weights}")
     images = count_images(run_folder) or Counter({PARTS[1]: len(interpretation.labels)})
     counts = " and ".join(f"{images[part]:,} {part}" for part in PARTS if images[part])
-    data = settings.get("data") or settings.get("labels") or ("Oxford-IIIT Pet" if settings else "")
+    data = (
+        settings.get("data") or settings.get("labels") or ("Oxford-IIIT Pet" if settings else resolved.get("data", ""))
+    )
     facts = [
         ("model", f"{arch}, {started_from}, {size} px" if settings else f"{arch}, {size} px"),
         ("data", f"{data}: " * bool(data) + f"{len(interpretation.classes)} classes, {counts} images"),

@@ -63,7 +63,9 @@ def trace(
     yield f"  file     {one_line(path)}, {len(encoded):,} bytes"
     yield f"  label    {label}, {one_line(dataset.classes[label])!r}, from {one_line(label_origin)}"
     stored = (
-        f", stored with EXIF orientation {orientation}" if (orientation := int(headers.orientations[i])) > 1 else ""
+        f", stored turned (EXIF {orientation}), which the loader's matrix undoes"
+        if (orientation := int(headers.orientations[i])) > 1
+        else ""
     )
     yield f"  decoded  upright, {width} x {height} px, 8-bit RGB{stored}"
     planned = transforms(

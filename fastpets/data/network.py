@@ -18,8 +18,8 @@ def check_connection(url: str) -> None:
             pass  # an answer
         except urllib.error.URLError as error:
             problems.append(error.reason if isinstance(error.reason, OSError) else error)
-        except OSError as error:
-            problems.append(error)
+        except Exception as error:  # also those of http.client, and of addresses that are none
+            problems.append(error if isinstance(error, OSError) else OSError(f"{type(error).__name__}: {error}"))
 
     thread = threading.Thread(target=ask, daemon=True)  # looking up a name has no timeout
     thread.start()

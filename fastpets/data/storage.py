@@ -9,7 +9,7 @@ import re
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import IO, Any
 
 import fsspec
@@ -30,6 +30,7 @@ IMAGE_SUFFIXES = frozenset(
 SYSTEM_FOLDERS = ("@eaDir", "#recycle", "#snapshot", "@Recycle", "$RECYCLE.BIN", "lost+found", "__MACOSX")
 MAX_READ = 2**20  # bytes of a label in a shard
 CHUNK = 4096  # files that are in a thread pool's queue at a time, since each takes memory there
+MISSING = "missing"  # the stamp of what is not there
 
 
 def is_remote(path: str) -> bool:
@@ -121,6 +122,12 @@ def _is_final(error: Exception) -> bool:
     return isinstance(status, int) and 400 <= status < 500 and status not in RETRIED_STATUSES
 
 
+def exists(path: str) -> bool:
+    """Whether there is such a file, or the shard of such a member."""
+    with ThreadPoolExecutor(1) as pool:
+        return next(stamps([path], pool)) != MISSING
+
+
 def stamps(paths: Sequence[str], pool: Executor) -> Iterator[str]:
     """For each file a string that changes when the file is replaced: size and modification time, or "missing".
 
@@ -141,7 +148,7 @@ def _local_stamp(path: str) -> str:
     try:
         status = os.stat(path)
     except (OSError, ValueError):  # a name with NUL
-        return "missing"
+        return MISSING
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
@@ -150,7 +157,7 @@ def _remote_stamp(url: str) -> str:
     try:
         info = filesystem.info(path)
     except Exception:  # reading the file fails later, with a message
-        return "missing"
+        return MISSING
     return " ".join(str(info.get(name)) for name in ("size", "ETag", "LastModified", "mtime", "created"))
 
 

@@ -325,7 +325,7 @@ class Loader(FastaiNames):
             "images": f"{len(self.dataset):,}",
             "classes": len(self.classes),
             "batches": f"{len(self)} of {self.batch_size}",
-            "size": "{} x {} px".format(*self.preprocessing.size),
+            "size": "{1} x {0} px".format(*self.preprocessing.size),
             "augment": self.augment or "none",
             "cache": self.cache_reason,
             "device": self.device,

@@ -9,13 +9,15 @@ from typing import Any
 import torch
 
 from fastpets.augment.preprocessing import Preprocessing
+from fastpets.data import storage
 from fastpets.data.dataset import ImageDataset
 from fastpets.data.splits import held_out_dataset, train_valid_datasets
 from fastpets.errors import FastpetsError
 from fastpets.loading.device import resolve_device
 from fastpets.loading.loader import Loader
 from fastpets.models.classifier import create_model
-from fastpets.runs.config import DataConfig, LearnerConfig
+from fastpets.runs.config import DataConfig, LearnerConfig, read_config, read_settings
+from fastpets.runs.images import IMAGES, check_images, read_images
 from fastpets.training import distributed
 from fastpets.training.learner import Learner
 from fastpets.training.train_step import resolve_amp_dtype
@@ -84,6 +86,22 @@ def build_datasets(config: DataConfig) -> tuple[ImageDataset, ImageDataset]:
             "come from (label_from, label_pattern)"
         )
     return train_dataset, valid_dataset
+
+
+def datasets_of_run(run_folder: Path) -> tuple[ImageDataset, ImageDataset]:
+    """The images that a run trained on, and those that it validated on, as it has listed them.
+
+    If they have moved, or the run is of an earlier version and has no list, they are found by the run's settings.
+    Raises FastpetsError if these find others.
+    """
+    if not (run_folder / IMAGES).exists():
+        return build_datasets(read_config(run_folder))
+    train, valid = read_images(run_folder)
+    if storage.exists(valid.paths[0]) or not read_settings(run_folder):  # an exported learner has no settings
+        return train, valid
+    train, valid = build_datasets(read_config(run_folder))
+    check_images(run_folder, train, valid)
+    return train, valid
 
 
 def build_test_loader(config: DataConfig, learner: Learner) -> Loader:

@@ -299,7 +299,11 @@ class TrainConfig(LearnerConfig, ScheduleFlags, OutputFlags):
         self.phases(pretrained=True)
         check_range("epochs", self.epochs, 0, MAX_EPOCHS)
         check_range("freeze_epochs", self.freeze_epochs, 0, MAX_EPOCHS)
-        if sum(phase.epochs for phase in self.phases(pretrained=True)) == 0:
+        if self.schedule is not None:
+            num_epochs = sum(phase.epochs for phase in parse_schedule(self.schedule))
+        else:
+            num_epochs = self.epochs + (0 if self.weights == "none" else self.freeze_epochs)
+        if num_epochs == 0:
             raise InvalidArgumentError("epochs: 0 in all phases, expected at least one epoch")
         if self.folds:
             check_range("folds", self.folds, 2, MAX_FOLDS)

@@ -22,7 +22,7 @@ from fastpets.training import distributed
 from fastpets.training.history import EpochResult
 from fastpets.training.lr_finder import RateCurve
 from fastpets.training.recorder import Recorder
-from fastpets.utils.atomic import write_atomically
+from fastpets.utils.atomic import is_staging, write_atomically
 
 if TYPE_CHECKING:
     from fastpets.training.learner import Learner
@@ -32,7 +32,8 @@ BAD_FILES = "bad_files.csv"
 TEST_METRICS = "test_metrics.csv"
 TTA_METRICS = "tta_metrics.csv"
 FOLDS = "folds.csv"
-BEFORE_TRAINING = {"config.json", IMAGES, "tensorboard", "wandb"}  # what a run writes before it trains
+# What a run writes before its first checkpoint.
+BEFORE_CHECKPOINT = {"config.json", IMAGES, "tensorboard", "wandb", "model.json", "model.safetensors"}
 
 
 class RunFolder:
@@ -147,9 +148,14 @@ def check_new(path: Path) -> None:
     A folder with the files of a run that ended before its first checkpoint counts as empty.
     """
     with out_must_be_writable(path):
-        if path.exists() and (not path.is_dir() or {file.name for file in path.iterdir()} - BEFORE_TRAINING):
+        if path.exists() and (not path.is_dir() or any(map(_is_kept, path.iterdir()))):
             raise InvalidArgumentError(f"out: {path} exists and is not empty, expected a new or an empty folder")
     check_writable(path)
+
+
+def _is_kept(file: Path) -> bool:
+    """Whether a file in a folder is not one that a new run there may replace."""
+    return file.name not in BEFORE_CHECKPOINT and not is_staging(file)
 
 
 def check_writable(path: Path) -> None:

@@ -9,9 +9,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from fastpets.errors import out_must_be_writable
+from fastpets.errors import FastpetsError, out_must_be_writable
 from fastpets.runs.config import TrainConfig
 from fastpets.runs.folder import FOLDS, RunFolder, failure_is_a_warning, new_folder, now, read_resolved, read_rows
+from fastpets.runs.images import same_images
 from fastpets.runs.predictions import PREDICTIONS, join_predictions
 from fastpets.training import checkpoints
 
@@ -37,7 +38,14 @@ def cross_validate(config: TrainConfig, train: Callable[[TrainConfig], int], *, 
             if status := train(fold_config):
                 print(f"fold {number} is not complete; resume {run.path} to continue with all folds")
                 return status
-            done.append({"fold": number, **read_rows(fold_config.out / "metrics.csv")[-1]})
+            if not same_images(fold_folder(run.path, 0), fold_config.out):
+                raise FastpetsError(
+                    f"{fold_config.out}: other images than those of fold 0, so that the folds overlap; restore them, "
+                    "or start a new cross-validation"
+                )
+            if not (rows := read_rows(fold_config.out / "metrics.csv")):
+                raise FastpetsError(f"{fold_config.out}: no metrics.csv, from which the summary is made")
+            done.append({"fold": number, **rows[-1]})
             with out_must_be_writable(run.path):
                 run.save_folds(done)
         with failure_is_a_warning(run.path / PREDICTIONS):

@@ -86,6 +86,15 @@ def same_validation_images(run_folder: Path, other_folder: Path) -> bool:
     return next(tables).equals(next(tables))
 
 
+def same_images(run_folder: Path, other_folder: Path) -> bool:
+    """Whether two runs have the same images, of the same classes and sizes, in whichever part."""
+    own, other = (_read(folder) for folder in (run_folder, other_folder))
+    if own is None or other is None:
+        return False
+    one, two = (table.drop_columns("part").sort_by("file") for table in (own, other))
+    return one.equals(two)
+
+
 def _read(run_folder: Path) -> pa.Table | None:
     """images.parquet of a run; None if it cannot be read."""
     try:
@@ -106,7 +115,10 @@ def _table(train: ImageDataset, valid: ImageDataset) -> pa.Table:
     classes = pa.array(map(os.fsencode, train.classes), pa.binary())
     labels = pa.concat_arrays([pa.array(dataset.labels, pa.int32()) for dataset in (train, valid)])
     columns = {"file": paths.relative(), "class": classes.take(labels), "part": parts, "bytes": _sizes(paths)}
-    return pa.table(columns).replace_schema_metadata({FOLDER: paths.folder()})
+    folder = os.fsdecode(paths.folder())
+    if not storage.is_remote(folder):
+        folder = os.path.join(os.path.abspath(folder), "")
+    return pa.table(columns).replace_schema_metadata({FOLDER: os.fsencode(folder)})
 
 
 def _sizes(paths: PathTable) -> pa.Array:

@@ -42,12 +42,16 @@ def save_predictions(run_folder: Path, dataset: ImageDataset, probabilities: np.
 
 
 def join_predictions(run_folder: Path, fold_folders: Sequence[Path]) -> int:
-    """Writes the rows of all folds' tables into one, with a column fold. Returns their number."""
+    """Writes the rows of all folds' tables into one, with a column fold. Returns their number.
+
+    Raises FastpetsError if a fold has none.
+    """
+    if missing := [folder.name for folder in fold_folders if not (folder / PREDICTIONS).exists()]:
+        raise FastpetsError(f"{run_folder}: no {PREDICTIONS} in {', '.join(missing)}")
     tables = []
     for fold, folder in enumerate(fold_folders):
-        if (folder / PREDICTIONS).exists():  # Arrow opens only paths in UTF-8
-            table = pq.read_table(io.BytesIO((folder / PREDICTIONS).read_bytes()))
-            tables.append(table.append_column("fold", pa.array([fold] * len(table), pa.int32())))
+        table = pq.read_table(io.BytesIO((folder / PREDICTIONS).read_bytes()))  # Arrow opens only paths in UTF-8
+        tables.append(table.append_column("fold", pa.array([fold] * len(table), pa.int32())))
     table = pa.concat_tables(tables)
     _write(run_folder, table)
     return len(table)
@@ -62,7 +66,8 @@ def read_predictions(run_folder: Path) -> tuple[ImageDataset, np.ndarray]:
         label_of = {os.fsencode(name): label for label, name in enumerate(classes)}
         labels = np.array([label_of.get(name, NO_LABEL) for name in table["class"].to_pylist()], np.int64)
         paths = [os.fsdecode(name) for name in table["file"].to_pylist()]
-        probabilities = np.array(table["probabilities"].to_pylist(), np.float64)
+        flat = table["probabilities"].combine_chunks().flatten().to_numpy()
+        probabilities = flat.astype(np.float64).reshape(len(table), len(classes))
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise FastpetsError(f"{file}: {reason}, expected the predictions of a cross-validation") from None

@@ -30,6 +30,7 @@ from fastpets.utils.progress import track
 from fastpets.utils.system import resolve_num_workers
 from fastpets.utils.validation import check_range
 
+REMEDY = "leave them out, or give other files"
 Classes = list[tuple[str, float]]  # names and probabilities, the most probable first
 
 
@@ -82,7 +83,7 @@ class Predictor:
             found, problems = self.probabilities_of(paths, batch_size=batch_size, num_workers=num_workers)
             if problems:
                 name_of = dict(zip(paths, names, strict=True))
-                raise BadFileError({name_of[path]: problem for path, problem in problems.items()})
+                raise BadFileError({name_of[path]: problem for path, problem in problems.items()}, REMEDY)
             results = [self.most_probable(found[path], top) for path in paths]
         return results if is_list else results[0]
 
@@ -148,12 +149,16 @@ def _encoded(image: Any, name: str) -> bytes:
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image)
     if isinstance(image, Image.Image):
-        return encode(image)
+        try:
+            return encode(image)
+        except Exception as error:  # Pillow may raise any on damaged bytes
+            raise BadFileError({name: f"not decoded by Pillow ({type(error).__name__}: {error})"}, REMEDY) from None
     found = type(image).__name__
     if isinstance(image, torch.Tensor):
         found = f"a tensor {tuple(image.shape)} {str(image.dtype).removeprefix('torch.')}"
         if image.ndim == 3 and image.shape[0] in (1, 3) and image.dtype == torch.uint8:
-            return encode(Image.fromarray(image.movedim(0, -1).cpu().numpy().squeeze()))
+            pixels = image.movedim(0, -1).cpu().numpy()
+            return encode(Image.fromarray(pixels if len(image) == 3 else pixels[..., 0]))
     if isinstance(image, np.ndarray):
         found = f"an array {image.shape} {image.dtype}"
         if (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)) and image.dtype == np.uint8:

@@ -16,7 +16,7 @@ from fastpets.training.phases import Phase, parse_schedule
 
 # Settings that may differ when a run is resumed. The images have to be the same, but may have moved. Another number of
 # threads may change the order of summation on a CPU, and so the last digits.
-CAN_CHANGE = ("data", "labels", "evaluate_test", "device", "num_workers", "cache_dir", "cache_gb")
+CAN_CHANGE = ("data", "labels", "evaluate_test", "device", "num_workers", "cache_dir", "cache_gb", "track")
 
 
 def check_settings(config: TrainConfig) -> None:
@@ -32,7 +32,7 @@ def check_settings(config: TrainConfig) -> None:
         if field.name in CAN_CHANGE or value == expected or _is_longer(field.name, value, stored):
             continue
         remedy = "leave it out"
-        if field.name == "epochs":
+        if field.name == "epochs" and not stored.folds:
             remedy = "give more, or leave it out"
         if stored.schedule is not None and field.name in ("epochs", "schedule"):
             remedy = f"to train on, give a schedule that begins with the run's, {stored.schedule!r}"
@@ -40,7 +40,9 @@ def check_settings(config: TrainConfig) -> None:
 
 
 def _is_longer(name: str, value: Any, stored: TrainConfig) -> bool:
-    """Whether a setting only adds epochs or phases to those of the stored run."""
+    """Whether a setting only adds epochs or phases to those of the stored run, which is no cross-validation."""
+    if stored.folds:  # complete folds are not trained on
+        return False
     if name == "epochs":
         return stored.schedule is None and value > stored.epochs
     if name == "schedule" and value is not None and stored.schedule is not None:

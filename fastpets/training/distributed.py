@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -39,6 +40,22 @@ def local_device(device: str) -> str:
             "each"
         )
     return f"cuda:{local_rank}"
+
+
+def is_first_process() -> bool:
+    """Whether this is torchrun's first process, or the only one, also before `start`."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextlib.contextmanager
+def only_first_process_prints() -> Iterator[None]:
+    """Under torchrun, discards the warnings and the standard output of all processes but the first."""
+    if is_first_process():
+        yield
+        return
+    with open(os.devnull, "w") as devnull, contextlib.redirect_stdout(devnull), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def start(device: str) -> None:

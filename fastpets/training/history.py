@@ -71,7 +71,9 @@ class History(list[EpochResult]):
         return f"{len(self)} epochs" + (f", the last with error_rate {self[-1].error_rate:.6f}" if self else "")
 
     def _repr_html_(self) -> str:
-        return notebook.table([_row(result) for result in self]) if self else repr(self)
+        rows = [_row(result) for result in self]
+        names = dict.fromkeys(name for row in rows for name in row)  # epochs may have different metrics
+        return notebook.table([{name: row.get(name, "") for name in names} for row in rows]) if self else repr(self)
 
 
 def _row(result: EpochResult) -> dict[str, Any]:

@@ -142,7 +142,7 @@ class Learner:
             "training images": f"{len(self.train.dataset):,}",
             "validation images": f"{len(self.valid.dataset):,}",
             "classes": len(self.train.classes),
-            "size": "{} x {} px".format(*self.train.preprocessing.size),
+            "size": "{1} x {0} px".format(*self.train.preprocessing.size),
             "batch size": self.train.batch_size,
             "device": self.device,
             "trained": self.history,
@@ -456,7 +456,7 @@ class Learner:
         export(self, Path(folder))
 
     def report(self, folder: str | Path) -> None:
-        """Writes what `export` writes, but no model: report.html, and the tables that it shows."""
+        """Writes what `export` writes, but no model: report.html, and the tables that it shows. It may be repeated."""
         from fastpets.analysis.exporting import export
 
         export(self, Path(folder), with_model=False)

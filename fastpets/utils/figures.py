@@ -52,7 +52,7 @@ def image_grid(images: Sequence[np.ndarray] | np.ndarray, titles: Sequence[str],
     all_axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes in all_axes:
         axes.axis("off")
-    for axes, image, title in zip(all_axes, images, titles, strict=False):
+    for axes, image, title in zip(all_axes[: len(images)], images, titles, strict=True):
         axes.imshow(image)
         axes.set_title(title, fontsize=8, parse_math=False)
     if heading:

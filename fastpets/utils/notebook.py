@@ -9,7 +9,7 @@ from typing import Any
 def is_in_notebook() -> bool:
     """Whether this process is the kernel of a Jupyter notebook, which can show HTML."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    return type(shell).__name__ == "ZMQInteractiveShell"
+    return any(cls.__name__ == "ZMQInteractiveShell" for cls in type(shell).__mro__)  # Colab's is a subclass
 
 
 class CellOutput:

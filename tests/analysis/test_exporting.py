@@ -53,8 +53,10 @@ def test_a_report_is_written_without_a_model(make_folder: Callable[..., Path], t
     learner.report(tmp_path / "page")
     names = {file.name for file in (tmp_path / "page").iterdir()}
     assert names == {*FILES.split(), "report.html", "steps.csv"} - {"model.json", "model.safetensors"}
+    assert "resnet18" in (tmp_path / "page" / "report.html").read_text()
+    learner.report(tmp_path / "page")  # again
     with pytest.raises(FastpetsError, match="exists and is not empty"):
-        learner.report(tmp_path / "page")
+        learner.export(tmp_path / "page")
 
 
 def test_a_module_of_ones_own_cannot_be_exported(make_folder: Callable[..., Path], tmp_path: Path) -> None:

@@ -102,8 +102,7 @@ def test_only_flags_of_the_command_are_replaced() -> None:
 def test_the_command_line_of_a_configuration_has_the_flags_that_differ_from_their_defaults() -> None:
     config = TrainConfig(data="my photos", arch="resnet50", amp=True, metrics=("top5", "recall"), out=Path("runs/x"))
     expected = "fastpets train --data 'my photos' --arch resnet50 --amp --metrics top5 recall"
-    assert command_line("train", config, leave_out=("out",)) == expected
-    assert command_line("train", config) == f"{expected} --out runs/x"
+    assert command_line("train", config) == expected  # a repeated run has a folder of its own
 
 
 @pytest.mark.parametrize(
