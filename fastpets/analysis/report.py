@@ -130,9 +130,8 @@ def _facts(run_folder: Path, config: dict[str, Any], interpretation: Interpretat
     started_from = {"none": "from random weights", "default": "pretrained"}.get(weights, f"weights of {weights}")
     images = count_images(run_folder) or Counter({PARTS[1]: len(interpretation.labels)})
     counts = " and ".join(f"{images[part]:,} {part}" for part in PARTS if images[part])
-    data = (
-        settings.get("data") or settings.get("labels") or ("Oxford-IIIT Pet" if settings else resolved.get("data", ""))
-    )
+    data = settings.get("data") or settings.get("labels") or resolved.get("data")
+    data = data or ("Oxford-IIIT Pet" if settings else "")
     facts = [
         ("model", f"{arch}, {started_from}, {size} px" if settings else f"{arch}, {size} px"),
         ("data", f"{data}: " * bool(data) + f"{len(interpretation.classes)} classes, {counts} images"),

@@ -62,11 +62,8 @@ def trace(
     label = int(dataset.labels[i])
     yield f"  file     {one_line(path)}, {len(encoded):,} bytes"
     yield f"  label    {label}, {one_line(dataset.classes[label])!r}, from {one_line(label_origin)}"
-    stored = (
-        f", stored turned (EXIF {orientation}), which the loader's matrix undoes"
-        if (orientation := int(headers.orientations[i])) > 1
-        else ""
-    )
+    orientation = int(headers.orientations[i])
+    stored = f", stored turned (EXIF {orientation}), which the loader's matrix undoes" if orientation > 1 else ""
     yield f"  decoded  upright, {width} x {height} px, 8-bit RGB{stored}"
     planned = transforms(
         np.array([i]), np.array([height]), np.array([width]), preprocessing, augment=augment, seed=seed
