@@ -39,8 +39,8 @@ def is_parquet(source: Any) -> bool:
     return isinstance(source, str | os.PathLike) and os.fspath(source).lower().endswith(".parquet")
 
 
-def from_parquet(files: str, *, with_labels: bool = True) -> tuple[ImageDataset, np.ndarray]:
-    """The images in Parquet files, and the part that the name of each image's file begins with, such as "train": (N,).
+def from_parquet(files: str, *, with_labels: bool = True) -> tuple[ImageDataset, list[str]]:
+    """The images in Parquet files, and the file that each of the N images is in.
 
     A file has one column of images, which are bytes or a struct with the field `bytes`, and optionally one of labels:
     a ClassLabel of Hugging Face, or a column named label, labels, class or target, with names or whole numbers.
@@ -51,13 +51,12 @@ def from_parquet(files: str, *, with_labels: bool = True) -> tuple[ImageDataset,
 
     Raises FastpetsError for a file that has no such columns or is damaged, and if it cannot be unpacked.
     """
-    datasets, parts = [], []
+    datasets, file_of_each = list[ImageDataset](), list[str]()
     for file in storage.expand(files, "Parquet files"):
         dataset = _dataset(file, with_labels)
         datasets.append(dataset)
-        stem = posixpath.basename(file).lower().removesuffix(".parquet")
-        parts += [stem.replace("_", "-").partition("-")[0]] * len(dataset)
-    return replace(joined(datasets), root=files), np.array(parts)
+        file_of_each += [file] * len(dataset)
+    return replace(joined(datasets), root=files), file_of_each
 
 
 def _dataset(file: str, with_labels: bool) -> ImageDataset:

@@ -144,6 +144,14 @@ def test_parquet_files_are_unpacked_once_and_their_names_are_the_split(
     check_same(pixels(fastpets.loaders(f"{folder}/*.parquet", **SETTINGS)[1]), expected(files[13:]))
 
 
+def test_parquet_files_in_folders_named_train_and_test_are_the_split(files: list[Path], tmp_path: Path) -> None:
+    for name, part in {"train": files[:9], "validation": files[9:14], "test": files[14:]}.items():
+        rows(part).to_parquet(tmp_path / name / "0000.parquet")
+    train, valid = fastpets.loaders(f"{tmp_path}/*/*.parquet", **SETTINGS)
+    assert (len(train.dataset), len(valid.dataset)) == (9, 5)
+    check_same(pixels(valid), expected(files[9:14]))
+
+
 def test_parquet_of_others_has_bytes_and_names(files: list[Path], tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
