@@ -80,7 +80,7 @@ def _unpacked(file: str) -> tuple[Path, pa.Table]:
     try:
         folder = cache_dir() / "unpacked"
         folder.mkdir(exist_ok=True)
-        key = xxhash.xxh3_64_hexdigest(f"{file} {stamp}".encode(errors="surrogateescape"))
+        key = xxhash.xxh3_64_hexdigest(f"{storage.absolute(file)} {stamp}".encode(errors="surrogateescape"))
         stem = posixpath.basename(file)[: -len(".parquet")]
         unpacked, index = folder / f"{stem}-{key}.images", folder / f"{stem}-{key}.parquet"
         if not (unpacked.exists() and index.exists()):

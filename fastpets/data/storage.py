@@ -48,6 +48,11 @@ def container(path: str) -> str:
     return _byte_range(path)[0]
 
 
+def absolute(path: str) -> str:
+    """The path from the root of its file system, without "." and ".."; as it is if it is remote."""
+    return path if is_remote(path) else os.path.abspath(path)
+
+
 def is_image(path: str) -> bool:
     """Whether a file has the suffix of an image."""
     return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
