@@ -201,7 +201,7 @@ def _listed(source: Any, labels: str | os.PathLike[str] | None, label_from: Labe
         folder = common_folder(images)
         return Source(lambda ids, how: label_folder(images.select(ids), folder, how, label_pattern), parts)
     if is_hf(source) and isinstance(source, dict):
-        dataset, names = from_hf_parts(source)
+        dataset, names = from_hf_parts(source, with_labels=label_from != "none")
         return Source(lambda ids, _: dataset.select(ids), parts_of_names(names, "source"))
     if is_path and is_parquet(source):
         dataset, files = from_parquet(source, with_labels=label_from != "none")
