@@ -26,7 +26,7 @@ FOLDER = "/images"  # of the files in the tables; it need not exist
 PART_OF = {"train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid"}
 PART_OF |= {"test": "test", "testing": "test"}
 IS_VALID = {"true": "valid", "1": "valid", "false": "train", "0": "train"}
-FILE_TITLES, LABEL_TITLES = ("file", "file_name", "filename", "image", "path"), ("label", "class", "target")
+FILE_TITLES, LABEL_TITLES = ("file", "file_name", "filename", "image", "path"), ("label", "labels", "class", "target")
 BLOCK = tarfile.BLOCKSIZE
 
 

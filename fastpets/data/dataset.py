@@ -1,8 +1,8 @@
 """ImageDataset: the paths, labels and classes of a data set."""
 
-import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -39,7 +39,7 @@ class ImageDataset:
     Args:
         paths: of the N images; any sequence of strings, which is stored as a PathTable.
         labels: (N,) indices into `classes`, stored as int64; -1 for an image without a label.
-        classes: the names of the classes, sorted.
+        classes: the names of the classes, in the order of their labels.
         ignored_files: paths of the files in the folder or in the shards that have no image suffix.
         root: the folder, CSV or shards that the images come from. It names the header cache. Default: the folder of the
             first image.
@@ -48,7 +48,7 @@ class ImageDataset:
         headers: the images' headers, once `scanned` has read them.
         contents: what has to stay in memory for the paths to be readable, see `hf_datasets.Rows`; None for files.
 
-    Raises InvalidArgumentError for labels that do not fit the paths and the classes.
+    Raises InvalidArgumentError for labels that do not fit the paths and the classes, and for classes of the same name.
     """
 
     paths: Sequence[str]
@@ -66,8 +66,10 @@ class ImageDataset:
             raise InvalidArgumentError(f"labels: {len(labels)} for {len(paths)} paths, expected one for each path")
         if (highest := labels.max(initial=NO_LABEL)) >= len(classes):
             raise InvalidArgumentError(f"labels: {highest} with {len(classes)} classes, expected less than that number")
-        root = self.root or (paths[0].rpartition("/")[0] + "/" if paths else "")
-        root = root if storage.is_remote(root) else os.path.abspath(root)
+        if repeated := [name for name, count in Counter(classes).items() if count > 1]:
+            shown = first_few([repr(name) for name in repeated])
+            raise InvalidArgumentError(f"classes: {shown} more than once, expected each name once; rename the others")
+        root = storage.absolute(self.root or ("".join(paths[0].rpartition("/")[:2]) if paths else ""))
         fields = {"paths": paths, "labels": labels, "classes": classes, "root": root}
         for name, value in {**fields, "ignored_files": tuple(self.ignored_files)}.items():
             object.__setattr__(self, name, value)  # the dataclass is frozen

@@ -148,7 +148,7 @@ def scan_headers(paths: Sequence[str], root: str, num_workers: int) -> ImageHead
         # Pillow warns from half of the number of pixels on from which it raises.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         is_stamped = len(paths) <= MAX_STAMPED
-        rows["key"] = file_keys(paths, pool) if is_stamped else paths.hashes()
+        rows["key"] = file_keys(paths, pool) if is_stamped else paths.absolute().hashes()
         by_key = np.argsort(rows["key"])  # searching in sorted order is 15 times as fast
         indices = np.empty(len(paths), np.int64)
         indices[by_key] = np.searchsorted(cached["key"], rows["key"][by_key]).clip(max=max(0, len(cached) - 1))
@@ -170,9 +170,9 @@ def scan_headers(paths: Sequence[str], root: str, num_workers: int) -> ImageHead
 
 
 def file_keys(paths: PathTable, pool: Executor) -> np.ndarray:
-    """A hash of each file's path, size and modification time: (N,) uint64."""
+    """A hash of each file's absolute path, size and modification time: (N,) uint64."""
     stamps = (xxhash.xxh64_intdigest(stamp.encode()) for stamp in storage.stamps(paths, pool))
-    return paths.hashes() + np.fromiter(stamps, np.uint64, len(paths))
+    return paths.absolute().hashes() + np.fromiter(stamps, np.uint64, len(paths))
 
 
 def _read_headers(paths: Sequence[str], ids: np.ndarray, pool: Executor) -> Iterator[tuple[int, Header]]:

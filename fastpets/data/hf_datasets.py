@@ -22,10 +22,10 @@ import xxhash
 from fastpets.data.dataset import NO_LABEL, ImageDataset, labels_from_names
 from fastpets.data.labels import unlabelled, with_numbers
 from fastpets.data.path_table import PathTable, as_path_table
+from fastpets.data.tables import COLUMNS
 from fastpets.errors import InvalidArgumentError, warn
 
-LABEL_NAMES = ("label", "labels", "class", "target")  # of columns, the preferred one first
-IMAGE_NAMES = ("image", "img")
+IMAGE_NAMES = ("image", "img")  # of columns, the preferred one first
 ROWS = 100  # read at a time to list them
 UNSAFE = re.compile(r"[^\w.\- ]")  # in a name, since fsspec splits paths at ::
 
@@ -47,9 +47,12 @@ class Rows:
         return readable, (self.column, self.name, self.key)
 
     def read(self, index: int) -> bytes:
-        """The bytes of row `index`."""
+        """The bytes of row `index`. Raises FileNotFoundError if it has none."""
         (value,) = self.column[index][self.name].to_pylist()
-        return value["bytes"] if isinstance(value, dict) else value
+        content = value["bytes"] if isinstance(value, dict) else value
+        if content is None:
+            raise FileNotFoundError(f"row {index} has no image")
+        return content
 
 
 _readable: WeakValueDictionary[str, Rows] = WeakValueDictionary()  # by key; a Rows ends with the last data set of it
@@ -80,19 +83,24 @@ fsspec.register_implementation("rows", RowsFileSystem, clobber=True)
 
 def is_hf(source: Any) -> bool:
     """Whether a source is a data set of Hugging Face's library `datasets`, or a dict of them."""
+    if type(source) is dict:
+        return bool(source) and all(map(is_hf, source.values()))
     library = sys.modules.get("datasets")
     names = ("Dataset", "DatasetDict", "IterableDataset", "IterableDatasetDict")
     kinds = tuple(getattr(library, name) for name in names if hasattr(library, name))
     return isinstance(source, kinds)
 
 
-def from_hf(dataset: Any, *, image: str | None = None, label: str | None = None) -> ImageDataset:
+def from_hf(
+    dataset: Any, *, image: str | None = None, label: str | None = None, with_labels: bool = True
+) -> ImageDataset:
     """An ImageDataset from a `datasets.Dataset`, in its order.
 
     Args:
         dataset: it has a column of images, or of their bytes. Its format and transform are not used.
         image, label: the names of the columns. Default: the only one of images, and the only one that is a ClassLabel
             or is named label, labels, class or target. Without such a column, images have no labels.
+        with_labels: whether to use the labels, which `with_values` describes.
 
     Raises InvalidArgumentError if it is not clear which columns are meant, and for a data set that is streamed, or that
     has several parts.
@@ -107,7 +115,8 @@ def from_hf(dataset: Any, *, image: str | None = None, label: str | None = None)
             f"source: {kind} of {', '.join(dataset)}, expected one of them; fastpets.loaders takes all, for training "
             "and validation"
         )
-    image = image or choose_column("source", _image_columns(dataset.features), IMAGE_NAMES, "images")
+    remove = "remove the others with remove_columns"
+    image = image or choose_column("source", _image_columns(dataset.features), IMAGE_NAMES, "images", remove)
     if image is None:
         found = ", ".join(dataset.column_names)
         raise InvalidArgumentError(f"source: columns {found}, expected one of images; use cast_column(NAME, Image())")
@@ -115,16 +124,18 @@ def from_hf(dataset: Any, *, image: str | None = None, label: str | None = None)
         warn(f"the transform of this {kind} is not used; pass size, augment and mean to the Loader instead")
     rows = readable(dataset.select_columns([image]).with_format("arrow"), image, _key(dataset, image))
     images = replace(unlabelled(_paths(rows), root=f"rows://{rows.key}"), contents=rows)
-    label = label or choose_column("source", _label_columns(dataset.features), LABEL_NAMES, "labels")
+    if not with_labels:
+        return images
+    label = label or choose_column("source", _label_columns(dataset.features), COLUMNS["label"], "labels", remove)
     if label is None:
         return images
     values = dataset.select_columns([label]).with_format("arrow")[:][label].to_pylist()
     return with_values(images, values, getattr(dataset.features[label], "names", None) or ())
 
 
-def from_hf_parts(datasets: Mapping[str, Any]) -> tuple[ImageDataset, np.ndarray]:
-    """The images of a DatasetDict together, and the name of the data set that each is in, in lower case: (N,)."""
-    parts = [from_hf(dataset) for dataset in datasets.values()]
+def from_hf_parts(datasets: Mapping[str, Any], *, with_labels: bool = True) -> tuple[ImageDataset, np.ndarray]:
+    """The images of a dict of data sets together, and the name of the one that each is in, in lower case: (N,)."""
+    parts = [from_hf(dataset, with_labels=with_labels) for dataset in datasets.values()]
     return joined(parts), np.repeat([name.lower() for name in datasets], [len(part) for part in parts])
 
 
@@ -148,18 +159,21 @@ def _image_columns(features: Any) -> list[str]:
 
 def _label_columns(features: Any) -> list[str]:
     classes = [name for name, feature in features.items() if type(feature).__name__ == "ClassLabel"]
-    return classes or [name for name in features if name in LABEL_NAMES]
+    return classes or [name for name in features if name in COLUMNS["label"]]
 
 
-def choose_column(where: str, candidates: Sequence[str], preferred: Sequence[str], what: str) -> str | None:
+def choose_column(
+    where: str, candidates: Sequence[str], preferred: Sequence[str], what: str, remove: str
+) -> str | None:
     """The column among the candidates: the only one, or the only one with a preferred name; None if there are none.
 
-    Raises InvalidArgumentError, which begins with `where`, if there are several.
+    Raises InvalidArgumentError, which begins with `where` and ends with how to `remove` columns, if there are several.
     """
     named = [name for name in preferred if name in candidates]
     if len(candidates) > 1 and len(named) != 1:
         raise InvalidArgumentError(
-            f"{where}: columns {', '.join(candidates)} of {what}, expected one; remove the others"
+            f"{where}: columns {', '.join(candidates)} of {what}, expected one; {remove}"
+            + ", or pass label_from='none'" * (what == "labels")
         )
     return next(iter([*named, *candidates]), None)
 
@@ -193,9 +207,16 @@ def _paths(rows: Rows) -> list[str]:
 
 
 def with_values(images: ImageDataset, values: Sequence[Any], classes: Sequence[str] = ()) -> ImageDataset:
-    """The images with the values of a column as labels: names, or whole numbers, of which None and -1 are no label."""
-    if values and all(isinstance(value, str) for value in values):
-        labels, names = labels_from_names(values)
+    """The images with the values of a column as labels: names, or whole numbers.
+
+    None, -1 and a blank name are no label. (In a table, where they cannot be told from a mistake, they are an error.)
+    """
+    is_missing = np.array([value is None or (isinstance(value, str) and not value.strip()) for value in values], bool)
+    present = [value for value, missing in zip(values, is_missing, strict=True) if not missing]
+    if present and all(isinstance(value, str) for value in present):
+        labels = np.full(len(values), NO_LABEL)
+        labels[~is_missing], names = labels_from_names(present)
         return replace(images, labels=labels, classes=names, label_from="given")
-    found = with_numbers(images.paths, [NO_LABEL if value is None else value for value in values], classes)
+    numbers = [NO_LABEL if missing else value for value, missing in zip(values, is_missing, strict=True)]
+    found = with_numbers(images.paths, numbers, classes)
     return replace(images, labels=found.labels, classes=found.classes, label_from="given")

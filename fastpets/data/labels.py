@@ -1,5 +1,6 @@
 """Labels of images: in the names of their files or folders, as numbers, or none."""
 
+import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -28,10 +29,24 @@ def unlabelled(
 def with_numbers(
     paths: Sequence[str | os.PathLike[str]], labels: Sequence[int], classes: Sequence[Any] = ()
 ) -> ImageDataset:
-    """An ImageDataset from numeric labels; without `classes` these are named "0", "1" and so on."""
+    """An ImageDataset from numeric labels; without `classes` these are named "0", "1" and so on.
+
+    Of classes of the same name, such as the two cranes of ImageNet, the later ones are numbered: "crane (2)".
+    """
     numbers = as_labels(labels)
-    names = tuple(map(str, classes)) or tuple(map(str, range(int(numbers.max(initial=NO_LABEL)) + 1)))
+    names = _distinct(list(map(str, classes))) or tuple(map(str, range(int(numbers.max(initial=NO_LABEL)) + 1)))
     return ImageDataset(as_path_table(paths), numbers, names)
+
+
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, of which those that occurred before have a number at their end."""
+    distinct, taken = list[str](), set[str]()
+    for name in names:
+        numbered = (f"{name} ({number})" for number in itertools.count(2))
+        unused = name if name not in taken else next(other for other in numbered if other not in {*taken, *names})
+        distinct.append(unused)
+        taken.add(unused)
+    return tuple(distinct)
 
 
 def matches(paths: Sequence[str], pattern: str) -> Iterator[str | None]:

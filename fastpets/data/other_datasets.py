@@ -40,7 +40,9 @@ def _from_torchvision(source: Any, kind: str) -> ImageDataset:
             f"source: {kind}, expected a folder, a CSV, an ImageDataset, a list of (path, label), a torchvision data "
             "set of files such as ImageFolder, or one of timm or Hugging Face; for others, list their files and labels"
         )
-    return with_numbers([path for path, _ in pairs], [label for _, label in pairs], getattr(source, "classes", ()))
+    # ImageNet's classes are tuples of synonyms.
+    classes = [", ".join(name) if isinstance(name, tuple) else name for name in getattr(source, "classes", ())]
+    return with_numbers([path for path, _ in pairs], [label for _, label in pairs], classes)
 
 
 def _from_timm(reader: Any) -> ImageDataset:

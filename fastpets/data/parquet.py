@@ -24,14 +24,17 @@ import xxhash
 
 from fastpets.data import storage
 from fastpets.data.dataset import ImageDataset
-from fastpets.data.hf_datasets import IMAGE_NAMES, LABEL_NAMES, choose_column, joined, with_values
+from fastpets.data.hf_datasets import IMAGE_NAMES, choose_column, joined, with_values
 from fastpets.data.labels import unlabelled
+from fastpets.data.tables import COLUMNS
 from fastpets.errors import FastpetsError
 from fastpets.utils.atomic import write_atomically
 from fastpets.utils.progress import track
 from fastpets.utils.system import cache_dir
 
 ROWS = 100  # read at a time
+LABEL = "label "  # what the name of a column of labels begins with in an index
+VERSION = 2  # of the index; increase it when a column or its meaning changes
 
 
 def is_parquet(source: Any) -> bool:
@@ -39,8 +42,8 @@ def is_parquet(source: Any) -> bool:
     return isinstance(source, str | os.PathLike) and os.fspath(source).lower().endswith(".parquet")
 
 
-def from_parquet(files: str, *, with_labels: bool = True) -> tuple[ImageDataset, np.ndarray]:
-    """The images in Parquet files, and the part that the name of each image's file begins with, such as "train": (N,).
+def from_parquet(files: str, *, with_labels: bool = True) -> tuple[ImageDataset, list[str]]:
+    """The images in Parquet files, and the file that each of the N images is in.
 
     A file has one column of images, which are bytes or a struct with the field `bytes`, and optionally one of labels:
     a ClassLabel of Hugging Face, or a column named label, labels, class or target, with names or whole numbers.
@@ -51,13 +54,12 @@ def from_parquet(files: str, *, with_labels: bool = True) -> tuple[ImageDataset,
 
     Raises FastpetsError for a file that has no such columns or is damaged, and if it cannot be unpacked.
     """
-    datasets, parts = [], []
+    datasets, file_of_each = list[ImageDataset](), list[str]()
     for file in storage.expand(files, "Parquet files"):
         dataset = _dataset(file, with_labels)
         datasets.append(dataset)
-        stem = posixpath.basename(file).lower().removesuffix(".parquet")
-        parts += [stem.replace("_", "-").partition("-")[0]] * len(dataset)
-    return replace(joined(datasets), root=files), np.array(parts)
+        file_of_each += [file] * len(dataset)
+    return replace(joined(datasets), root=files), file_of_each
 
 
 def _dataset(file: str, with_labels: bool) -> ImageDataset:
@@ -68,20 +70,28 @@ def _dataset(file: str, with_labels: bool) -> ImageDataset:
         for end, size, name in zip(ends.tolist(), index["size"].to_pylist(), index["name"].to_pylist(), strict=True)
     ]
     images = unlabelled(paths, root=file)
-    if not with_labels or "label" not in index.column_names:
+    if not with_labels:
         return images
-    classes = json.loads((index.schema.metadata or {}).get(b"classes", b"[]"))
-    return with_values(images, index["label"].to_pylist(), classes)
+    classes_of = json.loads((index.schema.metadata or {})[b"classes"])  # of each column of labels
+    label = choose_column(file, list(classes_of), COLUMNS["label"], "labels", _remove(file))
+    if label is None:
+        return images
+    return with_values(images, index[f"{LABEL}{label}"].to_pylist(), classes_of[label])
+
+
+def _remove(file: str) -> str:
+    """How to leave out columns."""
+    return f"pass datasets.load_dataset('parquet', data_files={file!r}).remove_columns(NAMES) instead of the file"
 
 
 def _unpacked(file: str) -> tuple[Path, pa.Table]:
-    """The unpacked file, and the name, size and label of each image in it."""
+    """The unpacked file, and the name, the size and each possible label of every image in it."""
     with ThreadPoolExecutor(1) as pool:
         stamp = next(storage.stamps([file], pool))
     try:
         folder = cache_dir() / "unpacked"
         folder.mkdir(exist_ok=True)
-        key = xxhash.xxh3_64_hexdigest(f"{file} {stamp}".encode(errors="surrogateescape"))
+        key = xxhash.xxh3_64_hexdigest(f"{VERSION} {storage.absolute(file)} {stamp}".encode(errors="surrogateescape"))
         stem = posixpath.basename(file)[: -len(".parquet")]
         unpacked, index = folder / f"{stem}-{key}.images", folder / f"{stem}-{key}.parquet"
         if not (unpacked.exists() and index.exists()):
@@ -112,31 +122,32 @@ def _open(file: str) -> IO[bytes]:
 
 
 def _unpack(file: str, source: IO[bytes], target: IO[bytes]) -> pa.Table:
-    """Writes the bytes of all images. Returns a table with the name, the size and, if there are any, the label."""
+    """Writes the bytes of all images. Returns a table with their names and sizes, and the columns that may be labels.
+
+    An image that is missing has no bytes, which makes it a bad file.
+    """
     parquet = pq.ParquetFile(source)
     schema, features = parquet.schema_arrow, _features(parquet.schema_arrow)
     images = [field.name for field in schema if _is_image(field.type)]
-    labels = [name for name in schema.names if features.get(name, {}).get("_type") == "ClassLabel"]
-    image = choose_column(file, images, IMAGE_NAMES, "images")
-    label = choose_column(file, labels or [name for name in schema.names if name in LABEL_NAMES], LABEL_NAMES, "labels")
+    image = choose_column(file, images, IMAGE_NAMES, "images", _remove(file))
     if image is None:
         raise FastpetsError(f"{file}: columns {', '.join(schema.names)}, expected one of images or their bytes")
-    names, sizes, values = list[str](), list[int](), list[Any]()
-    batches = parquet.iter_batches(ROWS, columns=[name for name in (image, label) if name is not None])
+    labels = [name for name in schema.names if features.get(name, {}).get("_type") == "ClassLabel"]
+    labels = labels or [name for name in schema.names if name in COLUMNS["label"]]
+    names, sizes, values = list[str](), list[int](), {label: list[Any]() for label in labels}
+    batches = parquet.iter_batches(ROWS, columns=[image, *labels])
     num_batches = -(-parquet.metadata.num_rows // ROWS)
     for batch in track(batches, f"unpacking {posixpath.basename(file)}", num_batches):
         for content, name in _contents(batch.column(image)):
-            if content is None:
-                raise FastpetsError(f"{file}: row {len(names)} has no bytes in the column {image}, expected an image")
-            target.write(content)
+            target.write(content or b"")
             names.append(posixpath.basename(name or "") or f"row-{len(names)}")
-            sizes.append(len(content))
-        if label is not None:
-            values += batch.column(label).to_pylist()
+            sizes.append(len(content or b""))
+        for label in labels:
+            values[label] += batch.column(label).to_pylist()
     columns: dict[str, Any] = {"name": names, "size": pa.array(sizes, pa.int64())}
-    classes = features.get(label, {}).get("names", []) if label is not None else []
-    table = pa.table(columns if label is None else columns | {"label": values})
-    return table.replace_schema_metadata({"classes": json.dumps(classes)})
+    table = pa.table(columns | {f"{LABEL}{label}": values[label] for label in labels})
+    classes_of = {label: features.get(label, {}).get("names", []) for label in labels}
+    return table.replace_schema_metadata({"classes": json.dumps(classes_of)})
 
 
 def _contents(column: pa.Array) -> Iterator[tuple[bytes | None, str | None]]:

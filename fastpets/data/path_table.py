@@ -49,6 +49,15 @@ class PathTable(Sequence[str]):
         """The paths at the indices `ids`, in that order."""
         return PathTable(self.array.take(pa.array(ids, pa.int64())))
 
+    def absolute(self) -> "PathTable":
+        """The paths, with the working folder before relative ones."""
+        is_absolute = pyarrow.compute.match_substring_regex(self.array, rb"^/|^[^/]*://")
+        if pyarrow.compute.all(is_absolute).as_py():
+            return self
+        prefix = os.fsencode(os.path.join(os.getcwd(), ""))
+        prefixed = pyarrow.compute.binary_replace_slice(self.array, 0, 0, prefix)
+        return PathTable(pyarrow.compute.if_else(is_absolute, self.array, prefixed))
+
     def hashes(self) -> np.ndarray:
         """A 64-bit hash of each path, (N,) uint64. A million take 0.10 s of CPU time."""
         hashes = (xxhash.xxh64_intdigest(path) for chunk in self._chunks() for path in chunk)

@@ -31,8 +31,8 @@ def from_shards(shards: str, *, label_from: LabelFrom = "auto", label_pattern: s
     Args:
         shards: a path that may contain * and braces, such as {000..099}.
         label_from: "none" for images without labels. Otherwise the label of KEY.jpg is the content of KEY.cls in the
-            same shard, or in KEY.json a string, a whole number, or that of an object's `label`, `class` or `target`. If
-            the shards contain no label, all labels are found in the file names.
+            same shard, or in KEY.json a string, a whole number, or that of an object's `label`, `labels`, `class` or
+            `target`. If the shards contain no label, all labels are found in the file names.
         label_pattern: as in `from_folder`.
 
     Raises FastpetsError if there is no image, one without a label, or a shard that is damaged; see `storage.members`.

@@ -9,7 +9,6 @@ import numpy as np
 
 from fastpets.data import storage
 from fastpets.data.dataset import (
-    NO_LABEL,
     ImageDataset,
     is_number,
     labels_from_codes,
@@ -33,7 +32,7 @@ from fastpets.data.tables import Table, is_table, read_table
 from fastpets.errors import FastpetsError, InvalidArgumentError, first_few, warn
 from fastpets.utils.validation import LabelFrom, check_choice
 
-LABEL_SEPARATORS = (";", ",", "|", " ")  # of cells with several labels, which are refused
+LABEL_SEPARATORS = (";", ",", "|")  # of cells with several labels, which are refused; a space is part of many names
 
 
 def as_dataset(source: Any, *, label_from: LabelFrom = "auto", label_pattern: str = LABEL_PATTERN) -> ImageDataset:
@@ -66,8 +65,7 @@ def as_dataset(source: Any, *, label_from: LabelFrom = "auto", label_pattern: st
     if hasattr(source, "dataset") and hasattr(source, "indices"):  # torch.utils.data.Subset
         return as_dataset(source.dataset).select(np.asarray(source.indices, np.int64))
     if is_hf(source):
-        dataset = from_hf(source)
-        return dataset if label_from != "none" else replace(dataset, labels=np.full(len(dataset), NO_LABEL), classes=())
+        return from_hf(source, with_labels=label_from != "none")
     if is_paths(source):
         return label_paths(source, label_from, label_pattern)
     return _from_pairs(source) if isinstance(source, Sequence) else from_library(source)

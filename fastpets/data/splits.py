@@ -1,6 +1,8 @@
 """The split of a data set into training, validation and test images."""
 
 import os
+import posixpath
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -149,8 +151,8 @@ def held_out_dataset(
     read, parts, _ = _listed(source, labels, label_from, label_pattern)
     if len(parts.test) == 0:
         raise FastpetsError(
-            "evaluate_test: no test images, expected a folder named test beside folders named train and valid, or rows "
-            "with these values in the column split of a table"
+            "evaluate_test: no test images, expected a folder, or Parquet files or tar shards, named test beside those "
+            "named train and valid, or rows with these values in the column split of a table"
         )
     test = read(parts.test, train.label_from if train.label_from in ("name", "folder") else label_from)  # type: ignore[arg-type]
     if len(unlabelled := np.flatnonzero(test.labels == NO_LABEL)):
@@ -199,12 +201,15 @@ def _listed(source: Any, labels: str | os.PathLike[str] | None, label_from: Labe
         folder = common_folder(images)
         return Source(lambda ids, how: label_folder(images.select(ids), folder, how, label_pattern), parts)
     if is_hf(source) and isinstance(source, dict):
-        dataset, names = from_hf_parts(source)
+        dataset, names = from_hf_parts(source, with_labels=label_from != "none")
         return Source(lambda ids, _: dataset.select(ids), parts_of_names(names, "source"))
     if is_path and is_parquet(source):
-        dataset, names = from_parquet(source, with_labels=label_from != "none")
-        return Source(lambda ids, _: dataset.select(ids), parts_of_names(names, source))
+        dataset, files = from_parquet(source, with_labels=label_from != "none")
+        return Source(lambda ids, _: dataset.select(ids), parts_of_files(files, source))
     dataset = as_dataset(source, label_from=label_from, label_pattern=label_pattern)
+    if is_path and is_tar(source):
+        shards = list(map(storage.container, dataset.paths))
+        return Source(lambda ids, _: dataset.select(ids), parts_of_files(shards, source))
     return Source(lambda ids, _: dataset.select(ids), Parts(np.arange(len(dataset)), None, np.arange(0)))
 
 
@@ -246,8 +251,25 @@ def parts_of_folders(paths: Sequence[str], folder: str) -> Parts:
     return parts_of_names(_top_folders(paths, folder), folder, "in none of the folders")
 
 
+def parts_of_files(files: Sequence[str], where: str) -> Parts:
+    """The parts that the name of each image's Parquet file or tar shard stands for: see `parts_of_names`.
+
+    This is the first word in the file's name that is one, as in train-00000-of-00002.parquet and pets_test.tar. Where
+    the files lie in several folders and a file's name has none, the folder's name counts, as in train/0000.parquet.
+    """
+    has_folders = len({posixpath.dirname(file) for file in files}) > 1
+    part_of_file: dict[str, str] = {}
+    for file in files:
+        if file not in part_of_file:
+            folder, name = posixpath.split(file)
+            named = [name, posixpath.basename(folder)] if has_folders else [name]
+            words = (word for text in named for word in re.split(r"[\W\d_]+", text.lower()))
+            part_of_file[file] = next((word for word in words if word in PART_OF), "")
+    return parts_of_names((part_of_file[file] for file in files), where, "in none of the files")
+
+
 def parts_of_names(names: Iterable[str], where: str, outside: str = "in none of the data sets") -> Parts:
-    """The parts that the name of each image's folder, file or data set stands for, those of PART_OF in lower case.
+    """The parts that the name of each image's folder or data set stands for, those of PART_OF in lower case.
 
     Images in valid validate, or else those in test, or else some of the others. If there is a folder train, images in
     other folders are not used; if there is none, all images train but those in test. Warns if test validates, and of

@@ -44,6 +44,16 @@ def name_of(path: str) -> str:
     return posixpath.basename(member["name"] if member else path)
 
 
+def container(path: str) -> str:
+    """The file that has a path's content: of a member of a shard, the shard."""
+    return _byte_range(path)[0]
+
+
+def absolute(path: str) -> str:
+    """The path from the root of its file system, without "." and ".."; as it is if it is remote."""
+    return path if is_remote(path) else os.path.abspath(path)
+
+
 def is_image(path: str) -> bool:
     """Whether a file has the suffix of an image."""
     return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
@@ -135,7 +145,7 @@ def stamps(paths: Sequence[str], pool: Executor) -> Iterator[str]:
     """
     for start in range(0, len(paths), CHUNK):
         chunk = paths[start : start + CHUNK]
-        files = [member["shard"] if (member := MEMBER.fullmatch(path)) else path for path in chunk]
+        files = [container(path) for path in chunk]
         remote = [file for file in dict.fromkeys(files) if is_remote(file)]
         stamp_of = dict(zip(remote, pool.map(_remote_stamp, remote), strict=True))
         for file in files:

@@ -22,7 +22,7 @@ SEPARATORS = (",", ";", "\t")
 # The names of each column, the preferred one first.
 COLUMNS = {
     "file": ("file", "file_name", "filename", "image", "path"),
-    "label": ("label", "class", "target"),
+    "label": ("label", "labels", "class", "target"),
     "split": ("split", "is_valid"),
 }
 IS_VALID = {"true": "valid", "1": "valid", "false": "train", "0": "train"}  # the values of fastai's column

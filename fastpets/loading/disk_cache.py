@@ -138,9 +138,12 @@ class DiskCache:
         return self._opened[pixels]
 
     def get(self, i: int, out: np.ndarray) -> np.ndarray | None:
-        """Reads the image of item `i` into `out` (H, W, 3) uint8 and returns it, or None if it is not there intact."""
+        """Reads the image of item `i` into `out` (H, W, 3) uint8 and returns it.
+
+        Returns None if it is not there intact, in the shape of `out`: that of a file which has changed has another one.
+        """
         row = self._rows[i]
-        if not self._filled[row]:
+        if not self._filled[row] or out.shape[:2] != tuple(self.sizes[i]):
             return None
         with contextlib.suppress(OSError):
             num_read = os.preadv(self._files[row], [out.data], self._offsets[row])

@@ -489,8 +489,8 @@ def loaders(
     """Returns a training and a validation Loader: `train, valid = fastpets.loaders("photos/")`.
 
     Args:
-        source: as of a Loader. A dict of data sets of Hugging Face, or Parquet files with names such as train-*, are
-            the split. A list of paths is labelled as a folder.
+        source: as of a Loader. A dict of data sets of Hugging Face, and Parquet files or tar shards with names such as
+            train-* or test/*, are the split. A list of paths is labelled as a folder.
         label_from: as of a Loader.
         label_pattern: regular expression on the file name whose first group is the label.
         labels: table with the columns file, label and optionally split or is_valid, instead of `label_from`; its

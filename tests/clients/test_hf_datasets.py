@@ -107,13 +107,15 @@ def test_a_loader_works_in_another_process_and_when_its_data_set_is_gone(files: 
 
 def test_a_dict_of_data_sets_is_the_split(files: list[Path]) -> None:
     parts = hf.DatasetDict(train=rows(files[:10]), validation=rows(files[10:14]), test=rows(files[14:]))
-    train, valid = fastpets.loaders(parts, **SETTINGS)
-    assert (len(train.dataset), len(valid.dataset)) == (10, 4)
-    check_same(pixels(valid), expected(files[10:14]))
+    for source in (parts, dict(parts)):
+        train, valid = fastpets.loaders(source, **SETTINGS)
+        assert (len(train.dataset), len(valid.dataset)) == (10, 4)
+        check_same(pixels(valid), expected(files[10:14]))
     train, valid = fastpets.loaders(rows(files), valid_share=0.4, **SETTINGS)
     assert (len(train.dataset), len(valid.dataset)) == (11, 7)
-    with pytest.raises(FastpetsError, match=r"^source: DatasetDict of train, validation, test, expected one of them"):
-        Loader(parts, **SETTINGS)
+    for kind, source in {"DatasetDict": parts, "dict": dict(parts)}.items():
+        with pytest.raises(FastpetsError, match=f"^source: {kind} of train, validation, test, expected one of them"):
+            Loader(source, **SETTINGS)
 
 
 @pytest.mark.parametrize("scheme", ["", "memory://"])
@@ -144,6 +146,14 @@ def test_parquet_files_are_unpacked_once_and_their_names_are_the_split(
     check_same(pixels(fastpets.loaders(f"{folder}/*.parquet", **SETTINGS)[1]), expected(files[13:]))
 
 
+def test_parquet_files_in_folders_named_train_and_test_are_the_split(files: list[Path], tmp_path: Path) -> None:
+    for name, part in {"train": files[:9], "validation": files[9:14], "test": files[14:]}.items():
+        rows(part).to_parquet(tmp_path / name / "0000.parquet")
+    train, valid = fastpets.loaders(f"{tmp_path}/*/*.parquet", **SETTINGS)
+    assert (len(train.dataset), len(valid.dataset)) == (9, 5)
+    check_same(pixels(valid), expected(files[9:14]))
+
+
 def test_parquet_of_others_has_bytes_and_names(files: list[Path], tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -153,6 +163,39 @@ def test_parquet_of_others_has_bytes_and_names(files: list[Path], tmp_path: Path
     found = Loader(tmp_path / "a.parquet", **SETTINGS)
     assert found.classes == tuple(NAMES)
     check_same(pixels(found), expected(files))
+
+
+def test_a_row_without_an_image_is_one_bad_file(files: list[Path], tmp_path: Path) -> None:
+    images = [None if i == 1 else {"bytes": path.read_bytes(), "path": None} for i, path in enumerate(files)]
+    source = hf.Dataset.from_dict({"image": images}, features=hf.Features({"image": hf.Image()}))
+    source.to_parquet(tmp_path / "a.parquet")
+    for problem, rows_of in {"row 1 has no image": source, "0 bytes": tmp_path / "a.parquet"}.items():
+        with pytest.warns(UserWarning, match=f"left out: .*{problem}"):
+            loader = Loader(rows_of, on_bad_file="skip", **SETTINGS)
+        check_same([torch.cat(pixels(loader))], [torch.cat(expected([files[0], *files[2:]]))])
+        (path,) = loader.bad_files
+        assert path.endswith("row-1")
+
+
+def test_missing_and_blank_names_are_no_label(files: list[Path]) -> None:
+    source = rows(files[:6]).remove_columns("label").add_column("label", ["b", None, "a", "", " ", "b"])
+    dataset = as_dataset(source)
+    assert dataset.classes == ("a", "b")
+    assert dataset.labels.tolist() == [1, -1, 0, -1, -1, 1]
+
+
+def test_columns_of_labels_need_not_be_clear_if_none_are_wanted(files: list[Path], tmp_path: Path) -> None:
+    labels = [int(path.name[4]) for path in files]
+    source = rows(files).rename_column("label", "fine").add_column("coarse", labels)
+    source = source.cast_column("coarse", hf.ClassLabel(names=NAMES))
+    source.to_parquet(tmp_path / "a.parquet")
+    for several, advice in {source: "remove_columns", str(tmp_path / "a.parquet"): r"load_dataset\("}.items():
+        assert set(as_dataset(several, label_from="none").labels) == {-1}
+        assert fastpets.loaders(several, label_from="none", **SETTINGS)[0].classes == ()
+        message = f"columns fine, coarse of labels, expected one; .*{advice}.*, or pass label_from='none'"
+        with pytest.raises(FastpetsError, match=message):
+            as_dataset(several)
+    assert fastpets.loaders({"train": source, "valid": source}, label_from="none", **SETTINGS)[0].classes == ()
 
 
 def test_the_file_system_of_the_hub_is_known() -> None:

@@ -12,6 +12,7 @@ from fastpets import Loader
 from fastpets.data import dataset as dataset_module
 from fastpets.data import headers
 from fastpets.data.dataset import ImageDataset, labels_from_names
+from fastpets.data.labels import with_numbers
 from fastpets.data.path_table import PathTable
 from fastpets.data.random_splits import random_split
 from fastpets.data.sources import from_csv, from_folder
@@ -316,6 +317,14 @@ def test_headers_are_scanned_by_the_given_number_of_threads(
 def test_labels_that_do_not_fit_are_refused(labels: Any, message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=f"^{message}"):
         ImageDataset(["a.jpg", "b.jpg"], labels, ("cat", "dog"))
+
+
+def test_two_classes_of_the_same_name_are_refused_and_those_of_libraries_are_numbered() -> None:
+    names = ("crane", "cat", "crane", "crane (2)", "crane")
+    with pytest.raises(InvalidArgumentError, match=r"^classes: 'crane' more than once, expected each name once"):
+        ImageDataset(["a.jpg"], [0], names)
+    numbered = with_numbers(["a.jpg"], [2], names).classes
+    assert numbered == ("crane", "cat", "crane (3)", "crane (2)", "crane (4)")
 
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.uint64, np.int16])

@@ -70,6 +70,23 @@ def test_a_change_to_the_same_size_is_noticed_by_the_modification_time(
     assert headers_read == ["kind0_0.jpg"]
 
 
+def test_relative_paths_mean_other_files_in_another_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names, sizes in bytes and times of the files are equal."""
+    for number, size in enumerate([(20, 40), (40, 20)]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "a.bmp").write_bytes(encode(drawing(*size), "BMP"))
+        os.utime(folder / "a.bmp", ns=(1, 1))
+        monkeypatch.chdir(folder)
+        for root in ("", "/same"):
+            dataset = ImageDataset(["a.bmp"], [0], ["cat"], root=root)
+            assert dataset.root == (root or str(folder))
+            found = scan(dataset, 1)
+            assert (found.heights[0], found.widths[0]) == size
+
+
 def test_a_bad_file_is_named_with_its_problem_and_read_again_when_repaired(
     make_folder: Callable[..., Path],
 ) -> None:

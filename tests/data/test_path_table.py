@@ -1,6 +1,7 @@
 """A PathTable behaves as the sequence of strings that it was made from."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,6 +37,16 @@ def test_each_of_a_million_paths_takes_its_bytes_and_eight_more() -> None:
     paths = PathTable(f"folder/of/images/image_{i:07}.jpg" for i in range(1_000_000))
     assert paths.array.nbytes <= 1_000_000 * (len(paths[0]) + 8) + 8
     assert paths[999_999] == "folder/of/images/image_0999999.jpg"
+
+
+def test_absolute_paths_have_the_working_folder_before_relative_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = ["a.jpg", "b/c.jpg", "/d.jpg", "s3://e/f.jpg", "caf\udce9.jpg"]
+    expected = [f"{tmp_path}/a.jpg", f"{tmp_path}/b/c.jpg", "/d.jpg", "s3://e/f.jpg", f"{tmp_path}/caf\udce9.jpg"]
+    assert list(PathTable(paths).absolute()) == expected
+    assert list(PathTable().absolute()) == []
 
 
 def test_hashes_depend_on_the_path_alone() -> None:

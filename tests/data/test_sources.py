@@ -89,6 +89,14 @@ def test_a_torchvision_transform_is_unused_with_a_warning_and_the_target_transfo
     assert dataset.labels.tolist() == [1, 1, 1, 0, 0, 0]
 
 
+def test_the_synonyms_that_torchvisions_imagenet_has_for_a_class_are_its_name(class_folders: Path) -> None:
+    source = ImageFolder(class_folders)
+    source.classes = [("crane", "bird"), ("crane",)]
+    assert as_dataset(source).classes == ("crane, bird", "crane")
+    source.classes = [("crane",), ("crane",)]
+    assert as_dataset(source).classes == ("crane", "crane (2)")
+
+
 def test_images_without_labels_load_with_labels_of_minus_1(class_folders: Path) -> None:
     paths = list(from_folder(class_folders, label_from="none").paths)
     for loader in (Loader(paths, size=16), Loader(class_folders, label_from="none", size=16)):

@@ -1,6 +1,7 @@
 """Parts of a data set: classes come from the images that are used, and test images are kept aside."""
 
 import os
+import tarfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 
 import fastpets
 from fastpets.cli import main
+from fastpets.data import storage
 from fastpets.data.dataset import ImageDataset, similar_names
 from fastpets.data.sources import from_folder
-from fastpets.data.splits import held_out_dataset, train_valid_datasets
+from fastpets.data.splits import held_out_dataset, parts_of_files, train_valid_datasets
 from fastpets.errors import FastpetsError
 from tests.folders import labelled, touch
 from tests.images import drawing
@@ -171,6 +173,38 @@ def test_similar_classes_are_named_in_a_warning_before_training(
 def test_unlabelled_validation_images_are_not_a_class() -> None:
     dataset = ImageDataset([f"/x/{n}.jpg" for n in range(10)], np.array([0] * 5 + [-1] * 5), ("cat",))
     assert split(dataset, split_seed=3)[1].classes == ("cat",)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (["train/0000.tar", "test/0000.tar", "validation/0000.tar"], ([0], [2], [1])),  # converted branches of the hub
+        (["train-0.tar", "val-0.tar", "extra-0.tar"], ([0], [1], [])),
+        (["pets_test.tar", "pets_Train0001.tar"], ([1], [0], [])),
+        (["partial-train/0.tar", "partial-test/0.tar", "train/valid.tar"], ([0], [2], [1])),
+        (["a/test.tar", "a/shard.tar"], ([1], None, [0])),
+        (["test/0.tar", "test/1.tar"], ([0, 1], None, [])),  # the folder of all shards is no part
+    ],
+)
+def test_the_names_of_files_and_of_their_folders_are_the_split(
+    files: list[str], expected: tuple[list[int], list[int] | None, list[int]]
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = parts_of_files(files, "here")
+    assert tuple(None if part is None else part.tolist() for part in found) == expected
+
+
+def test_tar_shards_named_train_and_test_are_the_split(tmp_path: Path) -> None:
+    for name in ("train-0", "train-1", "valid-0", "test-0"):
+        with tarfile.open(tmp_path / f"{name}.tar", "w") as tar:
+            for image in ("cat_1.jpg", "dog_2.jpg"):
+                tar.add(touch(tmp_path / "images", image) / image, image)
+    train, valid = split(f"{tmp_path}/*.tar")
+    assert [storage.container(path)[-11:] for path in train.paths] == ["train-0.tar"] * 2 + ["train-1.tar"] * 2
+    assert [storage.container(path)[-11:] for path in valid.paths] == ["valid-0.tar"] * 2
+    test = held_out_dataset(f"{tmp_path}/*.tar", train, on_bad_file="skip")
+    assert {storage.container(path)[-10:] for path in test.paths} == {"test-0.tar"}
 
 
 def test_links_give_each_image_once(tmp_path: Path) -> None:

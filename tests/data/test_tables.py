@@ -217,10 +217,14 @@ def test_damaged_tables_and_shards_are_read_as_by_another_reader_or_named(kind: 
     assert 100 < fuzz_readers.check(kind, 200, seed=0) < 200
 
 
-@pytest.mark.parametrize("separator", [" ", "|", ";", ", "])
+def test_a_name_of_two_words_that_are_classes_too_is_a_name(tmp_path: Path) -> None:
+    path = table(tmp_path, "file,labels\na.jpg,sea\nb.jpg,lion\nc.jpg,sea lion\n")
+    assert from_csv(path).classes == ("lion", "sea", "sea lion")
+
+
+@pytest.mark.parametrize("separator", ["|", ";", ", "])
 def test_several_labels_of_an_image_are_refused_in_one_line(separator: str, tmp_path: Path) -> None:
-    cell = f"dog{separator}Maine Coon" if separator != " " else "dog cat"
-    path = table(tmp_path, f'file,label\na.jpg,dog\nb.jpg,"{cell}"\nc.jpg,Maine Coon\nd.jpg,cat\n')
+    path = table(tmp_path, f'file,label\na.jpg,dog\nb.jpg,"dog{separator}Maine Coon"\nc.jpg,Maine Coon\nd.jpg,cat\n')
     with pytest.raises(
         FastpetsError, match=r"line 3: label .* of .*b.jpg, expected one class .*, but 'dog', "
     ) as raised:

@@ -70,6 +70,13 @@ def test_two_caches_that_are_filled_at_once_share_what_they_have_at_each_refresh
         assert all(is_right(image, i) for i, image in enumerate(found(cache)))
 
 
+def test_an_image_is_not_read_in_another_shape(tmp_path: Path) -> None:
+    cache = filled(tmp_path)
+    height, width = SIZES[0]
+    assert cache.get(0, np.empty((width, height, 3), np.uint8)) is None  # as of a turned file in its place
+    assert is_right(cache.get(0, np.empty((height, width, 3), np.uint8)), 0)
+
+
 @pytest.mark.parametrize(
     "damage", ["zeros", "truncated", "foreign", "swapped", "removed", "half an entry", "random index"]
 )
