@@ -179,8 +179,8 @@ class Learner:
     def fit(self, phases: Sequence[Phase], *, resume: bool = False) -> None:
         """Trains in one phase after another.
 
-        With `resume`, continues the fit that was interrupted, or whose state was loaded; give it the same phases.
-        Raises FastpetsError if a loss or a weight is not finite, a batch does not fit into memory, or no image of an
+        With `resume`, continues the fit that was interrupted, or whose state was loaded; give it the same phases. It
+        does nothing if all of them are done. Raises FastpetsError if a loss or a weight is not finite, a batch does not fit into memory, or no image of an
         epoch can be used.
         """
         if resume:
@@ -196,7 +196,6 @@ class Learner:
         finally:
             if self.initial_size is not None:
                 self.train.resize(self.full_size)
-        self.progress = Progress()
 
     def _leave_interrupted_epoch(self) -> None:
         """Makes the training loader start a whole epoch, even if a state within an epoch was loaded."""

@@ -310,6 +310,18 @@ def test_an_interrupted_fit_resumes_only_when_asked_to(learner: Learner) -> None
     assert len(learner.recorder.losses) == 1 + 3 * len(learner.train)  # 1: of the fit that was not resumed
 
 
+def test_a_finished_fit_has_nothing_to_resume(learner: Learner) -> None:
+    phases = [Phase(name="a", epochs=1, lr=1e-3), Phase(name="b", epochs=1, lr=1e-3)]
+    learner.fit(phases)
+    other = Learner(learner.train, learner.valid, create_model("resnet18", 2, "none"))
+    other.load_state_dict(learner.state_dict())
+    for finished in (learner, other):
+        finished.fit(phases, resume=True)
+        assert len(finished.history) == 2
+    other.fit([*phases, Phase(name="c", epochs=1, lr=1e-3)], resume=True)
+    assert [result.phase for result in other.history] == ["a", "b", "c"]
+
+
 def test_a_fit_that_does_not_resume_starts_with_a_whole_epoch(learner: Learner) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt

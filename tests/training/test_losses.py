@@ -79,6 +79,14 @@ def test_mixed_labels_reach_a_loss_that_takes_them(both: tuple[Loader, Loader]) 
             "^label_smoothing: only for the default loss, cross entropy;",
         ),
         ({"loss": cross_entropy, "class_weights": True}, "^class_weights: only for the default loss, cross entropy;"),
+        (
+            {"loss": cross_entropy, "class_weights": torch.ones(2)},
+            "^class_weights: only for the default loss, cross entropy;",
+        ),
+        (
+            {"loss": lambda logits, labels: cross_entropy(logits, labels).reshape(1)},
+            r"gives a tensor \(1,\) for .*, expected a scalar",
+        ),
         ({"loss": nn.CrossEntropyLoss}, "^loss: CrossEntropyLoss fails with logits .*RuntimeError"),
         ({"loss": nn.MSELoss()}, r"^loss: MSELoss fails with logits \(B, C\) and labels \(B,\) int64: RuntimeError: "),
         ({"loss": partial(cross_entropy, reduction="none")}, r"^loss: partial gives a tensor \(3,\) for logits"),
