@@ -107,8 +107,9 @@ class Learner:
     def _make_train_step(self, splitter: Splitter | None) -> None:
         """Builds the train step, after checks of the model's output, the loss and the metrics."""
         num_classes = len(self.train.classes)
-        if not isinstance(self.model, Classifier):
-            checks.check_module(self.model.to(self.device), self.train.preprocessing.size, num_classes, self.device)
+        sizes = (self.initial_size, self.train.preprocessing.size, self.valid.preprocessing.size)
+        for size in dict.fromkeys(size for size in sizes if size is not None):
+            checks.check_module(self.model.to(self.device), size, num_classes, self.device)
         self.train_step = TrainStep(self.model, self.options, self.device, num_classes=num_classes, splitter=splitter)
         ValidationMetrics(self.options.metrics, self.train.classes, self.device).check()
         if self.pretrained:
@@ -123,8 +124,9 @@ class Learner:
         """The loader with this learner's labels and normalisation; a copy if it has other classes.
 
         Loaders that were made without mean and std follow the learner that uses them. Raises FastpetsError for images
-        of other classes or of another normalisation.
+        of other classes or of another normalisation, and for batches that are not normalised images (B, 3, H, W).
         """
+        checks.check_images(loader)
         checks.follow(loader, self.normalization)
         return loader.with_classes(self.train.classes)
 
@@ -343,9 +345,12 @@ class Learner:
         """`valid_loss`, `error_rate` and the metrics of `options`, over the validation images of all processes.
 
         With `loader`, over its images, such as those kept aside for a final evaluation. Raises FastpetsError if none of
-        them can be used, or if they are of other classes.
+        them can be used, if they have no labels or are of other classes, or if they are on another device.
         """
         valid = self.matched(self.valid if loader is None else loader)
+        checks.check_labels(valid)
+        if valid.device != self.device:
+            raise FastpetsError(f"device: {valid.device} of the loader, expected {self.device}, that of the learner")
         return out_of_memory.guard(lambda: self._validate(valid), lambda: out_of_memory.validation_error(valid))
 
     @torch.inference_mode()

@@ -597,6 +597,23 @@ def test_loaders_that_fit_neither_the_model_nor_each_other_are_rejected(make_fol
         Learner(train, valid, model)
 
 
+def test_a_loader_that_cannot_be_validated_is_rejected(learner: Learner) -> None:
+    valid = learner.valid
+    paths = valid.like(list(valid.dataset.paths))  # without labels
+    with pytest.raises(FastpetsError, match="^the loader's images have no labels, expected one each"):
+        learner.validate(paths)
+    assert torch.equal(learner.get_preds(paths)[0], learner.get_preds()[0])
+    for use in (learner.validate, learner.get_preds):
+        with pytest.raises(FastpetsError, match=r"^layout: 'NHWC', expected 'NCHW'"):
+            use(valid.like(valid.dataset, layout="NHWC"))
+        with pytest.raises(FastpetsError, match="the loader gives uint8 pixels, expected normalised images"):
+            use(valid.like(valid.dataset, output="uint8"))
+    other = valid.like(valid.dataset)
+    other.device = torch.device("meta")
+    with pytest.raises(FastpetsError, match=r"^device: meta of the loader, expected cpu, that of the learner"):
+        learner.validate(other)
+
+
 def classes_of(learner: Learner, folder: Path) -> list[str]:
     """The class that each image of a folder, in alphabetical order, has for the learner's validation."""
     label_of = dict(zip(learner.valid.dataset.paths, learner.valid.dataset.labels.tolist(), strict=True))
