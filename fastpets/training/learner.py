@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 REMEDY = "use a lower lr, clip_norm=1, or amp_dtype='bfloat16' if it was float16"
 EVENTS = ("on_epoch_end", "on_step_end")  # of callbacks
-STATEFUL = ("train_step", "random", "train", "recorder")
+STATEFUL = ("train", "train_step", "random", "recorder")
 
 
 class Learner:
@@ -111,7 +111,8 @@ class Learner:
         for size in dict.fromkeys(size for size in sizes if size is not None):
             checks.check_module(self.model.to(self.device), size, num_classes, self.device)
         self.train_step = TrainStep(self.model, self.options, self.device, num_classes=num_classes, splitter=splitter)
-        ValidationMetrics(self.options.metrics, self.train.classes, self.device).check()
+        labels = self.valid.dataset.labels[self.valid.headers.usable]
+        ValidationMetrics(self.options.metrics, self.train.classes, self.device).check(labels)
         if self.pretrained:
             self.freeze()
 
@@ -443,7 +444,7 @@ class Learner:
         save_weights(self.train_step.evaluated_model, Path(file))
 
     def load(self, file: str | Path) -> None:
-        """Loads saved weights. Raises FastpetsError if they are another model's."""
+        """Loads saved weights. Raises FastpetsError if they are another model's; the learner's then stay."""
         for model in {self.model, self.train_step.evaluated_model}:
             load_weights(model, Path(file))
 
@@ -475,8 +476,8 @@ class Learner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores a `state_dict`.
 
-        Raises FastpetsError if its model or data set differ from this learner's, or if it is of an unfinished phase
-        with another number of images per optimizer step.
+        Raises FastpetsError if its model, layer groups or data set differ from this learner's, or if it is of an
+        unfinished phase with another number of images per optimizer step. The learner then stays as it was.
         """
         checks.check_same_classes(tuple(state.get("classes", self.train.classes)), self.train.classes)
         if state["progress"]["rates"] is not None:
@@ -486,7 +487,8 @@ class Learner:
                         f"{name}: {value}, but the state is of an unfinished phase with {name}={state[name]}; resume "
                         "it with the same"
                     )
-        for name in STATEFUL:
+        self.train_step.check_state(state["train_step"])
+        for name in STATEFUL:  # the loader first: it may refuse its state
             getattr(self, name).load_state_dict(state[name])
         self.progress = Progress(**state["progress"])
         self.history = History(EpochResult(**result) for result in state["history"])

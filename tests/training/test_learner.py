@@ -289,6 +289,40 @@ def test_saved_weights_load_and_those_of_another_model_are_rejected(learner: Lea
         Learner(learner.train, learner.valid, create_model("resnet34", 2, "none")).load(file)
 
 
+def test_weights_and_states_that_are_refused_change_nothing(
+    learner: Learner, make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "weights.safetensors"
+    learner.save(file)
+    saved = learner.state_dict()
+    other = Learner(learner.train, learner.valid, create_model("resnet34", 2, "none", seed=1))
+    before = state(other.model)
+    with pytest.raises(
+        FastpetsError, match=r"weights.safetensors: \d+ missing: .*; expected the weights of a model of"
+    ):
+        other.load(file)
+    with pytest.raises(FastpetsError, match=r"^a state of another model: \d+ missing: backbone.layer1.2.conv1"):
+        other.load_state_dict(saved)
+    assert changed(before, state(other.model)) == set()
+
+    def halves(model: Classifier) -> list[nn.Module]:
+        return [model.backbone, model.head]
+
+    model = create_model("resnet18", 2, "none", seed=1)
+    split = Learner(learner.train, learner.valid, model, splitter=halves)
+    loaders = fastpets.loaders(make_folder(20, name="others"), size=32, batch_size=8)
+    renamed = Learner(*loaders, model)
+    before = state(model)
+    with pytest.raises(
+        FastpetsError, match=r"^a state of a model with layer groups of 10\+20, .*; make the learner with the s"
+    ):
+        split.load_state_dict(saved)
+    with pytest.raises(FastpetsError, match=r"^loader state: 24 usable images, but this dataset has 16"):
+        renamed.load_state_dict(saved)
+    assert changed(before, state(model)) == set()
+    assert split.train.sampler.epoch == learner.train.sampler.epoch
+
+
 def test_the_loss_plot_has_a_point_for_each_batch_and_one_for_each_epoch(learner: Learner, tmp_path: Path) -> None:
     learner.fit_one_cycle(2, 1e-3)
     learner.plot_loss(tmp_path / "loss.png")

@@ -230,7 +230,9 @@ def test_a_size_of_images_that_the_model_does_not_take_is_one_line(
     quiet(*both, accepted)
     assert all(torch.equal(before[name], value) for name, value in accepted.state_dict().items())
     loaders = [loader.like(loader.dataset, size=side) for loader, side in zip(both, sides, strict=True)]
-    with pytest.raises(FastpetsError, match=r"^the model, Classifier, fails on images \(2, 3, .*\): AssertionError: Inp"):
+    with pytest.raises(
+        FastpetsError, match=r"^the model, Classifier, fails on images \(2, 3, .*\): AssertionError: Inp"
+    ):
         quiet(*loaders, model(), TrainingOptions(initial_size=initial_size))
 
 
