@@ -12,7 +12,7 @@ from safetensors.torch import load, save_file
 from torch import nn
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from fastpets.errors import FastpetsError
+from fastpets.errors import FastpetsError, first_few
 from fastpets.utils.atomic import write_atomically
 
 
@@ -33,13 +33,37 @@ def save_weights(model: nn.Module, path: Path) -> None:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Loads all parameters and buffers. Raises FastpetsError for another model's weights or an unreadable file."""
+    """Loads all parameters and buffers. Raises FastpetsError for another model's weights or an unreadable file.
+
+    The model then stays as it was.
+    """
     try:
-        model.load_state_dict(load(path.read_bytes()))  # load_file opens only paths in UTF-8
+        tensors = load(path.read_bytes())  # load_file opens only paths in UTF-8
+        check_fit(model, tensors)
+        model.load_state_dict(tensors)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise FastpetsError(
             f"{path}: {short_reason(error)}; expected the weights of a model of the same arch and number of classes"
         ) from None
+
+
+def check_fit(model: nn.Module, state: Mapping[str, Any]) -> None:
+    """Raises RuntimeError unless a state has the model's names and shapes.
+
+    load_state_dict raises one, too, but after it has copied all that fits.
+    """
+    own = model.state_dict()
+    shared = own.keys() & state.keys()
+    shapes = {
+        name: [tuple(getattr(each[name], "shape", ())) for each in (state, own)] for name in own if name in shared
+    }
+    kinds = {
+        "missing": [name for name in own if name not in shared and not name.endswith(".num_batches_tracked")],
+        "unknown": [name for name in state if name not in shared],
+        "of another shape": [f"{name} {found} for {here}" for name, (found, here) in shapes.items() if found != here],
+    }
+    if problems := [f"{len(names)} {kind}: {first_few(names)}" for kind, names in kinds.items() if names]:
+        raise RuntimeError("; ".join(problems))
 
 
 class _Placeholder:

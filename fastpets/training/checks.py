@@ -52,9 +52,9 @@ def follow(loader: Loader, normalization: Normalization) -> None:
 
 def check_module(model: nn.Module, size: tuple[int, int], num_classes: int, device: torch.device) -> None:
     """Raises FastpetsError unless a model on `device` maps two images (2, 3, H, W) to logits (2, `num_classes`)."""
-    parameter = next(model.parameters(), None)
+    parameter, name = next(model.parameters(), None), getattr(model, "arch", "") or type(model).__name__
     if parameter is None:
-        raise FastpetsError(f"the model, {type(model).__name__}, has no parameters to train")
+        raise FastpetsError(f"the model, {name}, has no parameters to train")
     images = torch.zeros(2, 3, *size, dtype=parameter.dtype, device=device)
     was_training = model.training
     try:
@@ -62,7 +62,7 @@ def check_module(model: nn.Module, size: tuple[int, int], num_classes: int, devi
             logits = model.eval()(images)
     except Exception as error:  # a user's module raises errors of any type
         raise FastpetsError(
-            f"the model, {type(model).__name__}, fails on images (2, 3, {size[0]}, {size[1]}): {type(error).__name__}: "
+            f"the model, {name}, fails on images (2, 3, {size[0]}, {size[1]}): {type(error).__name__}: "
             f"{short_reason(error)}"
         ) from error
     finally:
@@ -70,23 +70,33 @@ def check_module(model: nn.Module, size: tuple[int, int], num_classes: int, devi
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
         found = f"a tensor {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise FastpetsError(
-            f"the model, {type(model).__name__}, gives {found} for two images, expected logits (2, {num_classes}): "
+            f"the model, {name}, gives {found} for two images, expected logits (2, {num_classes}): "
             f"the loader has {num_classes} classes"
         )
+
+
+def check_images(loader: Loader) -> None:
+    """Raises FastpetsError unless the batches of a loader are normalised images (B, 3, H, W)."""
+    if loader.preprocessing.output != "float":
+        raise FastpetsError("the loader gives uint8 pixels, expected normalised images; leave out output='uint8'")
+    if loader.preprocessing.layout != "NCHW":
+        raise FastpetsError(f"layout: {loader.preprocessing.layout!r}, expected 'NCHW' for training")
+
+
+def check_labels(loader: Loader) -> None:
+    """Raises FastpetsError if an image has no label."""
+    labels = loader.dataset.labels
+    if len(labels) and labels.min() < 0:
+        raise FastpetsError("the loader's images have no labels, expected one each; see label_from")
 
 
 def check_loaders(model: nn.Module, train: Loader, valid: Loader) -> None:
     """Raises FastpetsError if a model cannot train on the batches of `train` or be validated on those of `valid`."""
     for loader in (train, valid):
-        preprocessing, labels = loader.preprocessing, loader.dataset.labels
-        if preprocessing.output != "float":
-            raise FastpetsError("the loader gives uint8 pixels, expected normalised images; leave out output='uint8'")
-        if preprocessing.layout != "NCHW":
-            raise FastpetsError(f"layout: {preprocessing.layout!r}, expected 'NCHW' for training")
+        check_images(loader)
         if isinstance(model, Classifier) and model.pretrained:
             follow(loader, (model.mean, model.std))
-        if len(labels) and labels.min() < 0:
-            raise FastpetsError("the loader's images have no labels, expected one each; see label_from")
+        check_labels(loader)
     if isinstance(model, Classifier) and model.num_classes != len(train.classes):
         raise FastpetsError(
             f"the model has {model.num_classes} outputs, the loader {len(train.classes)} classes; create it with "

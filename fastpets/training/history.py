@@ -45,7 +45,7 @@ class Progress:
     """How far a fit is.
 
     Attributes:
-        phase: number of the current phase, from 0.
+        phase: number of the current phase, from 0; the number of phases after the last one.
         rates: the highest rate of each layer group in the phase; None before the phase has begun.
         epoch: number of the current epoch in the phase, from 0.
         num_steps: optimizer steps that are done in the phase.

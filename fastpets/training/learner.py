@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 REMEDY = "use a lower lr, clip_norm=1, or amp_dtype='bfloat16' if it was float16"
 EVENTS = ("on_epoch_end", "on_step_end")  # of callbacks
-STATEFUL = ("train_step", "random", "train", "recorder")
+STATEFUL = ("train", "train_step", "random", "recorder")
 
 
 class Learner:
@@ -107,10 +107,12 @@ class Learner:
     def _make_train_step(self, splitter: Splitter | None) -> None:
         """Builds the train step, after checks of the model's output, the loss and the metrics."""
         num_classes = len(self.train.classes)
-        if not isinstance(self.model, Classifier):
-            checks.check_module(self.model.to(self.device), self.train.preprocessing.size, num_classes, self.device)
+        sizes = (self.initial_size, self.train.preprocessing.size, self.valid.preprocessing.size)
+        for size in dict.fromkeys(size for size in sizes if size is not None):
+            checks.check_module(self.model.to(self.device), size, num_classes, self.device)
         self.train_step = TrainStep(self.model, self.options, self.device, num_classes=num_classes, splitter=splitter)
-        ValidationMetrics(self.options.metrics, self.train.classes, self.device).check()
+        labels = self.valid.dataset.labels[self.valid.headers.usable]
+        ValidationMetrics(self.options.metrics, self.train.classes, self.device).check(labels)
         if self.pretrained:
             self.freeze()
 
@@ -123,8 +125,9 @@ class Learner:
         """The loader with this learner's labels and normalisation; a copy if it has other classes.
 
         Loaders that were made without mean and std follow the learner that uses them. Raises FastpetsError for images
-        of other classes or of another normalisation.
+        of other classes or of another normalisation, and for batches that are not normalised images (B, 3, H, W).
         """
+        checks.check_images(loader)
         checks.follow(loader, self.normalization)
         return loader.with_classes(self.train.classes)
 
@@ -179,8 +182,8 @@ class Learner:
     def fit(self, phases: Sequence[Phase], *, resume: bool = False) -> None:
         """Trains in one phase after another.
 
-        With `resume`, continues the fit that was interrupted, or whose state was loaded; give it the same phases.
-        Raises FastpetsError if a loss or a weight is not finite, a batch does not fit into memory, or no image of an
+        With `resume`, continues the fit that was interrupted, or whose state was loaded; give it the same phases. It
+        does nothing if all of them are done. Raises FastpetsError if a loss or a weight is not finite, a batch does not fit into memory, or no image of an
         epoch can be used.
         """
         if resume:
@@ -196,7 +199,6 @@ class Learner:
         finally:
             if self.initial_size is not None:
                 self.train.resize(self.full_size)
-        self.progress = Progress()
 
     def _leave_interrupted_epoch(self) -> None:
         """Makes the training loader start a whole epoch, even if a state within an epoch was loaded."""
@@ -344,9 +346,12 @@ class Learner:
         """`valid_loss`, `error_rate` and the metrics of `options`, over the validation images of all processes.
 
         With `loader`, over its images, such as those kept aside for a final evaluation. Raises FastpetsError if none of
-        them can be used, or if they are of other classes.
+        them can be used, if they have no labels or are of other classes, or if they are on another device.
         """
         valid = self.matched(self.valid if loader is None else loader)
+        checks.check_labels(valid)
+        if valid.device != self.device:
+            raise FastpetsError(f"device: {valid.device} of the loader, expected {self.device}, that of the learner")
         return out_of_memory.guard(lambda: self._validate(valid), lambda: out_of_memory.validation_error(valid))
 
     @torch.inference_mode()
@@ -439,7 +444,7 @@ class Learner:
         save_weights(self.train_step.evaluated_model, Path(file))
 
     def load(self, file: str | Path) -> None:
-        """Loads saved weights. Raises FastpetsError if they are another model's."""
+        """Loads saved weights. Raises FastpetsError if they are another model's; the learner's then stay."""
         for model in {self.model, self.train_step.evaluated_model}:
             load_weights(model, Path(file))
 
@@ -471,8 +476,8 @@ class Learner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores a `state_dict`.
 
-        Raises FastpetsError if its model or data set differ from this learner's, or if it is of an unfinished phase
-        with another number of images per optimizer step.
+        Raises FastpetsError if its model, layer groups or data set differ from this learner's, or if it is of an
+        unfinished phase with another number of images per optimizer step. The learner then stays as it was.
         """
         checks.check_same_classes(tuple(state.get("classes", self.train.classes)), self.train.classes)
         if state["progress"]["rates"] is not None:
@@ -482,7 +487,8 @@ class Learner:
                         f"{name}: {value}, but the state is of an unfinished phase with {name}={state[name]}; resume "
                         "it with the same"
                     )
-        for name in STATEFUL:
+        self.train_step.check_state(state["train_step"])
+        for name in STATEFUL:  # the loader first: it may refuse its state
             getattr(self, name).load_state_dict(state[name])
         self.progress = Progress(**state["progress"])
         self.history = History(EpochResult(**result) for result in state["history"])

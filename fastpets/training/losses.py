@@ -44,7 +44,7 @@ def _check(loss: Loss, logits: torch.Tensor, labels: torch.Tensor, arguments: st
         raise InvalidArgumentError(
             f"loss: {_name(loss)} fails with {arguments}: {type(error).__name__}: {short_reason(error)}"
         ) from error
-    if not isinstance(value, torch.Tensor) or value.numel() != 1 or not value.requires_grad:
+    if not isinstance(value, torch.Tensor) or value.ndim != 0 or not value.requires_grad:
         found = f"a tensor {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
         raise InvalidArgumentError(
             f"loss: {_name(loss)} gives {found} for {arguments}, expected a scalar tensor that depends on the logits"

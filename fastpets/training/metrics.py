@@ -1,14 +1,16 @@
 """Validation metrics over all images of all processes: by name, from torchmetrics, and the user's own."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
+import numpy as np
 import torch
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassRecall
 from torchmetrics.wrappers import ClasswiseWrapper
 
-from fastpets.errors import InvalidArgumentError
+from fastpets.errors import InvalidArgumentError, warn
 from fastpets.models.weights import short_reason
 from fastpets.training import distributed
 from fastpets.training.options import MetricName
@@ -96,18 +98,24 @@ class ValidationMetrics:
             self._labels.append(labels.cpu())
 
     def values(self) -> dict[str, float]:
-        """The value of each metric by its name, over the images of all processes."""
+        """The value of each metric by its name, over the images of all processes.
+
+        A metric of the user's own that fails is NaN, with a warning, so that no epoch is lost.
+        """
         found = metric_values(self.standard)
-        found |= {name: _number(name, metric.compute()) for name, metric in self.objects.items()}
+        found |= {name: _number_or_nan(name, metric.compute) for name, metric in self.objects.items()}
         if self.functions:
             parts = distributed.gather((torch.cat(self._probabilities), torch.cat(self._labels)))
-            probabilities, labels = (torch.cat(part) for part in zip(*parts, strict=True))
-            found |= {name: _number(name, function(probabilities, labels)) for name, function in self.functions.items()}
+            arguments = [torch.cat(part) for part in zip(*parts, strict=True)]
+            found |= {name: _number_or_nan(name, function, *arguments) for name, function in self.functions.items()}
         return found
 
-    def check(self) -> None:
-        """Computes the user's own metrics once, of an image of each class. Raises InvalidArgumentError if one fails."""
-        labels = torch.arange(min(self.num_classes, MAX_CHECKED))
+    def check(self, all_labels: np.ndarray) -> None:
+        """Computes the user's own metrics once, of an image of each class in `all_labels` (N,).
+
+        Raises InvalidArgumentError if one fails.
+        """
+        labels = torch.from_numpy(np.unique(all_labels)[:MAX_CHECKED])
         probabilities = torch.nn.functional.one_hot(labels, self.num_classes).float().softmax(1)
         for name in (*self.objects, *self.functions):
             try:
@@ -123,6 +131,18 @@ class ValidationMetrics:
                     f"{tuple(labels.shape)} int64: {type(error).__name__}: {short_reason(error)}"
                 ) from error
             _number(name, value)
+
+
+def _number_or_nan(name: str, metric: Callable[..., Any], *arguments: torch.Tensor) -> float:
+    """The value of a user's metric; NaN, with a warning, if it fails."""
+    try:
+        return _number(name, metric(*arguments))
+    except InvalidArgumentError as error:
+        problem = str(error)
+    except Exception as error:  # the user's own code raises errors of any type
+        problem = f"metrics: {name} fails: {type(error).__name__}: {short_reason(error)}"
+    warn(f"{problem}; its value is NaN")
+    return math.nan
 
 
 def _number(name: str, value: Any) -> float:

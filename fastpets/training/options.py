@@ -106,8 +106,9 @@ class TrainingOptions:
             return
         if not callable(self.loss):
             raise InvalidArgumentError(f"loss: {self.loss!r}, expected a module or a function of logits and labels")
-        for name in ("label_smoothing", "class_weights"):
-            if getattr(self, name) is not False and getattr(self, name) != 0:
+        given = {"label_smoothing": self.label_smoothing != 0, "class_weights": self.class_weights is not False}
+        for name, is_given in given.items():
+            if is_given:
                 raise InvalidArgumentError(f"{name}: only for the default loss, cross entropy; build it into your loss")
 
 

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from fastpets.data.dataset import NO_LABEL
 from fastpets.errors import FastpetsError, InvalidArgumentError
 from fastpets.models.classifier import Classifier
-from fastpets.models.weights import short_reason
+from fastpets.models.weights import check_fit, short_reason
 from fastpets.training import distributed, parameter_groups
 from fastpets.training.losses import make_loss
 from fastpets.training.mixing import make_mix
@@ -138,17 +138,30 @@ class TrainStep:
         plain = {"frozen_to": self.frozen_to, "only_overflows": self.only_overflows}
         return plain | {name: getattr(self, name).state_dict() for name in names}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores a copy of a `state_dict`. Raises FastpetsError if it is of another model."""
+    def check_state(self, state: dict[str, Any]) -> None:
+        """Raises FastpetsError if a `state_dict` is of another model or of other layer groups."""
         if ("ema" in state) != (self.ema is not None):
             found, here = ("with", "without") if "ema" in state else ("without", "with")
             raise FastpetsError(f"ema: a state {found} averaged weights, but the options are {here}; set ema alike")
         try:
-            self.model.load_state_dict(state["model"])
+            check_fit(self.model, state["model"])
             if self.ema is not None:
-                self.ema.load_state_dict(state["ema"])
+                check_fit(self.ema, state["ema"])
         except RuntimeError as error:
             raise FastpetsError(f"a state of another model: {short_reason(error)}") from None
+        found, here = (_group_sizes(optimizer) for optimizer in (state["optimizer"], self.optimizer.state_dict()))
+        if found != here:
+            raise FastpetsError(
+                f"a state of a model with layer groups of {found} parameters, but here they are {here}; make the "
+                "learner with the same splitter"
+            )
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores a copy of a `state_dict`. Raises FastpetsError as `check_state`, before anything has changed."""
+        self.check_state(state)
+        self.model.load_state_dict(state["model"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
         self.freeze_to(state["frozen_to"])
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # it keeps the tensors that it is given
         self.only_overflows = state["only_overflows"]
@@ -179,6 +192,14 @@ def inverse_frequencies(labels: np.ndarray, num_classes: int) -> torch.Tensor:
     labels = labels[labels != NO_LABEL]
     counts = torch.bincount(torch.from_numpy(labels), minlength=num_classes)
     return (len(labels) / ((counts > 0).sum() * counts.clamp(min=1))).float()
+
+
+def _group_sizes(optimizer: dict[str, Any]) -> str:
+    """The numbers of parameters with and without weight decay in each layer group, from an optimizer's state."""
+    sizes: dict[int, list[str]] = {}
+    for group in optimizer["param_groups"]:
+        sizes.setdefault(group["layer_group"], []).append(str(len(group["params"])))
+    return ", ".join("+".join(parts) for parts in sizes.values())
 
 
 def _as_logits(output: Any) -> torch.Tensor:

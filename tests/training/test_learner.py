@@ -289,6 +289,40 @@ def test_saved_weights_load_and_those_of_another_model_are_rejected(learner: Lea
         Learner(learner.train, learner.valid, create_model("resnet34", 2, "none")).load(file)
 
 
+def test_weights_and_states_that_are_refused_change_nothing(
+    learner: Learner, make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "weights.safetensors"
+    learner.save(file)
+    saved = learner.state_dict()
+    other = Learner(learner.train, learner.valid, create_model("resnet34", 2, "none", seed=1))
+    before = state(other.model)
+    with pytest.raises(
+        FastpetsError, match=r"weights.safetensors: \d+ missing: .*; expected the weights of a model of"
+    ):
+        other.load(file)
+    with pytest.raises(FastpetsError, match=r"^a state of another model: \d+ missing: backbone.layer1.2.conv1"):
+        other.load_state_dict(saved)
+    assert changed(before, state(other.model)) == set()
+
+    def halves(model: Classifier) -> list[nn.Module]:
+        return [model.backbone, model.head]
+
+    model = create_model("resnet18", 2, "none", seed=1)
+    split = Learner(learner.train, learner.valid, model, splitter=halves)
+    loaders = fastpets.loaders(make_folder(20, name="others"), size=32, batch_size=8)
+    renamed = Learner(*loaders, model)
+    before = state(model)
+    with pytest.raises(
+        FastpetsError, match=r"^a state of a model with layer groups of 10\+20, .*; make the learner with the s"
+    ):
+        split.load_state_dict(saved)
+    with pytest.raises(FastpetsError, match=r"^loader state: 24 usable images, but this dataset has 16"):
+        renamed.load_state_dict(saved)
+    assert changed(before, state(model)) == set()
+    assert split.train.sampler.epoch == learner.train.sampler.epoch
+
+
 def test_the_loss_plot_has_a_point_for_each_batch_and_one_for_each_epoch(learner: Learner, tmp_path: Path) -> None:
     learner.fit_one_cycle(2, 1e-3)
     learner.plot_loss(tmp_path / "loss.png")
@@ -308,6 +342,18 @@ def test_an_interrupted_fit_resumes_only_when_asked_to(learner: Learner) -> None
     learner.on_step_end = lambda: None
     learner.fit([Phase(name="rest", epochs=3, lr=1e-3)], resume=True)
     assert len(learner.recorder.losses) == 1 + 3 * len(learner.train)  # 1: of the fit that was not resumed
+
+
+def test_a_finished_fit_has_nothing_to_resume(learner: Learner) -> None:
+    phases = [Phase(name="a", epochs=1, lr=1e-3), Phase(name="b", epochs=1, lr=1e-3)]
+    learner.fit(phases)
+    other = Learner(learner.train, learner.valid, create_model("resnet18", 2, "none"))
+    other.load_state_dict(learner.state_dict())
+    for finished in (learner, other):
+        finished.fit(phases, resume=True)
+        assert len(finished.history) == 2
+    other.fit([*phases, Phase(name="c", epochs=1, lr=1e-3)], resume=True)
+    assert [result.phase for result in other.history] == ["a", "b", "c"]
 
 
 def test_a_fit_that_does_not_resume_starts_with_a_whole_epoch(learner: Learner) -> None:
@@ -583,6 +629,23 @@ def test_loaders_that_fit_neither_the_model_nor_each_other_are_rejected(make_fol
     valid.device = torch.device("meta")
     with pytest.raises(FastpetsError, match=r"^device: cpu of the training loader, meta of the validation loader"):
         Learner(train, valid, model)
+
+
+def test_a_loader_that_cannot_be_validated_is_rejected(learner: Learner) -> None:
+    valid = learner.valid
+    paths = valid.like(list(valid.dataset.paths))  # without labels
+    with pytest.raises(FastpetsError, match="^the loader's images have no labels, expected one each"):
+        learner.validate(paths)
+    assert torch.equal(learner.get_preds(paths)[0], learner.get_preds()[0])
+    for use in (learner.validate, learner.get_preds):
+        with pytest.raises(FastpetsError, match=r"^layout: 'NHWC', expected 'NCHW'"):
+            use(valid.like(valid.dataset, layout="NHWC"))
+        with pytest.raises(FastpetsError, match="the loader gives uint8 pixels, expected normalised images"):
+            use(valid.like(valid.dataset, output="uint8"))
+    other = valid.like(valid.dataset)
+    other.device = torch.device("meta")
+    with pytest.raises(FastpetsError, match=r"^device: meta of the loader, expected cpu, that of the learner"):
+        learner.validate(other)
 
 
 def classes_of(learner: Learner, folder: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """Losses and metrics of the user's own: their values, and that mistakes are found when the learner is created."""
 
+import math
 from functools import partial
 from typing import Any
 
@@ -79,6 +80,14 @@ def test_mixed_labels_reach_a_loss_that_takes_them(both: tuple[Loader, Loader]) 
             "^label_smoothing: only for the default loss, cross entropy;",
         ),
         ({"loss": cross_entropy, "class_weights": True}, "^class_weights: only for the default loss, cross entropy;"),
+        (
+            {"loss": cross_entropy, "class_weights": torch.ones(2)},
+            "^class_weights: only for the default loss, cross entropy;",
+        ),
+        (
+            {"loss": lambda logits, labels: cross_entropy(logits, labels).reshape(1)},
+            r"gives a tensor \(1,\) for .*, expected a scalar",
+        ),
         ({"loss": nn.CrossEntropyLoss}, "^loss: CrossEntropyLoss fails with logits .*RuntimeError"),
         ({"loss": nn.MSELoss()}, r"^loss: MSELoss fails with logits \(B, C\) and labels \(B,\) int64: RuntimeError: "),
         ({"loss": partial(cross_entropy, reduction="none")}, r"^loss: partial gives a tensor \(3,\) for logits"),
@@ -168,3 +177,37 @@ def test_metrics_of_the_users_own_are_those_of_all_validation_images(both: tuple
     assert calls == [2, 6]  # once before training, and once for all images
     assert learner.validate()["f1"] == pytest.approx(expected["f1"])
     assert F1.update_count == 0  # the user's own object is not changed
+
+
+def test_a_metric_that_fails_on_the_classes_of_the_validation_images_is_found_before_training(
+    both: tuple[Loader, Loader],
+) -> None:
+    def log_loss(probabilities: torch.Tensor, labels: torch.Tensor) -> float:
+        """As scikit-learn's, which takes the number of classes from the labels."""
+        if len(labels.unique()) != probabilities.shape[1]:
+            raise ValueError("y_true and y_pred contain different number of classes 1, 2")
+        return cross_entropy(probabilities.log(), labels).item()
+
+    valid = both[1]
+    of_one_class = valid.like([path for path in valid.dataset.paths if "kind0" in path], label_from="name")
+    with pytest.raises(
+        InvalidArgumentError, match=r"^metrics: mine fails with probabilities \(1, 2\) and labels \(1,\) int"
+    ):
+        make((both[0], of_one_class), metrics={"mine": log_loss})
+    learner = make(both, metrics={"mine": log_loss, "f1": F1})
+    with pytest.warns(UserWarning, match=r"^metrics: mine fails: ValueError: y_true and y_pred .*; its value is NaN$"):
+        values = learner.validate(of_one_class)
+    assert math.isnan(values["mine"])
+    assert math.isfinite(values["f1"])
+
+
+def test_an_epoch_is_not_lost_for_a_metric(both: tuple[Loader, Loader]) -> None:
+    calls = iter(range(10))
+
+    def fails_later(probabilities: torch.Tensor, labels: torch.Tensor) -> float | None:
+        return 1.0 if next(calls) == 0 else None
+
+    learner = make(both, metrics={"mine": fails_later})
+    with pytest.warns(UserWarning, match=r"^metrics: mine gives NoneType, expected one number; its value is NaN$"):
+        learner.fit_one_cycle(1, 1e-3)
+    assert math.isnan(learner.history[0].metrics["mine"])

@@ -15,7 +15,7 @@ import fastpets
 from fastpets import Learner, Loader, TrainingOptions
 from fastpets.augment.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from fastpets.errors import FastpetsError, InvalidArgumentError
-from fastpets.models.classifier import create_model
+from fastpets.models.classifier import Classifier, create_model
 from fastpets.training.parameter_groups import layer_groups
 
 HALF = (0.5, 0.5, 0.5)
@@ -208,6 +208,32 @@ def test_a_model_that_gives_no_logits_is_one_line(both: tuple[Loader, Loader], m
     with pytest.raises(FastpetsError, match=message) as raised:
         quiet(*both, model)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("sides", "initial_size"), [((64, 64), None), ((32, 64), None), ((32, 32), 8)])
+def test_a_size_of_images_that_the_model_does_not_take_is_one_line(
+    both: tuple[Loader, Loader], sides: tuple[int, int], initial_size: int | None
+) -> None:
+    """A Classifier is checked, too, with each size that its images can have."""
+
+    class Fixed(nn.Flatten):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            if images.shape[2] != 32:
+                raise AssertionError("Input height (64) doesn't match model (32).")
+            return super().forward(images)[:, :8]
+
+    def model() -> Classifier:
+        return Classifier(nn.Sequential(Fixed(), nn.Linear(8, 8)), 8, 2)
+
+    accepted = model()
+    before = copy.deepcopy(accepted.state_dict())
+    quiet(*both, accepted)
+    assert all(torch.equal(before[name], value) for name, value in accepted.state_dict().items())
+    loaders = [loader.like(loader.dataset, size=side) for loader, side in zip(both, sides, strict=True)]
+    with pytest.raises(
+        FastpetsError, match=r"^the model, Classifier, fails on images \(2, 3, .*\): AssertionError: Inp"
+    ):
+        quiet(*loaders, model(), TrainingOptions(initial_size=initial_size))
 
 
 def test_a_model_that_gives_more_than_logits_in_training_is_one_line(both: tuple[Loader, Loader]) -> None:
