@@ -73,6 +73,7 @@ def test_a_killed_run_resumes_from_its_last_complete_epoch(
     latest = list_checkpoints(out)[-1]
     config = json.loads((out / "config.json").read_text())
     config["settings"]["epochs"] = int(latest.stem.partition("-")[2]) // 10 + 1  # ten batches each: one more
+    config["resolved"]["epochs"] = [config["settings"]["epochs"]]
     (out / "config.json").write_text(json.dumps(config))
     assert main(["train", "--resume", str(latest)]) == 0
     assert f"model and metrics: {out}" in capsys.readouterr().out

@@ -107,6 +107,7 @@ def test_processes_stop_together_on_a_signal_and_resume(make_folder: Callable[..
     assert found, printed
     config = json.loads((out / "config.json").read_text())
     config["settings"]["epochs"] = int(found[1]) + 6  # more than 16 steps, until the next check
+    config["resolved"]["epochs"] = [config["settings"]["epochs"]]
     (out / "config.json").write_text(json.dumps(config))
     child_again = torchrun(2, "-m", "fastpets.train", "--resume", out)
     assert child_again.returncode == 0, child_again.stderr
