@@ -70,7 +70,8 @@ class DiskCache:
         try:
             resources.callback(os.close, cached_datasets.open_folder(self.dataset_folder, root))
         except OSError as error:
-            raise FastpetsError(f"cache_dir: {folder}: {error.strerror}, expected a folder to write to") from None
+            parameter = "cache" if is_temporary else "cache_dir"
+            raise FastpetsError(f"{parameter}: {folder}: {error.strerror}, expected a folder to write to") from None
         self._resources = resources
         weakref.finalize(self, _close, resources, os.getpid())
         self._keys, self._rows = np.unique(keys, return_inverse=True)  # each different image has a row
