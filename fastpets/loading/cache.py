@@ -164,8 +164,7 @@ def _places(
 
     def files(name: str, folder: Path, allowed: int, is_temporary: bool) -> Place | FastpetsError:
         if not os.access(folder if folder.exists() else folder.parent, os.W_OK | os.X_OK):
-            parameter = "cache" if is_temporary else "cache_dir"
-            return FastpetsError(f"{parameter}: {folder}: Permission denied, expected a folder to write to")
+            return cached_datasets.unwritable(folder, "Permission denied", is_temporary)
 
         def make() -> Cache:
             from fastpets.loading.disk_cache import DiskCache
