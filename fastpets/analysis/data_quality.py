@@ -75,7 +75,8 @@ def narrow_ranges(dataset: ImageDataset) -> dict[str, str]:
             black, white = full_range(image)
             lowest, highest = np.nanmin(values(image)), np.nanmax(values(image))
             if highest - lowest < MIN_FILLED * (white - black):
-                look = "black" if highest < (black + white) / 2 else "white"
+                level = (lowest - black) / (white - black)
+                look = "black" if level < 0.1 else "white" if level > 0.9 else "almost uniform"
                 found[dataset.paths[i]] = (
                     f"values {lowest:g} to {highest:g} of {black:g} to {white:g}: will look {look}"
                 )
@@ -108,7 +109,15 @@ def class_warnings(classes: Sequence[str], train_labels: np.ndarray, valid_label
 
 
 def duplicates(train: Hashes, valid: Hashes) -> list[tuple[int, int]]:
-    """Pairs (training id, validation id) of images that look identical; at most one pair per validation image."""
+    """Pairs (training id, validation id) of images that look identical; at most one pair per validation image.
+
+    Uniform images are left out: their hashes are 0, whatever their colour.
+    """
+    train, valid = (
+        hashes._replace(ids=hashes.ids[is_kept], bits=hashes.bits[is_kept])
+        for hashes in (train, valid)
+        for is_kept in [hashes.bits.any(1)]
+    )
     pairs: list[tuple[int, int]] = []
     if len(train.ids) == 0:
         return pairs

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
+import pyarrow.compute as pc
 import xxhash
 from PIL import Image, UnidentifiedImageError
 
@@ -159,8 +160,9 @@ def scan_headers(paths: Sequence[str], root: str, num_workers: int) -> ImageHead
             rows[i] = (rows["key"][i], *header[:4])
             if header.decoder == BAD:
                 problems[paths[i]] = header.problem
-    if len(missing) and not root.startswith("memory:"):  # such files end with this process
-        _save(root, np.concatenate([cached, rows[missing]]))
+    ends_here = pc.starts_with(paths.array, b"memory:").to_numpy(False)  # such files end with this process
+    if (is_new := ~found & ~ends_here).any():
+        _save(root, np.concatenate([cached, rows[is_new]]))
     decoders, heights, widths, orientations = (
         rows[name].copy() for name in ("decoder", "height", "width", "orientation")
     )

@@ -90,8 +90,7 @@ def label_paths(paths: Sequence[str | os.PathLike[str]], label_from: LabelFrom, 
 
 def common_folder(images: ImageDataset) -> str:
     """The deepest folder that holds all images."""
-    common = os.path.commonprefix([min(images.paths, default=""), max(images.paths, default="")])  # noqa: RUF071
-    return common[: common.rfind("/") + 1] or "."
+    return os.fsdecode(as_path_table(images.paths).folder()) or "."
 
 
 def _from_pairs(source: Sequence[Any]) -> ImageDataset:

@@ -209,8 +209,14 @@ def _listed(source: Any, labels: str | os.PathLike[str] | None, label_from: Labe
     dataset = as_dataset(source, label_from=label_from, label_pattern=label_pattern)
     if is_path and is_tar(source):
         shards = list(map(storage.container, dataset.paths))
-        return Source(lambda ids, _: dataset.select(ids), parts_of_files(shards, source))
+        return Source(lambda ids, _: _with_used_classes(dataset.select(ids)), parts_of_files(shards, source))
     return Source(lambda ids, _: dataset.select(ids), Parts(np.arange(len(dataset)), None, np.arange(0)))
+
+
+def _with_used_classes(dataset: ImageDataset) -> ImageDataset:
+    """The data set without classes that have no images."""
+    used = np.unique(dataset.labels[dataset.labels != NO_LABEL]).tolist()
+    return dataset.with_classes([dataset.classes[label] for label in used])
 
 
 def _without_repeated(parts: Parts, images: ImageDataset, links: set[str]) -> Parts:

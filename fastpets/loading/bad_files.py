@@ -29,7 +29,7 @@ class ChangedImageError(UnusableImageError):
 class BadFiles:
     """The files found to be bad, the files that only Pillow decodes, and the policy for bad ones.
 
-    What is learned about files during an epoch is recorded here; headers never change.
+    What is learned about files during an epoch is recorded here. Headers change only by `read_again`.
 
     Attributes:
         problems: for each bad file that was met, its path and what is wrong.

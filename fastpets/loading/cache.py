@@ -23,7 +23,7 @@ from fastpets.utils.validation import CacheWhere, Decode
 
 HOST = torch.device("cpu")
 SHARED_MEMORY = Path("/dev/shm")
-DECODING_LIBRARIES = {"cpu": ("pillow", "simplejpeg"), "cuda": ("nvidia-dali-cuda130", "nvidia-dali-cuda120")}
+DALI = ("nvidia-dali-cuda130", "nvidia-dali-cuda120")
 # Odd numbers of 64 random bits (from SplitMix64 and MurmurHash3), by which facts about an image are multiplied.
 HASH_MULTIPLIERS = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0xFF51AFD7ED558CCD)
 
@@ -70,7 +70,8 @@ class ImagesToCache:
         root: where the dataset comes from.
         sizes: (N, 2), height and width as stored, after shrinking.
         shrink: (N, 2), the factors by which stored height and width were divided.
-        device: where they are decoded and used.
+        device: where they are used.
+        uses_dali: whether DALI decodes them, on this device, and not libjpeg-turbo; Pillow decodes what these do not.
         decode: "exact" or "fast".
     """
 
@@ -79,6 +80,7 @@ class ImagesToCache:
     sizes: np.ndarray
     shrink: np.ndarray
     device: torch.device
+    uses_dali: bool
     decode: Decode
 
     @property
@@ -98,7 +100,9 @@ class ImagesToCache:
     def version(self) -> str:
         """How they are decoded: other libraries, and other releases, may give other pixels."""
         versions: list[str] = [self.decode]
-        for name in DECODING_LIBRARIES[self.device.type]:
+        if self.uses_dali:
+            versions.append(f"DALI on {self.device.type}")
+        for name in ("pillow", *(DALI if self.uses_dali else ("simplejpeg",))):
             with contextlib.suppress(metadata.PackageNotFoundError):
                 versions.append(f"{name} {metadata.version(name)}")
         return ", ".join(versions)
@@ -160,7 +164,7 @@ def _places(
 
     def files(name: str, folder: Path, allowed: int, is_temporary: bool) -> Place | FastpetsError:
         if not os.access(folder if folder.exists() else folder.parent, os.W_OK | os.X_OK):
-            return FastpetsError(f"cache_dir: {folder}: Permission denied, expected a folder to write to")
+            return cached_datasets.unwritable(folder, "Permission denied", is_temporary)
 
         def make() -> Cache:
             from fastpets.loading.disk_cache import DiskCache

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 import xxhash
 
-from fastpets.errors import FastpetsError, warn
+from fastpets.errors import warn
 from fastpets.loading import cached_datasets
 from fastpets.loading.cached_datasets import ENTRY, INDEX, PIXELS
 from fastpets.loading.memory_cache import num_bytes
@@ -70,7 +70,7 @@ class DiskCache:
         try:
             resources.callback(os.close, cached_datasets.open_folder(self.dataset_folder, root))
         except OSError as error:
-            raise FastpetsError(f"cache_dir: {folder}: {error.strerror}, expected a folder to write to") from None
+            raise cached_datasets.unwritable(folder, error.strerror, is_temporary) from None
         self._resources = resources
         weakref.finalize(self, _close, resources, os.getpid())
         self._keys, self._rows = np.unique(keys, return_inverse=True)  # each different image has a row

@@ -34,6 +34,9 @@ class FastaiNames:
         return cast("Loader", self).peek()
 
     def new(self, **changes: Any) -> Loader:
-        """A Loader of the same images and settings, with `changes` of the Loader's arguments; its cache is empty."""
+        """A Loader of the same images and settings, without this one's cache, sampler and ranks.
+
+        `changes` are further arguments of a Loader, which come first.
+        """
         loader = cast("Loader", self)
         return loader.like(loader.dataset, **changes)

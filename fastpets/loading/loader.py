@@ -251,7 +251,7 @@ class Loader(FastaiNames):
         headers, preprocessing = self.headers, self.preprocessing
         limits = self._shrink_for, preprocessing.presize, preprocessing.presize_method
         sizes, shrink = shrunk_sizes(headers.heights, headers.widths, headers.orientations, *limits)
-        return ImagesToCache(headers, self.dataset.root, sizes, shrink, self.device, self.decode)
+        return ImagesToCache(headers, self.dataset.root, sizes, shrink, self.device, self._uses_dali, self.decode)
 
     @property
     def _uses_dali(self) -> bool:

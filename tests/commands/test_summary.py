@@ -125,6 +125,14 @@ def test_smaller_and_recompressed_copies_in_validation_are_found(tmp_path: Path)
     assert f"{names[3]} and {tmp_path / 'worse.jpg'}" in line
 
 
+def test_uniform_images_of_different_colours_are_no_duplicates(tmp_path: Path) -> None:
+    for name, grey in {"black": 0, "white": 255}.items():
+        Image.new("RGB", (40, 30), (grey,) * 3).save(tmp_path / f"{name}.png")
+    train, valid = data_sets([(str(tmp_path / "black.png"), "a")], [(str(tmp_path / "white.png"), "a")])
+    hashes = (data_quality.difference_hashes(dataset) for dataset in (train, valid))
+    assert data_quality.duplicates(*hashes) == []
+
+
 def test_small_and_imbalanced_classes_and_similar_labels_are_found(tmp_path: Path) -> None:
     labels = ["pug"] * 30 + ["Pug", "beagle"] * 2 + ["cat"]
     pairs = []

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -85,6 +86,17 @@ def test_relative_paths_mean_other_files_in_another_working_folder(
             assert dataset.root == (root or str(folder))
             found = scan(dataset, 1)
             assert (found.heights[0], found.widths[0]) == size
+
+
+def test_images_in_memory_are_not_kept_in_the_cache(make_folder: Callable[..., Path], cache: Path) -> None:
+    path = next(make_folder(1).iterdir())
+    sizes = set()
+    for call in range(3):
+        with fsspec.open(f"memory://mixed/{call}.jpg", "wb") as file:
+            file.write(path.read_bytes())
+        scan(ImageDataset([str(path), f"memory://mixed/{call}.jpg"], [0, 0], ["cat"]), 1)
+        sizes.add(sum(rows.stat().st_size for rows in cache.rglob("*.rows")))
+    assert len(sizes) == 1
 
 
 def test_a_bad_file_is_named_with_its_problem_and_read_again_when_repaired(

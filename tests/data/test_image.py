@@ -100,14 +100,16 @@ def test_check_and_summary_name_images_that_use_a_small_part_of_their_range(
     (folder / "kind0_100.png").write_bytes(png(dark))
     (folder / "kind1_101.tif").write_bytes(tiff((65535 - dark).astype(np.uint16)))
     (folder / "kind1_102.png").write_bytes(png(dark * 257))
+    (folder / "kind1_103.png").write_bytes(png(np.full((20, 30), 32768, np.uint16)))
     found = narrow_ranges(as_dataset(folder).scanned(1))
     assert {Path(path).name: problem for path, problem in found.items()} == {
         "kind0_100.png": "values 0 to 255 of 0 to 65535: will look black",
         "kind1_101.tif": "values 65280 to 65535 of 0 to 65535: will look white",
+        "kind1_103.png": "values 32768 to 32768 of 0 to 65535: will look almost uniform",
     }
     assert main(["check", str(folder)]) == 0
     printed = capsys.readouterr().out
     assert f"warning: {folder}/kind0_100.png: values 0 to 255 of 0 to 65535: will look black\n" in printed
-    assert "15 files: 15 good, 0 bad" in printed
+    assert "16 files: 16 good, 0 bad" in printed
     assert main(["summary", str(folder)]) == 0
-    assert "images that use a small part of their range (2):" in capsys.readouterr().out
+    assert "images that use a small part of their range (3):" in capsys.readouterr().out

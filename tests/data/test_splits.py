@@ -196,14 +196,18 @@ def test_the_names_of_files_and_of_their_folders_are_the_split(
 
 
 def test_tar_shards_named_train_and_test_are_the_split(tmp_path: Path) -> None:
-    for name in ("train-0", "train-1", "valid-0", "test-0"):
+    shards = dict.fromkeys(("train-0", "train-1", "valid-0", "test-0"), ("cat_1.jpg", "dog_2.jpg"))
+    for name, images in {**shards, "extra-0": ("ant_3.jpg",)}.items():
         with tarfile.open(tmp_path / f"{name}.tar", "w") as tar:
-            for image in ("cat_1.jpg", "dog_2.jpg"):
+            for image in images:
                 tar.add(touch(tmp_path / "images", image) / image, image)
-    train, valid = split(f"{tmp_path}/*.tar")
+    with pytest.warns(UserWarning, match="1 of 9 images are not used, since they are in none of the files"):
+        train, valid = split(f"{tmp_path}/*.tar")
+    assert train.classes == valid.classes == ("cat", "dog")
+    assert train.labels.tolist() == [0, 1, 0, 1]
     assert [storage.container(path)[-11:] for path in train.paths] == ["train-0.tar"] * 2 + ["train-1.tar"] * 2
     assert [storage.container(path)[-11:] for path in valid.paths] == ["valid-0.tar"] * 2
-    test = held_out_dataset(f"{tmp_path}/*.tar", train, on_bad_file="skip")
+    test = held_out_dataset(f"{tmp_path}/{{train,valid,test}}*.tar", train, on_bad_file="skip")
     assert {storage.container(path)[-10:] for path in test.paths} == {"test-0.tar"}
 
 

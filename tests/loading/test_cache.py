@@ -2,6 +2,8 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
+from importlib import metadata
 from itertools import islice
 from pathlib import Path
 
@@ -106,7 +108,19 @@ def test_a_cache_in_memory_holds_whole_images_up_to_its_limit(max_bytes: int, ke
 
 def images_to_cache(make_folder: Callable[..., Path]) -> ImagesToCache:
     dataset = from_folder(make_folder(3)).scanned(1)
-    return ImagesToCache(dataset.headers, dataset.root, SIZES, np.ones_like(SIZES), CPU, "exact")
+    return ImagesToCache(dataset.headers, dataset.root, SIZES, np.ones_like(SIZES), CPU, False, "exact")
+
+
+def test_pixels_of_other_decoders_are_kept_apart(make_folder: Callable[..., Path]) -> None:
+    images = images_to_cache(make_folder)
+    versions = [
+        replace(images, device=torch.device(device), uses_dali=uses_dali, decode=decode).version()
+        for device, uses_dali, decode in [
+            ("cpu", False, "exact"), ("cpu", False, "fast"), ("cpu", True, "exact"), ("cuda", True, "exact")
+        ]
+    ]  # fmt: skip
+    assert len(set(versions)) == len(versions)
+    assert all(f"pillow {metadata.version('pillow')}" in version for version in versions)
 
 
 @pytest.fixture

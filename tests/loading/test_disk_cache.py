@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from fastpets.errors import FastpetsError
 from fastpets.loading import cached_datasets, disk_cache
 from fastpets.loading.disk_cache import DiskCache
 
@@ -68,6 +69,13 @@ def test_two_caches_that_are_filled_at_once_share_what_they_have_at_each_refresh
     for cache in (first, second):
         cache.refresh()
         assert all(is_right(image, i) for i, image in enumerate(found(cache)))
+
+
+def test_a_folder_that_cannot_be_made_is_blamed_on_the_argument_that_chose_it(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for is_temporary, parameter in {True: "cache", False: "cache_dir"}.items():
+        with pytest.raises(FastpetsError, match=f"^{parameter}: .*/file/pixels: Not a directory, expected a folder"):
+            opened(tmp_path / "file" / "pixels", is_temporary=is_temporary)
 
 
 def test_an_image_is_not_read_in_another_shape(tmp_path: Path) -> None:
