@@ -16,6 +16,8 @@ from fastpets.models.weights import short_reason
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 NORM_LAYERS = (*BATCH_NORMS, *INSTANCE_NORMS, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+# Modules of timm, which may not be installed, all of whose classes are norm layers, such as RmsNorm.
+TIMM_NORMS = tuple(f"timm.layers.{name}" for name in ("norm", "norm_act", "evo_norm", "filter_response_norm"))
 HIDDEN_FEATURES = 512
 
 
@@ -51,6 +53,11 @@ class Classifier(nn.Module):
             return [[self.backbone], [self.head]]
         late = [layers.pop("layer3"), layers.pop("layer4")]
         return [list(layers.values()), late, [self.head]]
+
+
+def is_norm(layer: nn.Module) -> bool:
+    """Whether a layer is a norm layer, of torch or timm."""
+    return isinstance(layer, NORM_LAYERS) or any(base.__module__ in TIMM_NORMS for base in type(layer).__mro__)
 
 
 def has_batch_norm(model: nn.Module) -> bool:

@@ -634,7 +634,7 @@ def test_loaders_that_fit_neither_the_model_nor_each_other_are_rejected(make_fol
 def test_a_loader_that_cannot_be_validated_is_rejected(learner: Learner) -> None:
     valid = learner.valid
     paths = valid.like(list(valid.dataset.paths))  # without labels
-    with pytest.raises(FastpetsError, match="^the loader's images have no labels, expected one each"):
+    with pytest.raises(FastpetsError, match=r"^the loader's images have no labels, expected one each"):
         learner.validate(paths)
     assert torch.equal(learner.get_preds(paths)[0], learner.get_preds()[0])
     for use in (learner.validate, learner.get_preds):
