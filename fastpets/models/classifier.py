@@ -26,6 +26,7 @@ class Classifier(nn.Module):
 
     Attributes:
         num_classes: C.
+        classes: their names, if known: given to create_model, or those of the Learner that trained it; else None.
         arch: the name by which create_model made it, or "".
         pretrained: whether the backbone has trained weights, so that freezing it makes sense.
         mean, std: normalisation per channel that these weights expect, for values from 0 to 1.
@@ -36,6 +37,7 @@ class Classifier(nn.Module):
         self.backbone = backbone
         self.head = make_head(num_features, num_classes)
         self.num_classes = num_classes
+        self.classes: tuple[str, ...] | None = None
         self.pretrained = False
         self.arch = ""
         self.mean, self.std = IMAGENET_MEAN, IMAGENET_STD
@@ -109,12 +111,15 @@ def create_model(
     if backbone.run is not None:
         print(f"weights: {weights}: {_take_head(model, backbone.run, classes)}", flush=True)
     model.mean, model.std, model.pretrained = backbone.mean, backbone.std, str(weights) != "none"
-    model.arch = arch
+    model.arch, model.classes = arch, None if classes is None else tuple(classes)
     return model
 
 
 def _take_head(model: Classifier, run: TrainedHead, classes: Sequence[str] | None) -> str:
-    """Loads the head of a run if the model has the same classes, in any order; returns what became of it, and why."""
+    """Loads the head of a run if the model has the same classes, in any order.
+
+    Returns a message: whether the head was kept, and why.
+    """
     if classes is None:
         return "the head is new, since no classes are given to compare"
     missing = [repr(name) for name in run.classes if name not in classes]

@@ -70,7 +70,7 @@ class Learner:
         on_step_end: called after each optimizer step, after the callbacks, and in a single process after each
             validation batch; may raise to interrupt `fit`.
         rate_curve: of the latest `lr_find`, or None.
-        normalization: mean and std of its images.
+        normalization: mean and std by which all its loaders normalise.
     """
 
     def __init__(
@@ -93,6 +93,8 @@ class Learner:
             checks.follow_model(loader, self.model)
         self.train, self.valid = train, valid.with_classes(train.classes)
         checks.check_loaders(self.model, self.train, self.valid)
+        if isinstance(self.model, Classifier):
+            self.model.classes = train.classes
         self.normalization = (train.preprocessing.mean, train.preprocessing.std)
         self.random = RandomState(self.options.seed + distributed.rank(), self.device)
         with self.random.active():
@@ -441,13 +443,13 @@ class Learner:
         plots.plot_loss(self.recorder.smoothed, self.history, file)
 
     def save(self, file: str | Path) -> None:
-        """Writes the weights, averaged ones if `options.ema` is set, to a safetensors file."""
-        save_weights(self.train_step.evaluated_model, Path(file))
+        """Writes the weights, averaged ones if `options.ema` is set, to a safetensors file with the classes' names."""
+        save_weights(self.train_step.evaluated_model, Path(file), self.train.classes)
 
     def load(self, file: str | Path) -> None:
-        """Loads saved weights. Raises FastpetsError if they are another model's; the learner's then stay."""
+        """Loads saved weights. Raises FastpetsError, and changes nothing, if they are of another model or classes."""
         for model in {self.model, self.train_step.evaluated_model}:
-            load_weights(model, Path(file))
+            load_weights(model, Path(file), self.train.classes)
 
     def export(self, folder: str | Path) -> None:
         """Writes a folder with all that a run folder of `fastpets train` has, except checkpoints.

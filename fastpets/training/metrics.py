@@ -36,7 +36,7 @@ class Recall(MulticlassRecall):
 def make_metrics(names: Sequence[MetricName] | Mapping[str, MetricName], classes: Sequence[str]) -> MetricCollection:
     """Makes the error rate and the metrics of those names; "recall" gives one value per class, `recall/CLASS`.
 
-    A mapping has the metrics by other names.
+    A mapping names them itself: {name: kind}.
 
     Raises InvalidArgumentError for an unknown name.
     """

@@ -27,7 +27,7 @@ from fastpets.utils.system import cpu_has_bfloat16
 class TrainStep:
     """Takes training steps with a model on `device`, which maps images to logits (B, `num_classes`).
 
-    `splitter` gives the layer groups of a model that is no Classifier.
+    `splitter` gives the layer groups, by default those of a Classifier, or one group for another module.
 
     Attributes:
         options: with `class_weights` as a tensor (C,) or False; a Learner computes them if they are True.

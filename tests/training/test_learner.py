@@ -717,6 +717,28 @@ def test_a_state_of_other_classes_is_refused(learner: Learner) -> None:
         other.load_state_dict(state)
 
 
+def test_weights_of_other_classes_of_the_same_number_are_refused(
+    learner: Learner, make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "ab.safetensors"
+    learner.save(file)
+    for names in (("cat", "dog"), ("kind1", "kind0")):
+        train, valid = (
+            loader.like(replace(loader.dataset, classes=names), augment=True)
+            for loader in (learner.train, learner.valid)
+        )
+        different = rf"of 2 classes, here are 2; the first difference is '{names[0]}', was 'kind0'; "
+        with pytest.raises(FastpetsError, match=r"^the model was made for other classes: the weights are " + different):
+            Learner(train, valid, learner.model)
+        other = Learner(train, valid, create_model("resnet18", 2, "none", seed=1))
+        before = state(other.model)
+        with pytest.raises(FastpetsError, match=different + "expected the weights of a model of the same arch and cl"):
+            other.load(file)
+        assert changed(before, state(other.model)) == set()
+    Learner(learner.train, learner.valid, learner.model).load(file)
+    assert create_model("resnet18", 2, "none", classes=["a", "b"]).classes == ("a", "b")
+
+
 def test_a_pretrained_model_starts_frozen_for_the_rate_finder_and_the_first_cycle(learner: Learner) -> None:
     """As fastai's vision_learner: the chapter's lr_find and first fit_one_cycle train the head and the norm layers."""
     head = {id(p) for p in learner.model.head.parameters()}
