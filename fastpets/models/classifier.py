@@ -16,6 +16,8 @@ from fastpets.models.weights import short_reason
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 NORM_LAYERS = (*BATCH_NORMS, *INSTANCE_NORMS, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+# Modules of timm, which may not be installed, all of whose classes are norm layers, such as RmsNorm.
+TIMM_NORMS = tuple(f"timm.layers.{name}" for name in ("norm", "norm_act", "evo_norm", "filter_response_norm"))
 HIDDEN_FEATURES = 512
 
 
@@ -24,6 +26,7 @@ class Classifier(nn.Module):
 
     Attributes:
         num_classes: C.
+        classes: their names, if known: given to create_model, or those of the Learner that trained it; else None.
         arch: the name by which create_model made it, or "".
         pretrained: whether the backbone has trained weights, so that freezing it makes sense.
         mean, std: normalisation per channel that these weights expect, for values from 0 to 1.
@@ -34,6 +37,7 @@ class Classifier(nn.Module):
         self.backbone = backbone
         self.head = make_head(num_features, num_classes)
         self.num_classes = num_classes
+        self.classes: tuple[str, ...] | None = None
         self.pretrained = False
         self.arch = ""
         self.mean, self.std = IMAGENET_MEAN, IMAGENET_STD
@@ -51,6 +55,11 @@ class Classifier(nn.Module):
             return [[self.backbone], [self.head]]
         late = [layers.pop("layer3"), layers.pop("layer4")]
         return [list(layers.values()), late, [self.head]]
+
+
+def is_norm(layer: nn.Module) -> bool:
+    """Whether a layer is a norm layer, of torch or timm."""
+    return isinstance(layer, NORM_LAYERS) or any(base.__module__ in TIMM_NORMS for base in type(layer).__mro__)
 
 
 def has_batch_norm(model: nn.Module) -> bool:
@@ -102,12 +111,15 @@ def create_model(
     if backbone.run is not None:
         print(f"weights: {weights}: {_take_head(model, backbone.run, classes)}", flush=True)
     model.mean, model.std, model.pretrained = backbone.mean, backbone.std, str(weights) != "none"
-    model.arch = arch
+    model.arch, model.classes = arch, None if classes is None else tuple(classes)
     return model
 
 
 def _take_head(model: Classifier, run: TrainedHead, classes: Sequence[str] | None) -> str:
-    """Loads the head of a run if the model has the same classes, in any order; returns what became of it, and why."""
+    """Loads the head of a run if the model has the same classes, in any order.
+
+    Returns a message: whether the head was kept, and why.
+    """
     if classes is None:
         return "the head is new, since no classes are given to compare"
     missing = [repr(name) for name in run.classes if name not in classes]

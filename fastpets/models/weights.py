@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,12 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from fastpets.errors import FastpetsError, first_few
 from fastpets.utils.atomic import write_atomically
 
+CLASSES = "classes"  # key of the names of the classes in the metadata of a safetensors file
 
-def save_weights(model: nn.Module, path: Path) -> None:
-    """Writes all parameters and buffers atomically. Raises OSError."""
+
+def save_weights(model: nn.Module, path: Path, classes: Sequence[str] | None = None) -> None:
+    """Writes all parameters and buffers, and the names of the classes if given, atomically. Raises OSError."""
+    metadata = None if classes is None else {CLASSES: json.dumps(list(classes))}
     # safetensors needs contiguous tensors that share no memory.
     state = {
         name: torch.empty(value.shape, dtype=value.dtype).copy_(value) for name, value in model.state_dict().items()
@@ -25,26 +30,45 @@ def save_weights(model: nn.Module, path: Path) -> None:
 
     def write(staging: Path) -> None:
         try:
-            save_file(state, staging)
+            save_file(state, staging, metadata)
         except SafetensorError as error:  # a full disk, for example
             raise OSError(short_reason(error)) from None
 
     write_atomically(path, write)
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
+def load_weights(model: nn.Module, path: Path, classes: Sequence[str] | None = None) -> None:
     """Loads all parameters and buffers. Raises FastpetsError for another model's weights or an unreadable file.
 
-    The model then stays as it was.
+    If `classes` are given and the file has names of classes, they have to be the same in the same order. The model
+    stays as it was if the file is refused.
     """
     try:
-        tensors = load(path.read_bytes())  # load_file opens only paths in UTF-8
+        contents = path.read_bytes()  # load_file opens only paths in UTF-8
+        tensors, saved = load(contents), _saved_classes(contents)
         check_fit(model, tensors)
+        if classes is not None and saved is not None and list(classes) != saved:
+            raise RuntimeError(different_classes(saved, classes))
         model.load_state_dict(tensors)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise FastpetsError(
-            f"{path}: {short_reason(error)}; expected the weights of a model of the same arch and number of classes"
+            f"{path}: {short_reason(error)}; expected the weights of a model of the same arch and classes"
         ) from None
+
+
+def _saved_classes(contents: bytes) -> list[str] | None:
+    """The names of the classes in a safetensors file, or None. Its header is JSON after 8 bytes with its length."""
+    header = json.loads(contents[8 : 8 + int.from_bytes(contents[:8], "little")])
+    text = header.get("__metadata__", {}).get(CLASSES)
+    return None if text is None else list(json.loads(text))
+
+
+def different_classes(saved: Sequence[str], own: Sequence[str]) -> str:
+    """Names the first difference of the classes of weights from a learner's."""
+    before, now = next(pair for pair in zip_longest(saved, own) if pair[0] != pair[1])
+    return (
+        f"the weights are of {len(saved)} classes, here are {len(own)}; the first difference is {now!r}, was {before!r}"
+    )
 
 
 def check_fit(model: nn.Module, state: Mapping[str, Any]) -> None:

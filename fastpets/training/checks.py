@@ -12,7 +12,7 @@ from torch import nn
 
 from fastpets.errors import FastpetsError, InvalidArgumentError
 from fastpets.models.classifier import Classifier, create_model, has_batch_norm
-from fastpets.models.weights import short_reason
+from fastpets.models.weights import different_classes, short_reason
 from fastpets.training import distributed
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ Normalization = tuple[tuple[float, ...], tuple[float, ...]]  # mean and std
 
 
 def follow_model(loader: Loader, model: nn.Module) -> None:
-    """Gives a loader that was made without mean and std those of the model, if these are known.
+    """Sets the mean and std of the model's weights on a loader that was made without.
 
-    They are known of a pretrained Classifier and of timm's models. With other models the loader stays as it is.
+    Only pretrained Classifiers and timm's models have them. With other models the loader stays as it is.
     """
     if loader.has_own_normalization:
         return
@@ -37,7 +37,7 @@ def follow_model(loader: Loader, model: nn.Module) -> None:
 
 
 def follow(loader: Loader, normalization: Normalization) -> None:
-    """Gives a loader that was made without mean and std these. Raises FastpetsError if it was made with others."""
+    """Sets a loader's mean and std. Raises FastpetsError if the loader was made with others."""
     found = (loader.preprocessing.mean, loader.preprocessing.std)
     if found == normalization:
         return
@@ -101,6 +101,11 @@ def check_loaders(model: nn.Module, train: Loader, valid: Loader) -> None:
         raise FastpetsError(
             f"the model has {model.num_classes} outputs, the loader {len(train.classes)} classes; create it with "
             f"num_classes={len(train.classes)}"
+        )
+    if isinstance(model, Classifier) and model.classes is not None and model.classes != train.classes:
+        raise FastpetsError(
+            f"the model was made for other classes: {different_classes(model.classes, train.classes)}; make a "
+            "new one, or set model.classes = None to train its head on these"
         )
     if train.device != valid.device:
         raise FastpetsError(

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 REMEDY = "use a lower lr, clip_norm=1, or amp_dtype='bfloat16' if it was float16"
 EVENTS = ("on_epoch_end", "on_step_end")  # of callbacks
-STATEFUL = ("train", "train_step", "random", "recorder")
+STATEFUL = ("train_step", "random", "recorder")
 
 
 class Learner:
@@ -53,7 +53,8 @@ class Learner:
             their names: `valid` may lack classes, and a class that only `valid` has is an error. Loaders made without
             mean and std take those of the pretrained weights.
         model: an architecture from which create_model makes a Classifier, a Classifier, or any module that maps images
-            (B, 3, H, W) to logits (B, C). A module starts with all layers trainable.
+            (B, 3, H, W) to logits (B, C). A module starts with all layers trainable, but for parameters that are
+            frozen already (requires_grad=False): those are never trained.
         weights: of the architecture, as in create_model: "default", "none", a file, or a run folder, whose head is kept
             if its classes are those of `train`.
         splitter: maps the model to its layer groups, from input to output, each a module, a parameter or a list of
@@ -69,7 +70,7 @@ class Learner:
         on_step_end: called after each optimizer step, after the callbacks, and in a single process after each
             validation batch; may raise to interrupt `fit`.
         rate_curve: of the latest `lr_find`, or None.
-        normalization: mean and std of its images.
+        normalization: mean and std by which all its loaders normalise.
     """
 
     def __init__(
@@ -92,6 +93,8 @@ class Learner:
             checks.follow_model(loader, self.model)
         self.train, self.valid = train, valid.with_classes(train.classes)
         checks.check_loaders(self.model, self.train, self.valid)
+        if isinstance(self.model, Classifier):
+            self.model.classes = train.classes
         self.normalization = (train.preprocessing.mean, train.preprocessing.std)
         self.random = RandomState(self.options.seed + distributed.rank(), self.device)
         with self.random.active():
@@ -159,7 +162,7 @@ class Learner:
         self.freeze_to(-1)
 
     def unfreeze(self) -> None:
-        """Makes all layers trainable."""
+        """Makes all layers trainable, but for parameters that were frozen when the learner was made."""
         self.freeze_to(0)
 
     def freeze_to(self, n: int) -> None:
@@ -183,8 +186,8 @@ class Learner:
         """Trains in one phase after another.
 
         With `resume`, continues the fit that was interrupted, or whose state was loaded; give it the same phases. It
-        does nothing if all of them are done. Raises FastpetsError if a loss or a weight is not finite, a batch does not fit into memory, or no image of an
-        epoch can be used.
+        does nothing if all of them are done. Raises FastpetsError if a loss or a weight is not finite, a batch does not
+        fit into memory, or no image of an epoch can be used.
         """
         if resume:
             # By default an iterator starts the next epoch; from a loaded state, it delivers the rest of this one.
@@ -440,13 +443,13 @@ class Learner:
         plots.plot_loss(self.recorder.smoothed, self.history, file)
 
     def save(self, file: str | Path) -> None:
-        """Writes the weights, averaged ones if `options.ema` is set, to a safetensors file."""
-        save_weights(self.train_step.evaluated_model, Path(file))
+        """Writes the weights, averaged ones if `options.ema` is set, to a safetensors file with the classes' names."""
+        save_weights(self.train_step.evaluated_model, Path(file), self.train.classes)
 
     def load(self, file: str | Path) -> None:
-        """Loads saved weights. Raises FastpetsError if they are another model's; the learner's then stay."""
+        """Loads saved weights. Raises FastpetsError, and changes nothing, if they are of another model or classes."""
         for model in {self.model, self.train_step.evaluated_model}:
-            load_weights(model, Path(file))
+            load_weights(model, Path(file), self.train.classes)
 
     def export(self, folder: str | Path) -> None:
         """Writes a folder with all that a run folder of `fastpets train` has, except checkpoints.
@@ -467,10 +470,17 @@ class Learner:
         export(self, Path(folder), with_model=False)
 
     def state_dict(self) -> dict[str, Any]:
-        """The whole state, from which training resumes as if it had not stopped. Its tensors are not copies."""
-        state = {name: getattr(self, name).state_dict() for name in STATEFUL}
+        """The whole state, from which training resumes as if it had not stopped. Its tensors are not copies.
+
+        It includes whether the model is pretrained, and the normalisation: a learner with `weights="none"` can load it.
+        """
+        state = {name: getattr(self, name).state_dict() for name in ("train", *STATEFUL)}
         state |= {"progress": asdict(self.progress), "history": [asdict(result) for result in self.history]}
-        state["classes"] = list(self.train.classes)
+        state |= {
+            "classes": list(self.train.classes),
+            "normalization": self.normalization,
+            "pretrained": self.pretrained,
+        }
         return state | self._step_size()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -488,7 +498,16 @@ class Learner:
                         "it with the same"
                     )
         self.train_step.check_state(state["train_step"])
-        for name in STATEFUL:  # the loader first: it may refuse its state
+        normalization = state.get("normalization", self.normalization)  # states of earlier versions lack it
+        for loader in (self.valid, self.train):
+            checks.follow(loader, normalization)
+        self.train.load_state_dict(state["train"])  # the last that may refuse its state
+        self.normalization = normalization
+        for model in {self.model, self.train_step.evaluated_model}:
+            if isinstance(model, Classifier):
+                model.mean, model.std = normalization
+                model.pretrained = state.get("pretrained", model.pretrained)
+        for name in STATEFUL:
             getattr(self, name).load_state_dict(state[name])
         self.progress = Progress(**state["progress"])
         self.history = History(EpochResult(**result) for result in state["history"])

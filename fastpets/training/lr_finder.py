@@ -24,7 +24,7 @@ SKIPPED_LAST = 5  # points at the end that suggestions and plots leave out, sinc
 MIN_POINTS = 3  # that a suggestion needs
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)  # arrays have no single answer to ==
 class RateCurve:
     """Smoothed losses (n,) of a sweep, and the learning rates (n,) at which they were reached.
 

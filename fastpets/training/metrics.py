@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from fastpets.training import distributed
 from fastpets.training.options import MetricName
 
 MAX_CHECKED = 1000  # classes of which a metric is computed before training
+UNCHECKED: Any = {"validate_args": False}  # torchmetrics' validation would synchronise with the GPU for each batch
 
 
 class ErrorRate(MulticlassAccuracy):
@@ -33,35 +34,17 @@ class Recall(MulticlassRecall):
         return super().compute().where(num_images > 0, torch.nan)
 
 
-def make_metrics(names: Sequence[MetricName] | Mapping[str, MetricName], classes: Sequence[str]) -> MetricCollection:
-    """Makes the error rate and the metrics of those names; "recall" gives one value per class, `recall/CLASS`.
-
-    A mapping has the metrics by other names.
-
-    Raises InvalidArgumentError for an unknown name.
-    """
-    kind_of = names if isinstance(names, Mapping) else {name: name for name in names}
-    if unknown := set(kind_of.values()) - set(get_args(MetricName)):
-        raise InvalidArgumentError(f"metrics: {min(unknown)!r}, expected some of {', '.join(get_args(MetricName))}")
+def _standard_metric(name: str, kind: MetricName, classes: Sequence[str]) -> Metric | MetricCollection:
+    """The metric of a kind; "recall" gives one value per class, `NAME/CLASS`."""
     num_classes = len(classes)
-    options: Any = {"validate_args": False}  # torchmetrics' validation would synchronise with the GPU for each batch
-    metrics: dict[str, Metric | MetricCollection] = {"error_rate": ErrorRate(num_classes, average="micro", **options)}
-    for name, kind in kind_of.items():
-        if kind == "accuracy":
-            metrics[name] = MulticlassAccuracy(num_classes, average="micro", **options)
-        elif kind == "top5":
-            metrics[name] = MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro", **options)
-        elif kind == "macro_f1":
-            metrics[name] = MulticlassF1Score(num_classes, average="macro", **options)
-        else:
-            recall = Recall(num_classes, average=None, **options)
-            metrics[name] = ClasswiseWrapper(recall, labels=list(classes), prefix=f"{name}/")
-    return MetricCollection(metrics, compute_groups=False)
-
-
-def metric_values(metrics: MetricCollection) -> dict[str, float]:
-    """The values of the metrics by name, over the images of all processes."""
-    return {name: value.item() for name, value in metrics.compute().items()}
+    if kind == "accuracy":
+        return MulticlassAccuracy(num_classes, average="micro", **UNCHECKED)
+    if kind == "top5":
+        return MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro", **UNCHECKED)
+    if kind == "macro_f1":
+        return MulticlassF1Score(num_classes, average="macro", **UNCHECKED)
+    recall = Recall(num_classes, average=None, **UNCHECKED)
+    return ClasswiseWrapper(recall, labels=list(classes), prefix=f"{name}/")
 
 
 class ValidationMetrics:
@@ -72,17 +55,19 @@ class ValidationMetrics:
 
     def __init__(self, metrics: Sequence[MetricName] | Mapping[str, Any], classes: Sequence[str], device: torch.device):
         named = metrics if isinstance(metrics, Mapping) else {name: name for name in metrics}
-        standard: dict[str, Any] = {name: metric for name, metric in named.items() if isinstance(metric, str)}
+        standard: dict[str, Any] = {"error_rate": ErrorRate(len(classes), average="micro", **UNCHECKED)}
         self.device, self.num_classes = device, len(classes)
-        self.standard = make_metrics(standard, classes).to(device)
         self.objects: dict[str, Metric] = {}
         self.functions: dict[str, Callable[..., Any]] = {}
         for name, metric in named.items():
-            if isinstance(metric, Metric):
+            if isinstance(metric, str):
+                standard[name] = _standard_metric(name, cast(MetricName, metric), classes)
+            elif isinstance(metric, Metric):
                 self.objects[name] = metric.clone().to(device)
                 self.objects[name].reset()
-            elif not isinstance(metric, str):
+            else:
                 self.functions[name] = metric
+        self.standard = MetricCollection(standard, compute_groups=False).to(device)
         self._probabilities = [torch.empty(0, len(classes))]
         self._labels = [torch.empty(0, dtype=torch.int64)]
 
@@ -102,7 +87,7 @@ class ValidationMetrics:
 
         A metric of the user's own that fails is NaN, with a warning, so that no epoch is lost.
         """
-        found = metric_values(self.standard)
+        found = {name: value.item() for name, value in self.standard.compute().items()}
         found |= {name: _number_or_nan(name, metric.compute) for name, metric in self.objects.items()}
         if self.functions:
             parts = distributed.gather((torch.cat(self._probabilities), torch.cat(self._labels)))

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from fastpets.errors import InvalidArgumentError, first_few
-from fastpets.models.classifier import BATCH_NORMS, INSTANCE_NORMS, NORM_LAYERS, Classifier
+from fastpets.models.classifier import BATCH_NORMS, INSTANCE_NORMS, Classifier, is_norm
 from fastpets.utils.validation import FrozenNorms
 
+FROZEN_HERE = "_frozen_by_fastpets"  # attribute of a model: the names of the parameters that `freeze` has frozen
 Groups = list[list[nn.Parameter]]  # the parameters of each layer group, from input to output
 # Maps a model to its layer groups: fastai's term. A group is a module, a parameter, or a list of these.
 Splitter = Callable[[Any], Iterable[Any]]
@@ -64,17 +65,32 @@ def first_trained(groups: Groups, n: int) -> int:
     return n % len(groups)
 
 
-def freeze(model: nn.Module, groups: Groups, n: int, bn: FrozenNorms) -> None:
-    """Freezes the parameters of the layer groups before the `n`-th, and makes all others trainable.
+def frozen_by_user(model: nn.Module) -> set[str]:
+    """The names of the parameters that are frozen, but not by `freeze`, which another learner may have called."""
+    by_us = getattr(model, FROZEN_HERE, ())
+    return {name for name, each in model.named_parameters() if not each.requires_grad and name not in by_us}
 
-    Norm layers stay trainable unless `bn` is "eval".
+
+def freeze(model: nn.Module, groups: Groups, n: int, bn: FrozenNorms, fixed: set[str]) -> None:
+    """Freezes the parameters of the layer groups before the `n`-th, and makes all others but the `fixed` trainable.
+
+    Norm layers stay trainable unless `bn` is "eval". Raises InvalidArgumentError if all that would train is fixed.
     """
-    model.requires_grad_(True).zero_grad()
     first, number_of = first_trained(groups, n), _number_of(groups)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    if all(names[id(parameter)] in fixed for group in groups[first:] for parameter in group):
+        raise InvalidArgumentError(
+            f"freeze_to: {n}: the model's parameters to train were frozen when the learner was made; set requires_grad "
+            "before"
+        )
+    frozen = set()
     for layer in model.modules():
-        if bn == "eval" or not isinstance(layer, NORM_LAYERS):
-            for parameter in layer.parameters(recurse=False):
-                parameter.requires_grad_(number_of[id(parameter)] >= first)
+        if bn == "eval" or not is_norm(layer):
+            frozen |= {names[id(each)] for each in layer.parameters(recurse=False) if number_of[id(each)] < first}
+    model.zero_grad()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in frozen and name not in fixed)
+    setattr(model, FROZEN_HERE, frozen - fixed)
 
 
 def train_mode(model: nn.Module, groups: Groups, n: int, bn: FrozenNorms) -> None:
@@ -98,7 +114,7 @@ def adamw(model: nn.Module, groups: Groups, weight_decay: float) -> torch.optim.
     for layer in model.modules():
         for name, parameter in layer.named_parameters(recurse=False):
             if (number := number_of.pop(id(parameter), None)) is not None:  # several layers may share a parameter
-                has_decay = not (isinstance(layer, NORM_LAYERS) or name.endswith("bias"))
+                has_decay = not (is_norm(layer) or name.endswith("bias"))
                 by_group[number][0 if has_decay else 1].append(parameter)
     parameter_groups = [
         {"params": parameters, "weight_decay": decay, "layer_group": number}

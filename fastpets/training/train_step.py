@@ -27,7 +27,7 @@ from fastpets.utils.system import cpu_has_bfloat16
 class TrainStep:
     """Takes training steps with a model on `device`, which maps images to logits (B, `num_classes`).
 
-    `splitter` gives the layer groups of a model that is no Classifier.
+    `splitter` gives the layer groups, by default those of a Classifier, or one group for another module.
 
     Attributes:
         options: with `class_weights` as a tensor (C,) or False; a Learner computes them if they are True.
@@ -36,6 +36,7 @@ class TrainStep:
         wrapped_model: `model`, compiled if `options.compile` is set, and under torchrun in DistributedDataParallel.
         evaluated_model: the model to validate and save.
         groups: the parameters of each layer group.
+        fixed: names of the parameters that were frozen when it was made; they stay frozen.
         loss: of logits (B, C) and labels.
         frozen_to: the first layer group that trains.
         only_overflows: whether the optimizer is new and has skipped all steps so far, since they overflowed in float16.
@@ -65,6 +66,7 @@ class TrainStep:
         if options.ema is not None:
             self.ema = AveragedModel(model, multi_avg_fn=partial(_moving_average, options.ema), use_buffers=True)
         self.groups = parameter_groups.layer_groups(model, splitter)
+        self.fixed = parameter_groups.frozen_by_user(model)
         self.freeze_to(0)
 
     def freeze_to(self, n: int) -> None:
@@ -73,8 +75,9 @@ class TrainStep:
         A Classifier without pretrained weights stays trainable as a whole. Raises InvalidArgumentError.
         """
         parameter_groups.first_trained(self.groups, n)  # raises before anything has changed
-        self.frozen_to = n if getattr(self.model, "pretrained", True) else 0
-        parameter_groups.freeze(self.model, self.groups, self.frozen_to, self.options.bn)
+        n = n if getattr(self.model, "pretrained", True) else 0
+        parameter_groups.freeze(self.model, self.groups, n, self.options.bn, self.fixed)
+        self.frozen_to = n
         self.optimizer = parameter_groups.adamw(self.model, self.groups, self.options.weight_decay)
         self.only_overflows = self.scaler.is_enabled()
         # DistributedDataParallel averages the gradients that are trainable when it is made. Free the old wrapper first.

@@ -104,6 +104,37 @@ def test_training_with_accumulated_gradients_resumes_bit_exactly(
     assert_equal(outcome(resumed), outcome(whole))
 
 
+def test_a_learner_without_pretrained_weights_resumes_bit_exactly(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The state has what depends on the weights: that layers are frozen, and how images are normalised."""
+    folder = make_folder(20)
+
+    def make(pretrained: bool, **settings: Any) -> Learner:
+        train, valid = fastpets.loaders(folder, size=32, batch_size=8, **settings)
+        model = create_model("squeezenet1_1", 2, "none", seed=int(pretrained))
+        model.pretrained = pretrained
+        if pretrained:
+            model.mean = model.std = (0.5, 0.5, 0.5)
+        return Learner(train, valid, model, TrainingOptions(ema=0.9), on_epoch_end=lambda result: None)
+
+    whole, stopped, resumed = make(True), make(True), make(False)
+    whole.fit(PHASES)
+    stop_after(stopped, 1)
+    with pytest.raises(Stopped):
+        stopped.fit(PHASES)
+    saved = checkpoints.load(checkpoints.save(tmp_path, 1, stopped.state_dict()))
+    resumed.load_state_dict(saved)
+    assert resumed.pretrained
+    assert resumed.train.preprocessing.mean == resumed.valid.preprocessing.mean == resumed.model.mean == (0.5,) * 3
+    resumed.fit(PHASES, resume=True)
+    assert_equal(outcome(resumed), outcome(whole))
+    with pytest.raises(
+        FastpetsError, match=r"^the loader normalises by mean \(0.1, 0.1, 0.1\) and .* trained with others"
+    ):
+        make(False, mean=(0.1,) * 3, std=(0.5,) * 3).load_state_dict(saved)
+
+
 def test_the_last_two_checkpoints_are_kept_and_found(tmp_path: Path) -> None:
     for step in (9, 10, 200):
         checkpoints.save(tmp_path, step, {"step": step})

@@ -634,7 +634,7 @@ def test_loaders_that_fit_neither_the_model_nor_each_other_are_rejected(make_fol
 def test_a_loader_that_cannot_be_validated_is_rejected(learner: Learner) -> None:
     valid = learner.valid
     paths = valid.like(list(valid.dataset.paths))  # without labels
-    with pytest.raises(FastpetsError, match="^the loader's images have no labels, expected one each"):
+    with pytest.raises(FastpetsError, match=r"^the loader's images have no labels, expected one each"):
         learner.validate(paths)
     assert torch.equal(learner.get_preds(paths)[0], learner.get_preds()[0])
     for use in (learner.validate, learner.get_preds):
@@ -715,6 +715,28 @@ def test_a_state_of_other_classes_is_refused(learner: Learner) -> None:
         FastpetsError, match=r"^classes: 2, but .* 2, and the first difference is 'wolf', which was 'kind1'"
     ):
         other.load_state_dict(state)
+
+
+def test_weights_of_other_classes_of_the_same_number_are_refused(
+    learner: Learner, make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "ab.safetensors"
+    learner.save(file)
+    for names in (("cat", "dog"), ("kind1", "kind0")):
+        train, valid = (
+            loader.like(replace(loader.dataset, classes=names), augment=True)
+            for loader in (learner.train, learner.valid)
+        )
+        different = rf"of 2 classes, here are 2; the first difference is '{names[0]}', was 'kind0'; "
+        with pytest.raises(FastpetsError, match=r"^the model was made for other classes: the weights are " + different):
+            Learner(train, valid, learner.model)
+        other = Learner(train, valid, create_model("resnet18", 2, "none", seed=1))
+        before = state(other.model)
+        with pytest.raises(FastpetsError, match=different + "expected the weights of a model of the same arch and cl"):
+            other.load(file)
+        assert changed(before, state(other.model)) == set()
+    Learner(learner.train, learner.valid, learner.model).load(file)
+    assert create_model("resnet18", 2, "none", classes=["a", "b"]).classes == ("a", "b")
 
 
 def test_a_pretrained_model_starts_frozen_for_the_rate_finder_and_the_first_cycle(learner: Learner) -> None:

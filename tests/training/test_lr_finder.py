@@ -120,3 +120,8 @@ def test_a_first_loss_that_is_low_by_chance_does_not_end_the_sweep(
 def test_the_curve_is_plotted_with_its_suggestions(tmp_path: Path) -> None:
     curve_of(GOLDEN[0]["losses"]).plot(tmp_path / "curve.png")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_curves_are_compared_by_identity() -> None:
+    curve, other = curve_of(GOLDEN[0]["losses"]), curve_of(GOLDEN[0]["losses"])
+    assert curve != other  # == of the arrays would raise an error

@@ -154,6 +154,25 @@ def test_a_splitter_defines_the_layer_groups_that_freeze_and_their_rates(both: t
     assert [result.phase for result in learner.history[1:]] == ["frozen", "unfrozen"]
 
 
+def test_parameters_that_the_user_has_frozen_stay_frozen(both: tuple[Loader, Loader]) -> None:
+    net = Net()
+    net.body[0].requires_grad_(False)
+    for _ in range(2):  # the second learner trains what the first has frozen, the scale
+        learner = quiet(*both, net, splitter=body_and_head)
+        learner.unfreeze()
+        trained = {name for name, parameter in net.named_parameters() if parameter.requires_grad}
+        assert trained == {name for name, _ in net.named_parameters()} - {"body.0.weight", "body.0.bias"}
+        before = copy.deepcopy(net.state_dict())
+        learner.fit_one_cycle(1, 1e-2)
+        assert torch.equal(before["body.0.weight"], net.body[0].weight)
+        assert not torch.equal(before["scale"], net.scale)
+        learner.freeze()
+        assert not net.scale.requires_grad
+    net.head.requires_grad_(False)
+    with pytest.raises(InvalidArgumentError, match=r"^freeze_to: -1: the model's parameters to train were frozen when"):
+        quiet(*both, net, splitter=body_and_head).freeze()
+
+
 def test_frozen_norms_of_a_split_module_are_fixed_with_bn_eval(both: tuple[Loader, Loader]) -> None:
     net = Net()
     learner = quiet(*both, net, TrainingOptions(bn="eval"), splitter=body_and_head)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -229,6 +230,24 @@ def test_a_state_with_averaged_weights_needs_the_same_option(saved: float | None
     state = TrainStep(tiny_model(), TrainingOptions(ema=saved), CPU).state_dict()
     with pytest.raises(FastpetsError, match=r"^ema: a state with(out)? averaged weights, but the options are with"):
         TrainStep(tiny_model(), TrainingOptions(ema=loaded), CPU).load_state_dict(state)
+
+
+def test_timms_norm_layers_stay_trainable_and_have_no_weight_decay() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), timm.layers.RmsNormAct2d(4), timm.layers.SimpleNorm2d(4), nn.Linear(4, 2))
+    groups = parameter_groups.layer_groups(model, lambda model: [model[:3], model[3]])
+    parameter_groups.freeze(model, groups, -1, "train", set())
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained == {"1.weight", "2.weight", "3.weight", "3.bias"}
+    decaying = {
+        id(parameter)
+        for group in parameter_groups.adamw(model, groups, 0.01).param_groups
+        if group["weight_decay"]
+        for parameter in group["params"]
+    }
+    assert {name for name, parameter in model.named_parameters() if id(parameter) in decaying} == {
+        "0.weight",
+        "3.weight",
+    }
 
 
 def test_running_statistics_of_frozen_instance_norms_are_fixed_with_bn_eval() -> None:
