@@ -185,7 +185,7 @@ def load(folder: str | Path, device: str | torch.device = "auto") -> Predictor:
     resolved_device = resolve_device(device)
     arch, classes, preprocessing = _read_description(file)
     try:
-        model = create_model(arch, len(classes), "none")
+        model = create_model(arch, len(classes), "none", classes=classes)
     except InvalidArgumentError as error:  # an unknown architecture
         raise FastpetsError(f"{file}: {error}") from None
     load_weights(model, file.with_name("model.safetensors"))

@@ -63,6 +63,16 @@ def test_a_loaded_model_is_pretrained_so_that_it_can_be_fine_tuned(run: Path) ->
     assert not saved.model.backbone.features[0].weight.requires_grad
 
 
+def test_a_loaded_model_has_its_classes_which_another_learner_may_not_change(
+    run: Path, make_folder: Callable[..., Path]
+) -> None:
+    predictor = load(run, "cpu")
+    assert predictor.model.classes == ("cat", "dog")
+    train, valid = fastpets.loaders(make_folder(20), size=32, batch_size=4, device="cpu")  # kind0 and kind1
+    with pytest.raises(FastpetsError, match="cat"):
+        fastpets.Learner(train, valid, predictor.model)
+
+
 def test_a_loaded_model_can_be_pickled_and_copied(run: Path) -> None:
     saved = load(run, "cpu")
     images = torch.randn(2, 3, 32, 32)
