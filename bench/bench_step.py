@@ -3,8 +3,10 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from statistics import median
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -34,6 +36,7 @@ class InMemory:
         images = torch.zeros(2, 3, 4, 4).to(memory_format=torch.channels_last)
         self.batches = [Batch(images, torch.tensor([0, 1]))] * NUM_STEPS
         self.dataset = type("ImageDataset", (), {"labels": torch.tensor([0, 1]).numpy()})
+        self.headers = SimpleNamespace(usable=np.ones(2, bool))
         self.sampler = range(2 * NUM_STEPS)
 
     def __len__(self) -> int:

@@ -14,9 +14,10 @@ import pytest
 from fastpets.cli import main
 from fastpets.data.dataset import ImageDataset
 from fastpets.data.splits import train_valid_datasets
-from fastpets.errors import InvalidArgumentError
+from fastpets.errors import FastpetsError, InvalidArgumentError
 from fastpets.runs.config import TrainConfig, read_config
 from fastpets.runs.folds import cross_validate, summary
+from fastpets.runs.images import save_images
 from fastpets.runs.predictions import PREDICTIONS, save_predictions
 
 TINY = ["--arch", "squeezenet1_1", "--weights", "none", "--size", "32", "--batch-size", "4", "--device", "cpu"]
@@ -26,8 +27,8 @@ ERRORS = (0.1, 0.3, 0.2)
 class Trainer:
     """Stands for training: writes what a run writes, and stops once in one of the folds if it is told so."""
 
-    def __init__(self, stop_in: int | None = None) -> None:
-        self.stop_in, self.calls = stop_in, list[TrainConfig]()
+    def __init__(self, stop_in: int | None = None, grows: bool = False) -> None:
+        self.stop_in, self.grows, self.calls = stop_in, grows, list[TrainConfig]()
 
     def __call__(self, config: TrainConfig) -> int:
         self.calls.append(config)
@@ -38,6 +39,10 @@ class Trainer:
         if fold == self.stop_in:
             (config.out / "checkpoint-00000001.pt").touch()
             return 130
+        count = 12 + self.grows * fold
+        images = ImageDataset([f"/x/{n}.jpg" for n in range(count)], np.zeros(count, int), ("cat",))
+        is_valid = np.arange(len(images)) % 3 == fold
+        save_images(config.out, *(images.select(np.flatnonzero(part)) for part in (~is_valid, is_valid)))
         (config.out / "metrics.csv").write_text(f"epoch,valid_loss,error_rate\n0,9,9\n1,1.5,{ERRORS[fold]}\n")
         dataset = ImageDataset([f"/x/{fold}{n}.jpg" for n in range(4)], np.array([0, 1, 1, -1]), ("cat", "d\u00f6g"))
         save_predictions(config.out, dataset, np.tile([0.25, 0.75], (4, 1)))
@@ -67,6 +72,11 @@ def test_each_fold_is_a_run_and_the_summary_has_their_mean_and_deviation(
     assert table["predicted"].to_pylist() == ["d\u00f6g".encode()] * 12
     assert table["probabilities"].to_pylist()[0] == [0.25, 0.75]
     assert json.loads(table.schema.metadata[b"classes"]) == ["cat", "d\u00f6g"]
+
+
+def test_a_data_set_that_changes_between_the_folds_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FastpetsError, match="fold-1: other images than those of fold 0, so that the folds overlap"):
+        cross_validate(TrainConfig(folds=3, out=tmp_path / "run"), Trainer(grows=True), is_first_process=True)
 
 
 @pytest.mark.parametrize("first_process", [True, False])
