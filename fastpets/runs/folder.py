@@ -32,8 +32,8 @@ BAD_FILES = "bad_files.csv"
 TEST_METRICS = "test_metrics.csv"
 TTA_METRICS = "tta_metrics.csv"
 FOLDS = "folds.csv"
-# What a run writes before its first checkpoint.
-BEFORE_CHECKPOINT = {"config.json", IMAGES, "tensorboard", "wandb", "model.json", "model.safetensors"}
+BEFORE_TRAINING = {"config.json", IMAGES, "tensorboard", "wandb"}  # what a run writes before it trains
+MODEL = {"model.json", "model.safetensors"}  # and then before its first checkpoint
 
 
 class RunFolder:
@@ -148,14 +148,16 @@ def check_new(path: Path) -> None:
     A folder with the files of a run that ended before its first checkpoint counts as empty.
     """
     with out_must_be_writable(path):
-        if path.exists() and (not path.is_dir() or any(map(_is_kept, path.iterdir()))):
+        if path.exists() and (not path.is_dir() or _holds_a_run(path)):
             raise InvalidArgumentError(f"out: {path} exists and is not empty, expected a new or an empty folder")
     check_writable(path)
 
 
-def _is_kept(file: Path) -> bool:
-    """Whether a file in a folder is not one that a new run there may replace."""
-    return file.name not in BEFORE_CHECKPOINT and not is_staging(file)
+def _holds_a_run(folder: Path) -> bool:
+    """Whether a folder has other files than those of a run that ended before its first checkpoint."""
+    names = {file.name for file in folder.iterdir() if not is_staging(file)}
+    may_be_replaced = BEFORE_TRAINING | (MODEL if names >= {"config.json", IMAGES} else set())
+    return bool(names - may_be_replaced)
 
 
 def check_writable(path: Path) -> None:

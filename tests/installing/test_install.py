@@ -19,7 +19,8 @@ from tests.images import drawing
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-DATA_FILES = {"py.typed", "__init__.pyi", "serve.html", "analysis/report.html.jinja"}
+PAGES = ("page", "report", "suspects")
+DATA_FILES = {"py.typed", "__init__.pyi", "serve.html", *(f"analysis/{page}.html.jinja" for page in PAGES)}
 
 # Prints where the packages come from, the version, and the shape of a batch of one image that a Loader decodes.
 PROGRAM = """

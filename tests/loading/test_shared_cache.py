@@ -108,7 +108,8 @@ def test_images_in_memory_are_refused(make_folder: Callable[..., Path]) -> None:
 FILL = """
 import sys
 from fastpets import Loader
-loader = Loader(sys.argv[1], 4, size=24, cache="disk", cache_dir=sys.argv[2], device="cpu", num_workers=1)
+settings = {"cache": "disk", "cache_dir": sys.argv[2], "decoder": sys.argv[4], "device": "cpu", "num_workers": 1}
+loader = Loader(sys.argv[1], 4, size=24, **settings)
 print("ready", flush=True)
 for _ in range(int(sys.argv[3])):
     for batch in loader:
@@ -118,7 +119,7 @@ print(int(loader.cache.filled.sum()), flush=True)
 
 
 def filler(folder: Path, cache_dir: Path, epochs: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", FILL, str(folder), str(cache_dir), str(epochs)]
+    command = [sys.executable, "-c", FILL, str(folder), str(cache_dir), str(epochs), loader(folder).decoder]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
