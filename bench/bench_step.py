@@ -78,7 +78,7 @@ def bare_epoch() -> Callable[[], None]:
 
 def learners_epoch() -> Callable[[], None]:
     loader: Any = InMemory()
-    learner = Learner(loader, loader, tiny_model(), on_epoch_end=lambda result: None)
+    learner = Learner(loader, loader, tiny_model(), print_epochs=False)
     phase = Phase(name="bench", epochs=1, lr=1e-3, pct_start=0.3, div=5)
 
     def run() -> None:

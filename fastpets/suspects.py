@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from fastpets.errors import InvalidArgumentError, one_line, out_must_be_writable
+from fastpets.errors import InvalidArgumentError, one_line, out_must_be_writable, warn
 
 MAX_LISTED = 10
+MAX_ERROR_RATE = 0.3  # of a model whose suspects are worth a look
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,8 @@ class SuspectsConfig:
 
 def suspects(config: SuspectsConfig) -> int:
     """Writes the two files, and prints the suspects with the least probable labels."""
+    import numpy as np
+
     from fastpets.analysis.interpretation import Interpretation
     from fastpets.analysis.suspects import CSV, PAGE, write_suspects
     from fastpets.runs.build import limit_threads
@@ -55,6 +58,12 @@ def suspects(config: SuspectsConfig) -> int:
             for name, part in parts.items()
             if config.part in ("all", part)
         }
+    error_rate = np.concatenate([each.predicted != each.labels for each in found.values()]).mean()
+    if error_rate > MAX_ERROR_RATE:
+        warn(
+            f"the model is wrong on {error_rate:.0%} of these images, so most of the suspects are its own mistakes; "
+            "train a better one first"
+        )
     with out_must_be_writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
         rows = write_suspects(folder, config.run.resolve().name, found)

@@ -9,11 +9,11 @@ import re
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastpets.errors import InvalidArgumentError, first_few, one_line, out_must_be_writable
+from fastpets.errors import InvalidArgumentError, first_few, one_line
 from fastpets.runs.config import TrainConfig, with_absolute_paths
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def _train(config: TrainConfig) -> int:
     from fastpets.runs.build import build_learner, build_test_loader, set_up_process
     from fastpets.runs.folder import read_resolved
     from fastpets.runs.images import check_images
+    from fastpets.runs.saving import ModelWriter, TableWriter
     from fastpets.training import checkpoints, distributed
 
     config = with_absolute_paths(config)
@@ -81,13 +82,13 @@ def _train(config: TrainConfig) -> int:
         print(f"the learning rate finder suggests {found_lr:.2e}")
     phases = _phases(config, learner, found_lr, planned)
     if distributed.rank() != 0:
-        learner.on_epoch_end = lambda result: None
         return _run(learner, test, phases, config, None)
     with (
         contextlib.closing(open_run(config, learner, found_lr, planned)) as run,
         _trackers(config, learner, run) as trackers,
     ):
-        learner.on_epoch_end = _epoch_callback(config, learner, run, trackers)
+        hint, tables = _InputHint(len(learner.history)), TableWriter(run, trackers)
+        learner.callbacks = [ModelWriter(run, config.arch), *learner.callbacks, hint, tables]
         return _run(learner, test, phases, config, run)
 
 
@@ -174,88 +175,45 @@ def _trackers(config: TrainConfig, learner: Learner, run: RunFolder) -> Iterator
         yield trackers
 
 
-def _epoch_callback(
-    config: TrainConfig, learner: Learner, run: RunFolder, trackers: TrackerLog
-) -> Callable[[EpochResult], None]:
-    """A function that saves the model and a checkpoint in the run folder, then prints and saves an epoch's results."""
-    from fastpets.cli import with_flags
-    from fastpets.runs import hints
-    from fastpets.runs.predictor import save_model
-    from fastpets.training.history import EpochPrinter
+class _InputHint:
+    """A callback that prints once how to load faster, if training waits for images."""
 
-    # The saved model predicts without autocast.
-    preprocessing = dataclasses.replace(learner.valid.preprocessing, dtype="float32")
-    print_epoch, save_tables, hinted = EpochPrinter(), _tables_callback(learner, run, trackers), False
-    num_resumed = len(learner.history)
+    def __init__(self, num_resumed: int) -> None:
+        self.num_resumed, self.is_printed = num_resumed, False
 
-    def on_epoch_end(result: EpochResult) -> None:
-        nonlocal hinted
-        # First what training can resume from, then what people read.
-        with out_must_be_writable(run.path):
-            model, classes = learner.train_step.evaluated_model, learner.train.classes
-            save_model(run.path, model, arch=config.arch, classes=classes, preprocessing=preprocessing)
-            _save_checkpoint(learner, run)
-        print_epoch(result)
-        hint = hints.input_bound(
-            result.input_share, len(learner.history) - num_resumed, learner.train.cache is not None
-        )
-        if hint and not hinted:
+    def on_epoch_end(self, learner: Learner, result: EpochResult) -> None:
+        """Prints the hint, if there is one."""
+        from fastpets.cli import with_flags
+        from fastpets.runs import hints
+
+        num_epochs = len(learner.history) - self.num_resumed
+        hint = hints.input_bound(result.input_share, num_epochs, learner.train.cache is not None)
+        if hint and not self.is_printed:
             print(f"       {with_flags(hint, TrainConfig)}")
-            hinted = True
-        save_tables(result)
-
-    return on_epoch_end
-
-
-def _tables_callback(learner: Learner, run: RunFolder, trackers: TrackerLog) -> Callable[[EpochResult], None]:
-    """A function that saves the tables and the plot of an epoch. One that cannot be written is a warning."""
-    from fastpets.runs.folder import BAD_FILES, failure_is_a_warning
-
-    saved_curve: object = None
-
-    def save_tables(result: EpochResult) -> None:
-        nonlocal saved_curve
-        with failure_is_a_warning(run.path / "metrics.csv"):
-            run.save_history(learner.history)
-        with failure_is_a_warning(run.path / "steps.csv"):
-            run.save_steps(learner.recorder)
-        with failure_is_a_warning(run.path / BAD_FILES):
-            run.save_bad_files(learner.train.bad_files | learner.valid.bad_files)
-        if learner.rate_curve is not None and learner.rate_curve is not saved_curve:
-            with failure_is_a_warning(run.path / "lr_finder.png"):
-                run.save_rate_curve(learner.rate_curve)
-            saved_curve = learner.rate_curve
-        trackers.log_epoch(result, learner.recorder)
-
-    return save_tables
+            self.is_printed = True
 
 
 def _fit(learner: Learner, phases: list[Phase], run: RunFolder | None, *, resume: bool) -> int:
     """Trains, and saves a checkpoint if a signal interrupts training. Returns the exit status."""
+    from fastpets.runs.saving import save_checkpoint
     from fastpets.training.interruption import Interrupted, Interruption
 
     if not learner.pretrained:
         print("no pretrained weights: training all layers from the start")
     try:
         with Interruption() as interruption:
-            learner.on_step_end = interruption.check
-            learner.fit(phases, resume=resume)
+            learner.callbacks.append(interruption)
+            try:
+                learner.fit(phases, resume=resume)
+            finally:
+                learner.callbacks.remove(interruption)
     except Interrupted as interrupted:
         if run is not None:
-            with out_must_be_writable(run.path):
-                _save_checkpoint(learner, run)
+            save_checkpoint(run, learner)
             path = shlex.quote(str(run.path))
             print(f"\nstopped after {len(learner.history)} complete epochs; resume with --resume {path}")
         return 128 + interrupted.number
-    finally:
-        learner.on_step_end = lambda: None
     return 0
-
-
-def _save_checkpoint(learner: Learner, run: RunFolder) -> None:
-    from fastpets.training import checkpoints
-
-    checkpoints.save(run.path, len(learner.recorder.losses), learner.state_dict())
 
 
 def _bad_files_of_all_processes(learner: Learner) -> dict[str, str]:

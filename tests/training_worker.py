@@ -62,15 +62,14 @@ def make_model(name: str) -> Classifier:
 def train(folder: str, model: str, batch_size: int) -> dict[str, Any]:
     """Trains two phases, the first of them frozen, and runs the learning rate finder."""
     loaders = fastpets.loaders(folder, size=32, batch_size=batch_size, device="cpu")
-    results: list[Any] = []
-    learner = Learner(*loaders, make_model(model), TrainingOptions(metrics=METRICS), on_epoch_end=results.append)
+    learner = Learner(*loaders, make_model(model), TrainingOptions(metrics=METRICS), print_epochs=False)
     phases = [Phase(name="a", epochs=1, lr=1e-2, frozen_to=-1), Phase(name="b", epochs=2, lr=1e-2, frozen_to=0)]
     learner.fit(phases)
     return {
         "losses": learner.recorder.losses,
         "smoothed": learner.recorder.smoothed_loss(),
-        "valid": [[result.valid_loss, result.error_rate] for result in results],
-        "metrics": [list(result.metrics.values()) for result in results],
+        "valid": [[result.valid_loss, result.error_rate] for result in learner.history],
+        "metrics": [list(result.metrics.values()) for result in learner.history],
         "parameters": [p.double().sum().item() for p in learner.model.parameters()],
         "exact": [p.view(torch.int32).long().sum().item() for p in learner.model.parameters()],
         "suggested": learner.lr_find(num_steps=40).rates.tolist(),

@@ -6,7 +6,7 @@ the unpacked file, with the path of a shard's member (`storage.py`).
 """
 
 import contextlib
-import io
+import fcntl
 import json
 import os
 import posixpath
@@ -28,13 +28,17 @@ from fastpets.data.hf_datasets import IMAGE_NAMES, choose_column, joined, with_v
 from fastpets.data.labels import unlabelled
 from fastpets.data.tables import COLUMNS
 from fastpets.errors import FastpetsError
-from fastpets.utils.atomic import write_atomically
+from fastpets.utils.arrow import read_parquet, write_parquet
+from fastpets.utils.atomic import is_staging, write_atomically
 from fastpets.utils.progress import track
 from fastpets.utils.system import cache_dir
 
 ROWS = 100  # read at a time
 LABEL = "label "  # what the name of a column of labels begins with in an index
 VERSION = 2  # of the index; increase it when a column or its meaning changes
+SUFFIXES = (".images", ".parquet")  # of an unpacked file and its index
+
+_in_use: dict[Path, int] = {}  # a locked descriptor of each unpacked file that this process has opened
 
 
 def is_parquet(source: Any) -> bool:
@@ -89,11 +93,11 @@ def _unpacked(file: str) -> tuple[Path, pa.Table]:
     with ThreadPoolExecutor(1) as pool:
         stamp = next(storage.stamps([file], pool))
     try:
-        folder = cache_dir() / "unpacked"
+        folder = unpacked_folder()
         folder.mkdir(exist_ok=True)
         key = xxhash.xxh3_64_hexdigest(f"{VERSION} {storage.absolute(file)} {stamp}".encode(errors="surrogateescape"))
         stem = posixpath.basename(file)[: -len(".parquet")]
-        unpacked, index = folder / f"{stem}-{key}.images", folder / f"{stem}-{key}.parquet"
+        unpacked, index = (folder / f"{stem}-{key}{suffix}" for suffix in SUFFIXES)
         if not (unpacked.exists() and index.exists()):
             found: list[pa.Table] = []
 
@@ -102,8 +106,11 @@ def _unpacked(file: str) -> tuple[Path, pa.Table]:
                     found.append(_unpack(file, source, target))
 
             write_atomically(unpacked, write)
-            write_atomically(index, lambda staging: pq.write_table(found[0], staging))
-        return unpacked, pq.read_table(io.BytesIO(index.read_bytes()))
+            write_parquet(index, found[0])
+        if unpacked not in _in_use:
+            _in_use[unpacked] = _lock(unpacked, fcntl.LOCK_SH)
+        os.utime(unpacked)
+        return unpacked, read_parquet(index)
     except FastpetsError:
         raise
     except pa.ArrowException as error:
@@ -112,6 +119,41 @@ def _unpacked(file: str) -> tuple[Path, pa.Table]:
         raise FastpetsError(
             f"{file}: cannot be unpacked into the cache folder: {error}; set XDG_CACHE_HOME to a folder with more room"
         ) from None
+
+
+def unpacked_folder() -> Path:
+    """The folder of unpacked files, which may not exist."""
+    return cache_dir() / "unpacked"
+
+
+def unpacked_files() -> list[Path]:
+    """The unpacked files, the one used least recently first; the time of a file says when it last was."""
+    files = unpacked_folder().glob(f"*{SUFFIXES[0]}")
+    return sorted((file for file in files if not is_staging(file)), key=lambda file: file.stat().st_mtime)
+
+
+def remove_unpacked(file: Path) -> bool:
+    """Removes an unpacked file, unless another process uses it. Returns whether it did."""
+    try:
+        os.close(_lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    for suffix in SUFFIXES:
+        file.with_suffix(suffix).unlink(missing_ok=True)
+    return True
+
+
+def _lock(file: Path, operation: int) -> int:
+    """A locked descriptor of a file; on a file system without locks, one that is not. Raises BlockingIOError."""
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, operation)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    except OSError:
+        pass
+    return descriptor
 
 
 def _open(file: str) -> IO[bytes]:

@@ -4,6 +4,8 @@ import difflib
 
 import torchvision
 
+from fastpets.errors import FastpetsError, InvalidArgumentError
+
 
 def architectures() -> dict[str, bool]:
     """Whether there are pretrained weights, by the name of the architecture; timm's only if timm is installed.
@@ -20,6 +22,26 @@ def architectures() -> dict[str, bool]:
     with_weights = {name.partition(".")[0] for name in tagged}
     found |= {f"timm/{name}": name in with_weights for name in timm.list_models()}
     return found | {f"timm/{name}": True for name in tagged}
+
+
+def check_architecture(arch: str) -> None:
+    """Raises InvalidArgumentError for an unknown architecture, FastpetsError for timm/NAME if timm is missing."""
+    if not arch.startswith("timm/"):
+        if arch not in torchvision.models.list_models(module=torchvision.models):
+            expected = "one of torchvision's classification models, or timm/NAME"
+            raise InvalidArgumentError(f"arch: {arch!r}, expected {expected}{did_you_mean(arch)}")
+        return
+    try:
+        import timm
+    except ImportError:
+        raise FastpetsError(f"arch: {arch}: timm is not installed; pip install timm") from None
+    name = arch.removeprefix("timm/")
+    if not timm.is_model(name):
+        raise InvalidArgumentError(f"arch: {arch}: timm has no such model{did_you_mean(arch)}")
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError as error:  # an unknown tag, the part after the dot
+        raise InvalidArgumentError(f"arch: {arch}: {error}") from None
 
 
 def did_you_mean(arch: str) -> str:

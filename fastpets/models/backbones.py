@@ -15,7 +15,7 @@ from torch import nn
 from fastpets.augment.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from fastpets.data.network import check_connection
 from fastpets.errors import FastpetsError, InvalidArgumentError, first_few, warn
-from fastpets.models.architectures import did_you_mean
+from fastpets.models.architectures import check_architecture
 from fastpets.models.weights import read_tensors, short_reason
 
 DENSENET_LAYER = r"(denselayer\d+\.(?:norm|conv))\.([12]\.)"  # torchvision's files have "norm.1" for its "norm1"
@@ -63,6 +63,7 @@ class Backbone(NamedTuple):
 
 def create_backbone(arch: str, weights: str) -> Backbone:
     """Builds the backbone `arch` with `weights`; both are as in create_model. Raises FastpetsError."""
+    check_backbone(arch, weights)
     if arch.startswith("timm/"):
         backbone = _timm_backbone(arch.removeprefix("timm/"), weights)
     else:
@@ -72,10 +73,21 @@ def create_backbone(arch: str, weights: str) -> Backbone:
     return backbone
 
 
+def check_backbone(arch: str, weights: str) -> None:
+    """Raises FastpetsError for an unknown architecture, or a weight file that is not there. Loads nothing."""
+    check_architecture(arch)
+    if weights not in ("default", "none") and not (file := _weight_file(Path(weights))).is_file():
+        raise InvalidArgumentError(
+            f"weights: {file}: no such file, expected default, none, a run folder, or a safetensors or pth file"
+        )
+
+
+def _weight_file(path: Path) -> Path:
+    """The file of the weights that a path names: itself, or a run folder's model."""
+    return path / "model.safetensors" if path.is_dir() else path
+
+
 def _torchvision_backbone(arch: str, weights: str) -> Backbone:
-    if arch not in torchvision.models.list_models(module=torchvision.models):
-        expected = "one of torchvision's classification models, or timm/NAME"
-        raise InvalidArgumentError(f"arch: {arch!r}, expected {expected}{did_you_mean(arch)}")
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     if weights == "default":
         pretrained = torchvision.models.get_model_weights(arch).DEFAULT
@@ -142,16 +154,9 @@ class _TimmFeatures(nn.Module):
 
 
 def _timm_backbone(name: str, weights: str) -> Backbone:
-    try:
-        import timm
-    except ImportError:
-        raise FastpetsError(f"arch: timm/{name}: timm is not installed; pip install timm") from None
-    if not timm.is_model(name):
-        raise InvalidArgumentError(f"arch: timm/{name}: timm has no such model{did_you_mean(f'timm/{name}')}")
-    try:
-        pretrained = timm.get_pretrained_cfg(name)
-    except RuntimeError as error:  # an unknown tag, the part after the dot
-        raise InvalidArgumentError(f"arch: timm/{name}: {short_reason(error)}") from None
+    import timm
+
+    pretrained = timm.get_pretrained_cfg(name)
     if weights == "default" and not pretrained.has_weights:
         raise FastpetsError(f"weights: timm has no pretrained weights of {name}; give a file, or use weights='none'")
     try:
@@ -204,15 +209,9 @@ def _load_pretrained(arch: str, backbone: Backbone, path: Path) -> Backbone:
 
     Returns the backbone, with the normalisation of the run. Raises FastpetsError.
     """
+    file = _weight_file(path)
     if path.is_dir():
-        file = path / "model.safetensors"
         backbone, classes = _like_run(arch, backbone, path / "model.json")
-    else:
-        file = path
-    if not file.is_file():
-        raise InvalidArgumentError(
-            f"weights: {file}: no such file, expected default, none, a run folder, or a safetensors or pth file"
-        )
     tensors = read_tensors(file)
     problems = _load(backbone, _named_as_in(backbone.network, tensors, file))
     if problems and (converted := _converted_by_timm(backbone.network, tensors)):

@@ -15,6 +15,7 @@ from fastpets.data.splits import held_out_dataset, train_valid_datasets
 from fastpets.errors import FastpetsError
 from fastpets.loading.device import resolve_device
 from fastpets.loading.loader import Loader
+from fastpets.models.backbones import check_backbone
 from fastpets.models.classifier import create_model
 from fastpets.runs.config import DataConfig, LearnerConfig, read_config, read_settings
 from fastpets.runs.images import IMAGES, check_images, read_images
@@ -60,6 +61,7 @@ def build_learner(
     With the `normalization`, mean and std, of a run that is resumed, the pretrained weights are not loaded: the state
     of the run has all weights.
     """
+    check_backbone(config.arch, "none" if normalization is not None else config.weights)  # before any download
     amp_dtype = resolve_amp_dtype(device, config.amp_dtype) if config.amp else None
     with distributed.local_first():  # the first process of each machine downloads for all of them
         train_dataset, valid_dataset = build_datasets(config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -12,14 +11,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from fastpets.data import storage
 from fastpets.data.dataset import ImageDataset, labels_from_names
 from fastpets.data.headers import MAX_STAMPED
 from fastpets.data.path_table import PathTable
 from fastpets.errors import FastpetsError, first_few, out_must_be_writable
-from fastpets.utils.atomic import write_atomically
+from fastpets.utils.arrow import read_parquet, write_parquet
 from fastpets.utils.system import resolve_num_workers
 
 IMAGES = "images.parquet"
@@ -29,14 +27,8 @@ FOLDER = b"folder"  # in the table's metadata: where the files are
 
 def save_images(run_folder: Path, train: ImageDataset, valid: ImageDataset) -> None:
     """Writes images.parquet, a row for each image: see `_table`."""
-    table = _table(train, valid)
-
-    def write(staging: Path) -> None:
-        with open(staging, "wb") as file:  # Arrow opens only paths in UTF-8
-            pq.write_table(table, file, compression="zstd")
-
     with out_must_be_writable(run_folder):
-        write_atomically(run_folder / IMAGES, write)
+        write_parquet(run_folder / IMAGES, _table(train, valid))
 
 
 def check_images(run_folder: Path, train: ImageDataset, valid: ImageDataset) -> None:
@@ -46,7 +38,7 @@ def check_images(run_folder: Path, train: ImageDataset, valid: ImageDataset) -> 
     """
     file = run_folder / IMAGES
     try:
-        before = pq.read_table(io.BytesIO(file.read_bytes()))  # Arrow opens only paths in UTF-8
+        before = read_parquet(file)
         now = _table(train, valid)
         differences = [] if before.equals(now) else _differences(before, now)
     except (OSError, pa.ArrowException, KeyError) as error:
@@ -98,7 +90,7 @@ def same_images(run_folder: Path, other_folder: Path) -> bool:
 def _read(run_folder: Path) -> pa.Table | None:
     """images.parquet of a run; None if it cannot be read."""
     try:
-        return pq.read_table(io.BytesIO((run_folder / IMAGES).read_bytes()))  # Arrow opens only paths in UTF-8
+        return read_parquet(run_folder / IMAGES)
     except (OSError, pa.ArrowException):
         return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Sequence
@@ -10,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from fastpets.data.dataset import NO_LABEL, ImageDataset
 from fastpets.data.path_table import as_path_table
 from fastpets.errors import FastpetsError
-from fastpets.utils.atomic import write_atomically
+from fastpets.utils.arrow import read_parquet, write_parquet
 
 PREDICTIONS = "predictions.parquet"
 CLASSES = b"classes"  # in the table's metadata: the names, as JSON, in the order of `probabilities`
@@ -38,7 +36,8 @@ def save_predictions(run_folder: Path, dataset: ImageDataset, probabilities: np.
         "predicted": names.take(predicted),
         "probabilities": pa.FixedSizeListArray.from_arrays(numbers, num_classes),
     }
-    _write(run_folder, pa.table(columns).replace_schema_metadata({CLASSES: json.dumps(dataset.classes)}))
+    table = pa.table(columns).replace_schema_metadata({CLASSES: json.dumps(dataset.classes)})
+    write_parquet(run_folder / PREDICTIONS, table)
 
 
 def join_predictions(run_folder: Path, fold_folders: Sequence[Path]) -> int:
@@ -50,10 +49,10 @@ def join_predictions(run_folder: Path, fold_folders: Sequence[Path]) -> int:
         raise FastpetsError(f"{run_folder}: no {PREDICTIONS} in {', '.join(missing)}")
     tables = []
     for fold, folder in enumerate(fold_folders):
-        table = pq.read_table(io.BytesIO((folder / PREDICTIONS).read_bytes()))  # Arrow opens only paths in UTF-8
+        table = read_parquet(folder / PREDICTIONS)
         tables.append(table.append_column("fold", pa.array([fold] * len(table), pa.int32())))
     table = pa.concat_tables(tables)
-    _write(run_folder, table)
+    write_parquet(run_folder / PREDICTIONS, table)
     return len(table)
 
 
@@ -61,7 +60,7 @@ def read_predictions(run_folder: Path) -> tuple[ImageDataset, np.ndarray]:
     """The images in predictions.parquet, and the probabilities (N, C) of their classes. Raises FastpetsError."""
     file = run_folder / PREDICTIONS
     try:
-        table = pq.read_table(io.BytesIO(file.read_bytes()))
+        table = read_parquet(file)
         classes = json.loads(table.schema.metadata[CLASSES])
         label_of = {os.fsencode(name): label for label, name in enumerate(classes)}
         labels = np.array([label_of.get(name, NO_LABEL) for name in table["class"].to_pylist()], np.int64)
@@ -72,11 +71,3 @@ def read_predictions(run_folder: Path) -> tuple[ImageDataset, np.ndarray]:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise FastpetsError(f"{file}: {reason}, expected the predictions of a cross-validation") from None
     return ImageDataset(paths, labels, classes), probabilities
-
-
-def _write(run_folder: Path, table: pa.Table) -> None:
-    def write(staging: Path) -> None:
-        with open(staging, "wb") as file:
-            pq.write_table(table, file, compression="zstd")
-
-    write_atomically(run_folder / PREDICTIONS, write)

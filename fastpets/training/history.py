@@ -92,7 +92,7 @@ def _row(result: EpochResult) -> dict[str, Any]:
 
 
 class EpochPrinter:
-    """Prints a line for each epoch, with a heading above the first one and above the first one of each phase.
+    """A callback that prints a line for each epoch, and a heading above its first one and that of each phase.
 
     The columns are fastai's, then images per second and input, the share of the training time in which training waited
     for images. A line has at most MAX_WIDTH characters: where there are many metrics, first images per second, then
@@ -104,7 +104,7 @@ class EpochPrinter:
         self.phase: str | None = None  # of the latest epoch
         self._output, self._shown = notebook.CellOutput(), History()
 
-    def __call__(self, result: EpochResult) -> None:
+    def on_epoch_end(self, learner: object, result: EpochResult) -> None:
         """Prints the line of an epoch."""
         if notebook.is_in_notebook():
             self._shown = History([result] if self._output.is_new() else [*self._shown, result])

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
 
 REMEDY = "use a lower lr, clip_norm=1, or amp_dtype='bfloat16' if it was float16"
-EVENTS = ("on_epoch_end", "on_step_end")  # of callbacks
+EVENTS = ("on_epoch_end", "on_step_end", "on_validation_batch_end")  # of callbacks
 STATEFUL = ("train_step", "random", "recorder")
 
 
@@ -60,15 +60,15 @@ class Learner:
         splitter: maps the model to its layer groups, from input to output, each a module, a parameter or a list of
             these. Default: those of a Classifier; one group for another module.
         options: default: TrainingOptions(), which has fastai's values.
-        on_epoch_end: called with the result of each epoch. Default: prints it, in the first process.
-        callbacks: objects with the methods `on_epoch_end(learner, result)`, `on_step_end(learner)` or both, which are
-            called after each epoch and each optimizer step. If one raises, `fit` can resume.
+        callbacks: objects with one or more of the methods `on_epoch_end(learner, result)`, `on_step_end(learner)` and
+            `on_validation_batch_end(learner)`, which are called after each epoch, optimizer step and batch of
+            validation images. If one raises, `fit` can resume.
+        print_epochs: whether the first process prints a line for each epoch, by an EpochPrinter among the callbacks.
 
     Attributes:
         history: results of all epochs.
         recorder: losses and learning rates of all batches.
-        on_step_end: called after each optimizer step, after the callbacks, and in a single process after each
-            validation batch; may raise to interrupt `fit`.
+        callbacks: those given, after the EpochPrinter; a list, which may be changed.
         rate_curve: of the latest `lr_find`, or None.
         normalization: mean and std by which all its loaders normalise.
     """
@@ -82,8 +82,8 @@ class Learner:
         *,
         weights: str | Path = "default",
         splitter: Splitter | None = None,
-        on_epoch_end: Callable[[EpochResult], None] | None = None,
         callbacks: Sequence[Any] = (),
+        print_epochs: bool = True,
     ) -> None:
         self.options, self.device = _with_class_weights(options or TrainingOptions(), train), train.device
         self.initial_size = cast(tuple[int, int] | None, self.options.initial_size)
@@ -102,10 +102,9 @@ class Learner:
         self.recorder, self.progress, self.full_size = Recorder(), Progress(), train.preprocessing.size
         self.history = History()
         self.rate_curve: lr_finder.RateCurve | None = None
-        if on_epoch_end is None:
-            on_epoch_end = EpochPrinter() if distributed.rank() == 0 else _do_nothing
-        self.on_epoch_end, self.on_step_end = on_epoch_end, cast(Callable[[], None], _do_nothing)
-        self.callbacks = _checked_callbacks(callbacks)
+        _check_callbacks(callbacks)
+        printers = [EpochPrinter()] if print_epochs and distributed.rank() == 0 else []
+        self.callbacks: list[Any] = [*printers, *callbacks]
 
     def _make_train_step(self, splitter: Splitter | None) -> None:
         """Builds the train step, after checks of the model's output, the loss and the metrics."""
@@ -265,7 +264,7 @@ class Learner:
             progress.input_share = waited_s / train_s
             self._check_weights()
             progress.is_trained = True
-            self._end_step()
+            self._call_back("on_step_end")
         values = self.validate()
         _check_validation(values["valid_loss"])
         result = EpochResult(
@@ -284,16 +283,12 @@ class Learner:
             phase=progress.phase, rates=progress.rates, epoch=progress.epoch + 1, num_steps=progress.num_steps
         )
         self.history.append(result)
-        self.on_epoch_end(result)
         self._call_back("on_epoch_end", result)
-
-    def _end_step(self) -> None:
-        self._call_back("on_step_end")
-        self.on_step_end()
 
     def _call_back(self, event: str, *arguments: object) -> None:
         for callback in self.callbacks:
-            getattr(callback, event, _do_nothing)(self, *arguments)
+            if (method := getattr(callback, event, None)) is not None:
+                method(self, *arguments)
 
     def _check_weights(self) -> None:
         """Raises FastpetsError if a parameter is not finite."""
@@ -331,7 +326,7 @@ class Learner:
                 if has_gradients:
                     optimizer_step()
                 has_gradients = False
-                self._end_step()
+                self._call_back("on_step_end")
         if has_gradients:  # after the loop, since there are fewer batches if all files of one are bad
             optimizer_step()
         if is_whole and num_images == 0:
@@ -368,8 +363,7 @@ class Learner:
             loss += cross_entropy(logits, labels, reduction="sum")
             num_images += len(labels)
             metrics.update(logits, labels)
-            if distributed.world_size() == 1:  # processes differ in their numbers of batches, and would not agree
-                self.on_step_end()
+            self._call_back("on_validation_batch_end")
         totals = torch.tensor([loss.item(), num_images], dtype=torch.float64)
         valid_loss, num_images_per_process = distributed.mean(totals).tolist()
         if num_images_per_process == 0:
@@ -521,16 +515,11 @@ class Learner:
         }
 
 
-def _do_nothing(*_: object) -> None:
-    """A callback that can be pickled."""
-
-
-def _checked_callbacks(callbacks: Sequence[Any]) -> list[Any]:
-    """The callbacks as a list. Raises InvalidArgumentError for an object without a method that would be called."""
+def _check_callbacks(callbacks: Sequence[Any]) -> None:
+    """Raises InvalidArgumentError for an object without a method that would be called."""
     for callback in callbacks:
         if not any(callable(getattr(callback, event, None)) for event in EVENTS):
             raise InvalidArgumentError(f"callbacks: {callback!r}, expected objects with a method {' or '.join(EVENTS)}")
-    return list(callbacks)
 
 
 def _nothing_to_train_on(train: Loader) -> FastpetsError:

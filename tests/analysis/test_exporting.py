@@ -17,7 +17,7 @@ FILES = "config.json images.parquet lr_finder.csv lr_finder.png metrics.csv mode
 
 def trained(folder: Path) -> Learner:
     train, valid = fastpets.loaders(folder, size=32, batch_size=4, device="cpu")
-    learner = Learner(train, valid, "resnet18", weights="none", on_epoch_end=lambda result: None)
+    learner = Learner(train, valid, "resnet18", weights="none", print_epochs=False)
     learner.lr_find(num_steps=20)
     learner.fit_one_cycle(1, 1e-3)
     return learner
@@ -62,7 +62,7 @@ def test_a_report_is_written_without_a_model(make_folder: Callable[..., Path], t
 def test_a_module_of_ones_own_cannot_be_exported(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     train, valid = fastpets.loaders(make_folder(20), size=32, batch_size=4, device="cpu")
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2))
-    learner = Learner(train, valid, model, on_epoch_end=lambda result: None)
+    learner = Learner(train, valid, model, print_epochs=False)
     with pytest.raises(FastpetsError, match="the model, Sequential, is not one of create_model"):
         learner.export(tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -130,6 +130,23 @@ def test_the_command_writes_both_files(trained_run: Path, tmp_path: Path, capsys
     assert all(row["part"] == "validation" for row in csv.DictReader((tmp_path / "new/folder/suspects.csv").open()))
 
 
+@pytest.mark.parametrize("num_epochs", [0, 5])
+def test_suspects_of_a_model_that_is_mostly_wrong_come_with_a_warning(
+    num_epochs: int, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    from fastpets.cli import main
+
+    swapped(tmp_path / "images")
+    train, valid = fastpets.loaders(tmp_path / "images", size=32, batch_size=8)
+    learner = fastpets.Learner(train, valid, "resnet18", weights="none", print_epochs=False)
+    learner.fit_one_cycle(num_epochs, 1e-3)
+    learner.export(tmp_path / "run")
+    is_wrong = learner.validate()["error_rate"] > 0.3
+    assert is_wrong == (num_epochs == 0)
+    assert main(["suspects", str(tmp_path / "run"), "--part", "valid"]) == 0
+    assert ("most of the suspects are its own mistakes; train a better one" in capsys.readouterr().err) == is_wrong
+
+
 @pytest.mark.slow
 def test_the_command_finds_swapped_labels_with_a_trained_model(tmp_path: Path) -> None:
     from fastpets.cli import main

@@ -1,5 +1,6 @@
 """Data sets of Hugging Face, in memory, on disk and as Parquet files, as sources; their bytes are read per batch."""
 
+import os
 import pickle
 import subprocess
 import sys
@@ -13,7 +14,9 @@ import torch
 
 import fastpets
 from fastpets import Loader
+from fastpets.cli import main
 from fastpets.data.hf_datasets import Rows
+from fastpets.data.parquet import _in_use
 from fastpets.data.sources import as_dataset
 from fastpets.errors import FastpetsError
 
@@ -136,14 +139,31 @@ def test_parquet_files_are_unpacked_once_and_their_names_are_the_split(
     whole = f"{folder}/train-{{00000..00001}}-of-00002.parquet"
     check_same(pixels(Loader(whole, **SETTINGS)), expected(files[:12]))
     unpacked = valid.dataset.paths[0].partition("::")[0]
-    before = Path(unpacked).stat().st_mtime_ns
+    before = Path(unpacked).stat().st_ino
     assert Path(unpacked).read_bytes() == b"".join(path.read_bytes() for path in files[12:])
     fastpets.loaders(f"{folder}/*.parquet", **SETTINGS)
-    assert Path(unpacked).stat().st_mtime_ns == before
+    assert Path(unpacked).stat().st_ino == before
     rows(files[13:]).to_parquet(tmp_path / "one.parquet")  # another file in its place is another data set
     with fsspec.open(f"{folder}/validation.parquet", "wb") as target:
         target.write((tmp_path / "one.parquet").read_bytes())
     check_same(pixels(fastpets.loaders(f"{folder}/*.parquet", **SETTINGS)[1]), expected(files[13:]))
+
+
+def test_unpacked_files_are_listed_and_cleared_unless_a_process_uses_them(
+    files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    rows(files).to_parquet(tmp_path / "all.parquet")
+    unpacked = Loader(tmp_path / "all.parquet", **SETTINGS).dataset.paths[0].partition("::")[0]
+    assert main(["cache", "list"]) == 0
+    assert f"  {'unpacked Parquet':>18}      0.00 GB  {unpacked}\n" in capsys.readouterr().out
+    assert main(["cache", "clear", unpacked]) == 1
+    assert f"{unpacked}  in use by a process: not removed\n" in capsys.readouterr().out
+    other = [sys.executable, "-m", "fastpets", "cache", "clear", unpacked]
+    assert subprocess.run(other, check=False).returncode == 1
+    os.close(_in_use.pop(Path(unpacked)))  # as when the process ends
+    assert subprocess.run(other, check=False).returncode == 0
+    assert not Path(unpacked).exists()
+    assert not Path(unpacked).with_suffix(".parquet").exists()
 
 
 def test_parquet_files_in_folders_named_train_and_test_are_the_split(files: list[Path], tmp_path: Path) -> None:

@@ -43,3 +43,12 @@ def test_a_pattern_is_a_part_of_the_name_or_of_the_shell(capsys: pytest.CaptureF
 def test_a_misspelt_architecture_gets_suggestions(arch: str, similar: str) -> None:
     with pytest.raises(InvalidArgumentError, match=rf"^arch: .*did you mean .*\b{similar}\b"):
         create_model(arch, 2, "none")
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--arch", "resnet35"), ("--weights", "no/such.pth")])
+def test_a_model_that_is_not_there_is_reported_before_the_data_set_is_read(
+    flag: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in ("train", "lr-find"):
+        assert main([command, "--data", "no/such/folder", flag, value]) == 1
+        assert capsys.readouterr().err.startswith(f"error: {flag}: ")

@@ -16,6 +16,7 @@ from fastpets.training import checkpoints
 from fastpets.training.learner import Learner
 from fastpets.training.options import TrainingOptions
 from fastpets.training.phases import Phase
+from tests.callbacks import Stopped, Stops
 
 PHASES = [
     Phase(name="frozen", epochs=1, lr=1e-3, frozen_to=-1),
@@ -24,26 +25,11 @@ PHASES = [
 NUM_STEPS = 3 * 2  # three epochs of two batches of eight images
 
 
-class Stopped(Exception):
-    """Training was stopped on purpose."""
-
-
 def make_learner(folder: Path, options: TrainingOptions, seed: int = 0) -> Learner:
     train, valid = fastpets.loaders(folder, size=32, batch_size=8, cache="host", seed=seed)
     model = create_model("resnet18", 2, "none", seed=seed)
     model.pretrained = True  # so that freezing has an effect
-    return Learner(train, valid, model, options, on_epoch_end=lambda result: None)
-
-
-def stop_after(learner: Learner, calls: int) -> None:
-    """Makes `on_step_end` raise Stopped in its call number `calls`."""
-    count = iter(range(1, 1000))
-
-    def on_step_end() -> None:
-        if next(count) == calls:
-            raise Stopped
-
-    learner.on_step_end = on_step_end
+    return Learner(train, valid, model, options, print_epochs=False)
 
 
 def outcome(learner: Learner) -> dict[str, Any]:
@@ -77,7 +63,7 @@ def test_training_resumes_bit_exactly_after_any_step(make_folder: Callable[..., 
     expected = outcome(whole)
     for calls in range(1, NUM_STEPS + 3 + 1):  # each epoch validates on one batch
         stopped = make_learner(folder, options)
-        stop_after(stopped, calls)
+        stopped.callbacks = [Stops(at=calls)]
         with pytest.raises(Stopped):
             stopped.fit(PHASES)
         torch.manual_seed(calls)  # the caller's state does not matter
@@ -96,7 +82,7 @@ def test_training_with_accumulated_gradients_resumes_bit_exactly(
     whole, stopped, resumed = (make_learner(folder, options) for _ in range(3))
     whole.fit(PHASES)
     assert whole.train_step.optimizer.state_dict()["state"][0]["step"] == 2 * 2
-    stop_after(stopped, 4)
+    stopped.callbacks = [Stops(at=4)]
     with pytest.raises(Stopped):
         stopped.fit(PHASES)
     resumed.load_state_dict(checkpoints.load(checkpoints.save(tmp_path, 4, stopped.state_dict())))
@@ -116,11 +102,11 @@ def test_a_learner_without_pretrained_weights_resumes_bit_exactly(
         model.pretrained = pretrained
         if pretrained:
             model.mean = model.std = (0.5, 0.5, 0.5)
-        return Learner(train, valid, model, TrainingOptions(ema=0.9), on_epoch_end=lambda result: None)
+        return Learner(train, valid, model, TrainingOptions(ema=0.9), print_epochs=False)
 
     whole, stopped, resumed = make(True), make(True), make(False)
     whole.fit(PHASES)
-    stop_after(stopped, 1)
+    stopped.callbacks = [Stops(at=1)]
     with pytest.raises(Stopped):
         stopped.fit(PHASES)
     saved = checkpoints.load(checkpoints.save(tmp_path, 1, stopped.state_dict()))

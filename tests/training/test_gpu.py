@@ -14,6 +14,7 @@ from fastpets.errors import FastpetsError
 from fastpets.models.classifier import create_model
 from fastpets.training.options import TrainingOptions
 from fastpets.training.phases import Phase
+from tests.callbacks import Stopped, Stops
 from tests.devices import DEVICES, GPU
 
 
@@ -27,7 +28,7 @@ def learner(dataset: ImageDataset, device: str, size: int = 64, batch_size: int 
         Loader(dataset, size=size, batch_size=batch_size, augment=trains, device=device) for trains in (True, False)
     )
     model = create_model("resnet18", len(dataset.classes), "none")
-    return Learner(train, valid, model, TrainingOptions(**options), on_epoch_end=lambda result: None)
+    return Learner(train, valid, model, TrainingOptions(**options), print_epochs=False)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -51,17 +52,12 @@ def test_a_fit_resumed_from_its_state_takes_the_same_steps(dataset: ImageDataset
     phases = [Phase(name="one cycle", epochs=2, lr=1e-3)]
     whole, part, rest = (learner(dataset, device) for _ in range(3))
     whole.fit(phases)
-    part.on_step_end = lambda: stop(part)
-    with pytest.raises(InterruptedError):
+    part.callbacks = [Stops(at=3)]
+    with pytest.raises(Stopped):
         part.fit(phases)
     rest.load_state_dict(part.state_dict())
     rest.fit(phases, resume=True)
     assert rest.recorder.losses == pytest.approx(whole.recorder.losses, rel=0.02 if device == "cuda" else 1e-5)
-
-
-def stop(learner: Learner) -> None:
-    if learner.progress.num_batches == 3:
-        raise InterruptedError
 
 
 @pytest.mark.gpu

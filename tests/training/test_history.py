@@ -32,7 +32,7 @@ def result(epoch: int, metrics: dict[str, float]) -> EpochResult:
 def test_the_line_fits_80_columns(names: tuple[str, ...], columns: list[str], capsys: pytest.CaptureFixture) -> None:
     printer = EpochPrinter()
     for epoch in range(2):
-        printer(result(epoch, {**dict.fromkeys(names, 0.123456), "recall/a class": 0.5}))
+        printer.on_epoch_end(None, result(epoch, {**dict.fromkeys(names, 0.123456), "recall/a class": 0.5}))
     phase, heading, *lines = capsys.readouterr().out.splitlines()
     assert phase == "frozen"
     assert heading.split() == ["epoch", "train_loss", "valid_loss", "error_rate", *columns]
@@ -45,7 +45,7 @@ def test_the_line_fits_80_columns(names: tuple[str, ...], columns: list[str], ca
 
 def test_metrics_for_which_there_is_no_room_are_printed_below(capsys: pytest.CaptureFixture) -> None:
     metrics = {f"my_long_metric_{n}": n / 7 for n in range(9)}
-    EpochPrinter()(result(0, metrics))
+    EpochPrinter().on_epoch_end(None, result(0, metrics))
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= 80
     for name, value in metrics.items():

@@ -23,6 +23,7 @@ from fastpets.training.learner import Learner
 from fastpets.training.options import TrainingOptions
 from fastpets.training.phases import Phase
 from fastpets.training.schedule import group_rates
+from tests.callbacks import Stopped, Stops
 
 State = dict[str, torch.Tensor]
 
@@ -33,7 +34,7 @@ def learner(make_folder: Callable[..., Path]) -> Learner:
     torch.manual_seed(0)
     model = create_model("resnet18", 2, "none")
     model.pretrained = True  # so that freezing has an effect
-    return Learner(train, valid, model, on_epoch_end=lambda result: None)
+    return Learner(train, valid, model, print_epochs=False)
 
 
 def state(model: Classifier) -> State:
@@ -140,7 +141,12 @@ def test_validation_weights_every_image_equally(learner: Learner) -> None:
 
 def test_each_epoch_is_reported_once_and_added_to_the_history(learner: Learner) -> None:
     results: list[EpochResult] = []
-    learner.on_epoch_end = results.append
+
+    class Epochs:
+        def on_epoch_end(self, learner: Learner, result: EpochResult) -> None:
+            results.append(result)
+
+    learner.callbacks.append(Epochs())
     learner.fine_tune(2, freeze_epochs=1)
     assert [(result.phase, result.epoch) for result in results] == [
         ("frozen", 0),
@@ -179,7 +185,7 @@ def test_two_runs_with_one_seed_end_in_the_same_weights(make_folder: Callable[..
         torch.manual_seed(len(finals))  # the caller's state is neither used nor changed
         before = torch.get_rng_state()
         model = create_model("resnet18", 2, "none", seed=3)
-        learner = Learner(train, valid, model, TrainingOptions(seed=3), on_epoch_end=lambda result: None)
+        learner = Learner(train, valid, model, TrainingOptions(seed=3), print_epochs=False)
         learner.fit_one_cycle(1, 1e-3)
         learner.lr_find(num_steps=20)
         assert torch.equal(torch.get_rng_state(), before)
@@ -215,7 +221,7 @@ def test_batch_norm_rejects_batches_of_one_image_and_skips_one_that_a_bad_file_l
     train, valid = fastpets.loaders(folder, size=32, batch_size=2, on_bad_file="skip")
     bad_file = Path(train.dataset.paths[0])
     bad_file.write_bytes(bad_file.read_bytes()[:1500])  # has a good header, and does not decode
-    learner = Learner(train, valid, create_model("resnet18", 2, "none"), on_epoch_end=lambda result: None)
+    learner = Learner(train, valid, create_model("resnet18", 2, "none"), print_epochs=False)
     with pytest.warns(UserWarning, match="a batch of one image is skipped"):
         learner.fit_one_cycle(1, 1e-3)
 
@@ -226,7 +232,7 @@ def test_with_bn_eval_frozen_norms_change_neither_parameters_nor_statistics(
     train, valid = fastpets.loaders(make_folder(30), size=32, batch_size=8)
     model = create_model("resnet18", 2, "none")
     model.pretrained = True
-    learner = Learner(train, valid, model, TrainingOptions(bn="eval"), on_epoch_end=lambda result: None)
+    learner = Learner(train, valid, model, TrainingOptions(bn="eval"), print_epochs=False)
     before = state(model)
     learner.freeze()
     learner.fit_one_cycle(2, 1e-2)
@@ -331,15 +337,12 @@ def test_the_loss_plot_has_a_point_for_each_batch_and_one_for_each_epoch(learner
 
 
 def test_an_interrupted_fit_resumes_only_when_asked_to(learner: Learner) -> None:
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    learner.on_step_end = interrupt
+    learner.callbacks = [Stops()]
     for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Stopped):
             learner.fit_one_cycle(3, 1e-3)
     assert (learner.progress.num_batches, learner.progress.epoch) == (1, 0)
-    learner.on_step_end = lambda: None
+    learner.callbacks = []
     learner.fit([Phase(name="rest", epochs=3, lr=1e-3)], resume=True)
     assert len(learner.recorder.losses) == 1 + 3 * len(learner.train)  # 1: of the fit that was not resumed
 
@@ -357,13 +360,10 @@ def test_a_finished_fit_has_nothing_to_resume(learner: Learner) -> None:
 
 
 def test_a_fit_that_does_not_resume_starts_with_a_whole_epoch(learner: Learner) -> None:
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    learner.on_step_end = interrupt
-    with pytest.raises(KeyboardInterrupt):
+    learner.callbacks = [Stops()]
+    with pytest.raises(Stopped):
         learner.fit_one_cycle(1, 1e-3)
-    learner.on_step_end = lambda: None
+    learner.callbacks = []
     learner.one_batch()  # restores the loader's state, which is within the interrupted epoch
     learner.recorder.wait()
     num_before = len(learner.recorder.losses)
@@ -376,11 +376,8 @@ def test_an_unfinished_phase_does_not_resume_with_another_number_of_images_per_s
 ) -> None:
     finished = learner.state_dict()
 
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    learner.on_step_end = interrupt
-    with pytest.raises(KeyboardInterrupt):
+    learner.callbacks = [Stops()]
+    with pytest.raises(Stopped):
         learner.fit_one_cycle(1, 1e-3)
     state = learner.state_dict()
     train = learner.train.like(learner.train.dataset, batch_size=4)
@@ -472,7 +469,7 @@ def overflow_first(learner: Learner, num_steps: int) -> None:
 def test_the_schedule_starts_with_the_first_step_that_float16_does_not_skip(learner: Learner) -> None:
     learner.fit_one_cycle(2, 1e-2)
     rates = learner.recorder.rates
-    other = Learner(learner.train, learner.valid, learner.model, on_epoch_end=lambda result: None)
+    other = Learner(learner.train, learner.valid, learner.model, print_epochs=False)
     overflow_first(other, 2)
     other.fit_one_cycle(2, 1e-2)
     assert other.recorder.rates == [rates[0], rates[0], *rates[:-2]]
@@ -486,15 +483,9 @@ def test_a_phase_of_skipped_steps_only_is_an_error(learner: Learner) -> None:
 
 
 def test_an_epoch_that_is_interrupted_in_validation_reports_its_times(learner: Learner) -> None:
-    calls = iter(range(100))
-
-    def interrupt() -> None:
-        if next(calls) == 3:  # after three training batches
-            raise KeyboardInterrupt
-
-    learner.on_step_end = interrupt
+    learner.callbacks = [Stops(at=4)]  # after three training batches
     phases = [Phase(name="a", epochs=1, lr=1e-3)]
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped):
         learner.fit(phases)
     assert learner.progress.is_trained
     learner.fit(phases, resume=True)
@@ -510,7 +501,7 @@ def test_gradients_before_a_batch_of_bad_files_are_used(make_folder: Callable[..
         file = Path(train.dataset.paths[item])
         file.write_bytes(file.read_bytes()[:1500])
     options = TrainingOptions(accumulate=4)
-    learner = Learner(train, valid, create_model("resnet18", 2, "none"), options, on_epoch_end=lambda result: None)
+    learner = Learner(train, valid, create_model("resnet18", 2, "none"), options, print_epochs=False)
     with pytest.warns(UserWarning, match="left out"):
         learner.fit_one_cycle(1, 1e-3)
     assert len(learner.recorder.losses) == 7
@@ -558,9 +549,9 @@ def test_a_heading_is_printed_above_the_first_epoch_of_a_phase_and_of_a_resumed_
             seconds=1.0, images_per_sec=1.0, input_share=0.0,
         )  # fmt: skip
 
-    print_epoch = EpochPrinter()
+    printer = EpochPrinter()
     for phase, epoch in (("frozen", 2), ("frozen", 3), ("unfrozen", 0), ("unfrozen", 1)):
-        print_epoch(result(phase, epoch))
+        printer.on_epoch_end(None, result(phase, epoch))
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["frozen", "epoch", "2", "3", "unfrozen", "epoch", "0", "1"]
 
@@ -569,18 +560,15 @@ def test_a_single_epoch_has_the_full_size_and_the_loader_keeps_it(make_folder: C
     train, valid = fastpets.loaders(make_folder(20), size=64, batch_size=8)
     sizes: list[int] = []
     model = create_model("resnet18", 2, "none")
-    learner = Learner(train, valid, model, TrainingOptions(initial_size=32), on_epoch_end=lambda result: None)
+    learner = Learner(train, valid, model, TrainingOptions(initial_size=32), print_epochs=False)
     model.register_forward_pre_hook(
         lambda module, inputs: sizes.append(inputs[0].shape[2]) if module.training else None
     )
     learner.fit_one_cycle(1, 1e-3)
     assert set(sizes) == {64}
 
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    learner.on_step_end = interrupt
-    with pytest.raises(KeyboardInterrupt):
+    learner.callbacks = [Stops()]
+    with pytest.raises(Stopped):
         learner.fit_one_cycle(3, 1e-3)
     assert sizes[-1] == 32
     assert train.preprocessing.size == (64, 64)
@@ -590,7 +578,7 @@ def test_images_grow_from_the_initial_size_to_the_loaders(make_folder: Callable[
     train, valid = fastpets.loaders(make_folder(20), size=96, batch_size=8, cache="host")
     sizes: list[tuple[int, ...]] = []
     model = create_model("resnet18", 2, "none")
-    learner = Learner(train, valid, model, TrainingOptions(initial_size=32), on_epoch_end=lambda result: None)
+    learner = Learner(train, valid, model, TrainingOptions(initial_size=32), print_epochs=False)
     model.register_forward_pre_hook(lambda module, inputs: sizes.append((*inputs[0].shape[2:], module.training)))
     learner.fit([Phase(name="a", epochs=2, lr=1e-3), Phase(name="b", epochs=3, lr=1e-3)])
     assert [size[0] for size in sizes if size[2]] == [side for side in (32, 32, 64, 96, 96) for _ in range(2)]

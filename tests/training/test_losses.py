@@ -31,7 +31,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Loader, Loader]:
 
 def make(both: tuple[Loader, Loader], **options: Any) -> Learner:
     torch.manual_seed(0)
-    return Learner(*both, Net(), TrainingOptions(**options), on_epoch_end=lambda result: None)
+    return Learner(*both, Net(), TrainingOptions(**options), print_epochs=False)
 
 
 def focal(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -64,7 +64,7 @@ def test_impossible_sweeps_are_rejected(make_folder: Callable[..., Path], argume
 
 def make_learner(folder: Path, options: TrainingOptions, **settings: Any) -> Learner:
     train, valid = fastpets.loaders(folder, size=32, batch_size=4, **settings)
-    return Learner(train, valid, create_model("resnet18", 2, "none"), options, on_epoch_end=lambda result: None)
+    return Learner(train, valid, create_model("resnet18", 2, "none"), options, print_epochs=False)
 
 
 def equal(one: Any, other: Any) -> bool:

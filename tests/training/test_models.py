@@ -51,12 +51,8 @@ def lite_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def ignore(result: object) -> None:
-    """Prints nothing, and can be pickled."""
-
-
 def quiet(*arguments: object, **settings: object) -> Learner:
-    return Learner(*arguments, on_epoch_end=ignore, **settings)  # type: ignore[arg-type]
+    return Learner(*arguments, print_epochs=False, **settings)  # type: ignore[arg-type]
 
 
 def pixels(loader: Loader) -> torch.Tensor:
