@@ -12,13 +12,14 @@ from tyro.conf import Positional, arg
 
 from fastpets.augment.preprocessing import LIMITS, MAX_PIXELS
 from fastpets.errors import one_line, out_must_be_writable
+from fastpets.runs.files import BAD_FILES, write_bad_files
 from fastpets.utils.progress import track
 from fastpets.utils.validation import MAX_WORKERS, check_range
 
 if TYPE_CHECKING:
     from fastpets.data.dataset import ImageDataset
 
-DEFAULT_OUT = Path("bad_files.csv")
+DEFAULT_OUT = Path(BAD_FILES)
 # If a batch does not decode, each of its images is decoded by itself, which takes 5 ms per image.
 BATCH_SIZE = 32
 
@@ -91,11 +92,8 @@ def decode_all(dataset: ImageDataset, num_workers: int | None, max_pixels: int) 
 
 def save(path: Path, problems: dict[str, str]) -> None:
     """Writes the list of bad files and prints where it is."""
-    from fastpets.runs.folder import write_bad_files
-    from fastpets.utils.atomic import write_atomically
-
     with out_must_be_writable(path):
-        write_atomically(path, lambda staging: write_bad_files(staging, problems))
+        write_bad_files(path, problems)
     print(f"list of bad files: {path}" if problems else f"empty list, since no file is bad: {path}")
 
 

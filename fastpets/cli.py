@@ -1,10 +1,6 @@
 """The command line. `fastpets NAME` and `python -m fastpets NAME` run the same command, as does its module."""
 
-import dataclasses
-import itertools
 import logging
-import re
-import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -13,7 +9,7 @@ from typing import Any, NamedTuple
 
 from fastpets import __version__, streams
 from fastpets.errors import BadFileWarning, FastpetsError, without_middle
-from fastpets.flags import UsageError, flag_names, groups, hint, parse
+from fastpets.flags import UsageError, hint, parse, with_flags
 
 
 class Command(NamedTuple):
@@ -59,9 +55,6 @@ COMMANDS = {
     "cache": Command("CacheConfig", "list or remove the decoded images that are kept on disk"),
     "ceiling": Command("CeilingConfig", "measure how much of its speed training loses to loading"),
 }
-
-
-OF_ONE_RUN = ("out", "config", "resume")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -130,43 +123,6 @@ def run(name: str, arguments: Sequence[str]) -> int:
         return 130
 
 
-def with_flags(message: str, config_class: type | None) -> str:
-    """Replaces the names of parameters in a message of the library by flags.
-
-    `name: ` at the start of the message becomes `--name: `. `name=value` becomes `--name value`, or `--name` or
-    `--no-name` for True or False. A name with an underscore, such as `max_pixels`, becomes `--max-pixels` wherever it
-    is a word of its own. Only the flags of `config_class` are replaced, not its positional arguments.
-    """
-    names = flag_names(config_class) if config_class is not None else []
-    if not names:
-        return message
-    any_name = "|".join(sorted(names, key=len, reverse=True))
-    message = re.sub(rf"^({any_name}): ", lambda match: f"{_flag(match[1])}: ", message)
-    value = r"'[^']*'|[^\s'\",;:()]*[^\s'\",;:().]"  # a quoted string, or the rest of the word
-    message = re.sub(rf"(?<![\w.-])({any_name})=({value})", lambda match: _setting(match[1], match[2]), message)
-    for long_name in (name for name in names if "_" in name):
-        message = re.sub(rf"(?<![\w./='-]){long_name}(?![\w./='-])", _flag(long_name), message)
-    return message
-
-
-def command_line(name: str, config: Any) -> str:
-    """The command line that gives a configuration: the command `name`, and each flag that differs from its default.
-
-    It has none of OF_ONE_RUN: a repeated run has a folder of its own, and all settings of the run that it continues.
-    """
-    arguments = ["fastpets", name]
-    default_of = {field.name: field.default for field in dataclasses.fields(config)}
-    for field in itertools.chain.from_iterable(groups(type(config)).values()):
-        value = getattr(config, field)
-        if field in OF_ONE_RUN or value == default_of[field]:
-            continue
-        if isinstance(value, bool):
-            arguments.append(_flag(field, value))
-        else:
-            arguments += [_flag(field), *map(str, value if isinstance(value, tuple) else [value])]
-    return shlex.join(arguments)
-
-
 def _show_warnings_as_lines(config_class: type) -> None:
     """Prints each warning as one line on standard error, without file name and line number."""
 
@@ -174,14 +130,3 @@ def _show_warnings_as_lines(config_class: type) -> None:
         print(f"warning: {with_flags(str(message), config_class)}", file=sys.stderr)
 
     warnings.showwarning = show
-
-
-def _flag(name: str, value: bool = True) -> str:
-    return f"--{'' if value else 'no-'}{name.replace('_', '-')}"
-
-
-def _setting(name: str, value: str) -> str:
-    """The flag, with its value, for `name=value`."""
-    if value in ("True", "False"):
-        return _flag(name, value == "True")
-    return f"{_flag(name)} {shlex.quote(value.strip(chr(39)))}"

@@ -6,17 +6,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from fastpets.errors import InvalidArgumentError, one_line, out_must_be_writable
-from fastpets.runs.config import read_settings
+from fastpets.runs.config import OF_ONE_RUN, read_settings
+from fastpets.runs.files import IMAGES, METRICS, Row, read_rows
 
-if TYPE_CHECKING:
-    from fastpets.runs.folder import Row
-
-NOT_COMPARED = ("out", "resume", "config")
 HEADING = f"{'':>3}  {'run':<28}  {'epochs':>6}  {'error':>7}  {'lowest':>7}  {'loss':>7}  {'time':>8}"
 
 
@@ -32,12 +29,11 @@ class CompareConfig:
 
 def compare(config: CompareConfig) -> int:
     """Prints the table and writes the curves. Raises FastpetsError for a folder that is no run."""
-    from fastpets.runs.folder import read_rows
-    from fastpets.runs.images import IMAGES, same_validation_images
+    from fastpets.runs.images import same_validation_images
     from fastpets.training.plots import plot_runs
     from fastpets.utils.atomic import write_atomically
 
-    found = [(run, read_settings(run), read_rows(run / "metrics.csv")) for run in config.runs]
+    found = [(run, read_settings(run), read_rows(run / METRICS)) for run in config.runs]
     for run, _, rows in found:
         if not rows:
             raise InvalidArgumentError(f"runs: {run}: no epoch is complete, expected a run with metrics.csv")
@@ -75,7 +71,7 @@ def line(number: int, name: str, rows: Sequence[Row]) -> str:
 
 def differences(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """A line for each setting that differs, with its values in the order of the runs."""
-    names = dict.fromkeys(name for values in settings for name in values if name not in NOT_COMPARED)
+    names = dict.fromkeys(name for values in settings for name in values if name not in OF_ONE_RUN)
     found = {name: [values.get(name) for values in settings] for name in names}
     differing = {name: values for name, values in found.items() if any(value != values[0] for value in values)}
     return [one_line(f"{name}: {' | '.join(map(str, values))}") for name, values in differing.items()]

@@ -73,6 +73,11 @@ def without_middle(text: str) -> str:
     return f"{start} ... ({len(text) - len(start) - len(end):,} characters left out) ... {end}"
 
 
+def reason(error: BaseException) -> object:
+    """What an error says: of an OSError of the system, without its number and file."""
+    return (isinstance(error, OSError) and error.strerror) or error
+
+
 def one_line(text: str) -> str:
     """Escapes unprintable characters in a text, such as a line break in a file name, as Python's repr does."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
@@ -85,5 +90,5 @@ def out_must_be_writable(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InvalidArgumentError(
-            f"out: {out}: {error.strerror or error}, expected a place that this process may write to"
+            f"out: {out}: {reason(error)}, expected a place that this process may write to"
         ) from None

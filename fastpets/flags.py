@@ -1,10 +1,16 @@
-"""Flags of a command, which tyro parses into a dataclass. Added are groups in the help and errors of one line."""
+"""The flags of a command: tyro parses them into a dataclass; names of its fields in messages become flags.
+
+Added to tyro are groups in the help and errors of one line.
+"""
 
 import contextlib
 import dataclasses
 import difflib
 import inspect
 import io
+import itertools
+import re
+import shlex
 import typing
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -55,6 +61,40 @@ def groups(config_class: type) -> dict[str, list[str]]:
         if names := [*inspect.get_annotations(base)]:
             found.setdefault(vars(base).get("title", ""), []).extend(names)
     return found
+
+
+def with_flags(message: str, config_class: type | None) -> str:
+    """Replaces the names of parameters in a message of the library by flags.
+
+    `name: ` at the start of the message becomes `--name: `. `name=value` becomes `--name value`, or `--name` or
+    `--no-name` for True or False. A name with an underscore, such as `max_pixels`, becomes `--max-pixels` wherever it
+    is a word of its own. Only the flags of `config_class` are replaced, not its positional arguments.
+    """
+    names = flag_names(config_class) if config_class is not None else []
+    if not names:
+        return message
+    any_name = "|".join(sorted(names, key=len, reverse=True))
+    message = re.sub(rf"^({any_name}): ", lambda match: f"{_flag(match[1])}: ", message)
+    value = r"'[^']*'|[^\s'\",;:()]*[^\s'\",;:().]"  # a quoted string, or the rest of the word
+    message = re.sub(rf"(?<![\w.-])({any_name})=({value})", lambda match: _setting(match[1], match[2]), message)
+    for long_name in (name for name in names if "_" in name):
+        message = re.sub(rf"(?<![\w./='-]){long_name}(?![\w./='-])", _flag(long_name), message)
+    return message
+
+
+def command_line(name: str, config: Any, leave_out: Sequence[str] = ()) -> str:
+    """The command line that gives a configuration: the command `name`, and each flag that differs from its default."""
+    arguments = ["fastpets", name]
+    default_of = {field.name: field.default for field in dataclasses.fields(config)}
+    for field in itertools.chain.from_iterable(groups(type(config)).values()):
+        value = getattr(config, field)
+        if field in leave_out or value == default_of[field]:
+            continue
+        if isinstance(value, bool):
+            arguments.append(_flag(field, value))
+        else:
+            arguments += [_flag(field), *map(str, value if isinstance(value, tuple) else [value])]
+    return shlex.join(arguments)
 
 
 def hint(name: str, names: Sequence[str]) -> str:
@@ -134,3 +174,14 @@ def _first_paragraph(box: str) -> str:
     start = is_text.index(True)
     end = is_text.index(False, start)
     return " ".join(lines[start:end]).removeprefix("Error parsing ").removesuffix(".")
+
+
+def _flag(name: str, value: bool = True) -> str:
+    return f"--{'' if value else 'no-'}{name.replace('_', '-')}"
+
+
+def _setting(name: str, value: str) -> str:
+    """The flag, with its value, for `name=value`."""
+    if value in ("True", "False"):
+        return _flag(name, value == "True")
+    return f"{_flag(name)} {shlex.quote(value.strip(chr(39)))}"

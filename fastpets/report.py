@@ -9,6 +9,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from fastpets.errors import out_must_be_writable
+from fastpets.flags import command_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +26,8 @@ def report(config: ReportConfig) -> int:
     """Writes the page and prints its path."""
     from fastpets.analysis.interpretation import Interpretation
     from fastpets.analysis.report import write_report
-    from fastpets.cli import command_line
     from fastpets.runs.build import limit_threads
-    from fastpets.runs.config import read_config, read_settings
+    from fastpets.runs.config import OF_ONE_RUN, read_config, read_settings
     from fastpets.runs.folder import check_writable
 
     check_writable(config.run)
@@ -35,7 +35,7 @@ def report(config: ReportConfig) -> int:
     interpretation = Interpretation.from_run(config.run, config.device)
     command = ""
     if read_settings(config.run):  # those of fastpets train
-        command = command_line("train", read_config(config.run))
+        command = command_line("train", read_config(config.run), OF_ONE_RUN)
     with out_must_be_writable(config.run):
         print(f"report: {write_report(config.run, interpretation, command)}")
     return 0

@@ -15,6 +15,7 @@ import numpy as np
 from tyro.conf import arg
 
 from fastpets.errors import BadFileError, FastpetsError, describe_bad_files, one_line
+from fastpets.flags import with_flags
 from fastpets.runs.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ def summary(config: SummaryConfig) -> int:
     """Prints the summary. Raises FastpetsError, with the name of the stage, if a stage fails."""
     from fastpets.analysis import data_quality
     from fastpets.analysis.trace import stage
-    from fastpets.cli import with_flags
     from fastpets.runs.build import build_datasets
 
     with stage("files to data sets"):

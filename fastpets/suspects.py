@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from fastpets.errors import InvalidArgumentError, one_line, out_must_be_writable, warn
+
+if TYPE_CHECKING:
+    from fastpets.analysis.interpretation import Interpretation
 
 MAX_LISTED = 10
 MAX_ERROR_RATE = 0.3  # of a model whose suspects are worth a look
@@ -37,27 +40,14 @@ def suspects(config: SuspectsConfig) -> int:
     """Writes the two files, and prints the suspects with the least probable labels."""
     import numpy as np
 
-    from fastpets.analysis.interpretation import Interpretation
     from fastpets.analysis.suspects import CSV, PAGE, write_suspects
     from fastpets.runs.build import limit_threads
-    from fastpets.runs.folder import FOLDS, check_writable
+    from fastpets.runs.folder import check_writable
 
     folder = config.out or config.run
     check_writable(folder)
     limit_threads(None)
-    parts: dict[str, Literal["train", "valid"]] = {"training": "train", "validation": "valid"}
-    if (config.run / FOLDS).exists():
-        if config.part != "all":
-            raise InvalidArgumentError(
-                f"part: {config.part!r}, but each image of a cross-validation is in both; leave it out"
-            )
-        found = {"cross-validated": Interpretation.from_folds(config.run, config.device)}
-    else:
-        found = {
-            name: Interpretation.from_run(config.run, config.device, part=part)
-            for name, part in parts.items()
-            if config.part in ("all", part)
-        }
+    found = _interpretations(config)
     error_rate = np.concatenate([each.predicted != each.labels for each in found.values()]).mean()
     if error_rate > MAX_ERROR_RATE:
         warn(
@@ -75,6 +65,25 @@ def suspects(config: SuspectsConfig) -> int:
         print(f"  and {len(rows) - MAX_LISTED} more")
     print(f"table: {folder / CSV}\npage: {folder / PAGE}")
     return 0
+
+
+def _interpretations(config: SuspectsConfig) -> dict[str, Interpretation]:
+    """The predictions on each part of the run's images, by its name."""
+    from fastpets.analysis.interpretation import Interpretation
+    from fastpets.runs.files import FOLDS
+
+    if (config.run / FOLDS).exists():
+        if config.part != "all":
+            raise InvalidArgumentError(
+                f"part: {config.part!r}, but each image of a cross-validation is in both; leave it out"
+            )
+        return {"cross-validated": Interpretation.from_folds(config.run, config.device)}
+    parts: dict[str, Literal["train", "valid"]] = {"training": "train", "validation": "valid"}
+    return {
+        name: Interpretation.from_run(config.run, config.device, part=part)
+        for name, part in parts.items()
+        if config.part in ("all", part)
+    }
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastpets.errors import InvalidArgumentError, first_few, one_line
-from fastpets.runs.config import TrainConfig, with_absolute_paths
+from fastpets.flags import command_line, with_flags
+from fastpets.runs.config import OF_ONE_RUN, TrainConfig, with_absolute_paths
 
 if TYPE_CHECKING:
     from fastpets.loading.loader import Loader
@@ -52,7 +53,7 @@ def _train_folds(config: TrainConfig) -> int:
 def _train(config: TrainConfig) -> int:
     from fastpets.runs import resuming
     from fastpets.runs.build import build_learner, build_test_loader, set_up_process
-    from fastpets.runs.folder import read_resolved
+    from fastpets.runs.files import read_resolved
     from fastpets.runs.images import check_images
     from fastpets.runs.saving import ModelWriter, TableWriter
     from fastpets.training import checkpoints, distributed
@@ -94,7 +95,6 @@ def _train(config: TrainConfig) -> int:
 
 def _phases(config: TrainConfig, learner: Learner, found_lr: float | None, planned: list[int]) -> list[Phase]:
     """The phases of training. Prints a hint if the run is resumed and has no epoch left."""
-    from fastpets.cli import with_flags
     from fastpets.runs import resuming
 
     with_lr = config if found_lr is None else dataclasses.replace(config, lr=repr(found_lr))
@@ -106,7 +106,8 @@ def _phases(config: TrainConfig, learner: Learner, found_lr: float | None, plann
 
 def _run(learner: Learner, test: Loader | None, phases: list[Phase], config: TrainConfig, run: RunFolder | None) -> int:
     """Trains, evaluates on `test`, then completes the run folder. `run` is None in all processes but the first."""
-    from fastpets.runs.folder import BAD_FILES, failure_is_a_warning
+    from fastpets.runs.files import BAD_FILES
+    from fastpets.runs.folder import failure_is_a_warning
 
     status = _fit(learner, phases, run, resume=config.resume is not None)
     bad_files = _bad_files_of_all_processes(learner)
@@ -144,7 +145,8 @@ def open_run(config: TrainConfig, learner: Learner, found_lr: float | None, plan
 
     A resumed run keeps its start time and the learning rate found for it. `planned` is as in runs/resuming.py.
     """
-    from fastpets.runs.folder import RunFolder, new_folder, now, read_resolved, resolved_by
+    from fastpets.runs.files import read_resolved
+    from fastpets.runs.folder import RunFolder, new_folder, now, resolved_by
     from fastpets.runs.images import save_images
 
     run = RunFolder(config.out or new_folder(config.arch), resume=config.resume is not None)
@@ -165,7 +167,7 @@ def open_run(config: TrainConfig, learner: Learner, found_lr: float | None, plan
 @contextlib.contextmanager
 def _trackers(config: TrainConfig, learner: Learner, run: RunFolder) -> Iterator[TrackerLog]:
     """The trackers of a run, which has the same id if it is resumed: the time of its start."""
-    from fastpets.runs.folder import read_resolved
+    from fastpets.runs.files import read_resolved
     from fastpets.runs.trackers import TrackerLog
 
     run_id = re.sub(r"\D", "", read_resolved(run.path)["started"])
@@ -183,7 +185,6 @@ class _InputHint:
 
     def on_epoch_end(self, learner: Learner, result: EpochResult) -> None:
         """Prints the hint, if there is one."""
-        from fastpets.cli import with_flags
         from fastpets.runs import hints
 
         num_epochs = len(learner.history) - self.num_resumed
@@ -240,9 +241,9 @@ def _print_images(learner: Learner, test: Loader | None) -> None:
 
 def _print_summary(learner: Learner, config: TrainConfig, run: RunFolder | None) -> None:
     """Prints the lowest recalls, the error rate with test-time augmentation, and a hint for the next run."""
-    from fastpets.cli import with_flags
     from fastpets.runs import hints
-    from fastpets.runs.folder import TTA_METRICS, failure_is_a_warning
+    from fastpets.runs.files import TTA_METRICS
+    from fastpets.runs.folder import failure_is_a_warning
     from fastpets.training.tta import tta
 
     if lowest := lowest_recalls(learner):
@@ -270,7 +271,8 @@ def lowest_recalls(learner: Learner) -> list[str]:
 
 def _evaluate_test(learner: Learner, test: Loader, run: RunFolder | None) -> None:
     """Prints the loss and the metrics of the test images, and saves them in the run folder."""
-    from fastpets.runs.folder import TEST_METRICS, failure_is_a_warning
+    from fastpets.runs.files import TEST_METRICS
+    from fastpets.runs.folder import failure_is_a_warning
 
     values = learner.validate(test)
     values = {"test_loss": values.pop("valid_loss"), **values}
@@ -284,13 +286,13 @@ def _evaluate_test(learner: Learner, test: Loader, run: RunFolder | None) -> Non
 def _write_report(learner: Learner, config: TrainConfig, run: RunFolder) -> None:
     from fastpets.analysis.interpretation import Interpretation
     from fastpets.analysis.report import write_report
-    from fastpets.cli import command_line
+    from fastpets.runs.files import PREDICTIONS, REPORT
     from fastpets.runs.folder import failure_is_a_warning
-    from fastpets.runs.predictions import PREDICTIONS, save_predictions
+    from fastpets.runs.predictions import save_predictions
 
     interpretation = Interpretation.from_learner(learner)
-    with failure_is_a_warning(run.path / "report.html"):
-        print(f"report: {write_report(run.path, interpretation, command_line('train', config))}")
+    with failure_is_a_warning(run.path / REPORT):
+        print(f"report: {write_report(run.path, interpretation, command_line('train', config, OF_ONE_RUN))}")
     if config.k_fold is not None:
         with failure_is_a_warning(run.path / PREDICTIONS):
             validated = interpretation.loader.dataset.select(interpretation.ids)

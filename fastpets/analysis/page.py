@@ -14,9 +14,11 @@ from PIL import Image
 
 from fastpets.data import storage
 from fastpets.utils.atomic import write_atomically
+from fastpets.utils.figures import NAME_LENGTH
 
 THUMBNAIL_PX = 112
-NAME_LENGTH = 40  # characters of a class name that a page shows before it leaves out the middle
+MAX_IMAGES = 400  # inside a page, about 6 kB each; the others are read from their files
+LIMITS = {"nameLength": NAME_LENGTH, "perPage": 24}  # passed to the script of a page
 
 
 def write_page(path: Path, template: str, values: dict[str, Any]) -> Path:

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fastpets.utils.figures import finish_figure, new_figure, shorten
+from fastpets.utils.figures import NAME_LENGTH, finish_figure, new_figure, shorten
 
 MAX_NAMED_CLASSES = 150  # beyond which a plot with names in the same size would be too large
 INCHES_PER_CLASS = 0.22
-NAME_LENGTH = 40  # characters of a class name
 
 
 def plot_confusion_matrix(matrix: np.ndarray, classes: Sequence[str], file: str | Path | None = None) -> None:

@@ -2,37 +2,47 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections import Counter
+from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fastpets.analysis import page
 from fastpets.analysis.grad_cam import overlays
 from fastpets.analysis.interpretation import Interpretation
-from fastpets.analysis.page import NAME_LENGTH, linked, thumbnail, write_page
+from fastpets.analysis.page import MAX_IMAGES, linked, thumbnail, write_page
 from fastpets.errors import FastpetsError
-from fastpets.runs.folder import TEST_METRICS, TTA_METRICS
+from fastpets.runs.files import (
+    BAD_FILES,
+    CONFIG,
+    METRICS,
+    RATE_CURVE,
+    REPORT,
+    STEPS,
+    TEST_METRICS,
+    TTA_METRICS,
+    Row,
+    read_about,
+    read_resolved,
+    read_rows,
+)
 from fastpets.runs.hints import MAX_INPUT_SHARE
 from fastpets.runs.images import PARTS, count_images, same_validation_images
-from fastpets.training.lr_finder import SKIPPED_LAST, RateCurve
+from fastpets.training.history import EpochResult
+from fastpets.training.lr_finder import RateCurve
 
-MAX_IMAGES = 400  # of mistakes inside the page, about 6 kB each; the others are read from their files
 NUM_EXPLAINED = 24  # mistakes with Grad-CAM
 MAX_POINTS = 1000  # per curve
 # What the page shows, passed to its script.
-LIMITS = {
+LIMITS = page.LIMITS | {
     "inputShare": MAX_INPUT_SHARE,
     "matrixClasses": 60,
-    "nameLength": NAME_LENGTH,
-    "perPage": 24,
     "confusedPairs": 20,
 }
-COLUMNS = {"phase", "epoch", "batches", "train_loss", "valid_loss", "error_rate", "seconds", "images_per_sec"}
-COLUMNS |= {"input_share"}  # of metrics.csv; the others are metrics
+COLUMNS = {field.name for field in fields(EpochResult)}  # of metrics.csv; the others are metrics
 
 
 def write_report(run_folder: Path, interpretation: Interpretation, command: str = "", *, grad_cam: bool = True) -> Path:
@@ -42,16 +52,17 @@ def write_report(run_folder: Path, interpretation: Interpretation, command: str 
     places of the image speak for the predicted class, if the interpretation has its model and that is a convolutional
     network. Returns the path of the report.
     """
-    config = _json(run_folder / "config.json")
+    about = run_folder / CONFIG
+    config = read_about(about) if about.exists() else {}
     values = {
         "name": run_folder.resolve().name,
         "facts": _facts(run_folder, config, interpretation),
         "data": page_data(run_folder, interpretation) | {"heats": _heats(interpretation) if grad_cam else []},
         "command": command,
         "config": config,
-        "bad_files": _rows(run_folder / "bad_files.csv", numbers=False),
+        "bad_files": read_rows(run_folder / BAD_FILES),
     }
-    return write_page(run_folder / "report.html", "report.html.jinja", values)
+    return write_page(run_folder / REPORT, "report.html.jinja", values)
 
 
 def page_data(run_folder: Path, interpretation: Interpretation) -> dict[str, Any]:
@@ -60,9 +71,7 @@ def page_data(run_folder: Path, interpretation: Interpretation) -> dict[str, Any
     matrix = interpretation.confusion_matrix()
     mistakes = interpretation.mistakes()
     number_of = {name: number for number, name in enumerate(interpretation.classes)}
-    epochs = [
-        {name: value for name, value in row.items() if "/" not in name} for row in _rows(run_folder / "metrics.csv")
-    ]
+    epochs = [{name: value for name, value in row.items() if "/" not in name} for row in _rows(run_folder / METRICS)]
     shown = interpretation.pixels(interpretation.mistaken_ids()[:MAX_IMAGES])
     return {
         "limits": LIMITS,
@@ -70,8 +79,8 @@ def page_data(run_folder: Path, interpretation: Interpretation) -> dict[str, Any
         "metrics": [name for name in (epochs[-1] if epochs else ()) if name not in COLUMNS],
         "tta": _last(run_folder / TTA_METRICS),
         "test": _last(run_folder / TEST_METRICS),
-        "steps": _thinned(_rows(run_folder / "steps.csv")),
-        **_rate_curve(_rows(run_folder / "lr_finder.csv")),
+        "steps": _thinned(_rows(run_folder / STEPS)),
+        **_rate_curve(read_rows(run_folder / RATE_CURVE)),
         "classes": list(interpretation.classes),
         "matrix": [[i, j, matrix[i, j]] for i, j in zip(*np.nonzero(matrix), strict=True)],
         "confused": interpretation.most_confused(2),
@@ -103,12 +112,12 @@ def previous_run(run_folder: Path) -> dict[str, Any] | None:
     if own is None:
         return None
     earlier = []
-    for file in run_folder.resolve().parent.glob("*/config.json"):
+    for file in run_folder.resolve().parent.glob(f"*/{CONFIG}"):
         started = _started(file.parent)
-        if started is not None and started < own and file.with_name("metrics.csv").exists():
+        if started is not None and started < own and file.with_name(METRICS).exists():
             earlier.append((started, file.parent))
     for _, folder in sorted(earlier, key=lambda run: run[0], reverse=True):
-        if same_validation_images(run_folder, folder) and (last := _last(folder / "metrics.csv")):
+        if same_validation_images(run_folder, folder) and (last := _last(folder / METRICS)):
             return {"name": folder.name, **last}
     return None
 
@@ -116,15 +125,15 @@ def previous_run(run_folder: Path) -> dict[str, Any] | None:
 def _started(run_folder: Path) -> datetime | None:
     """When a run was started; None if config.json does not say."""
     try:
-        return datetime.fromisoformat(_json(run_folder / "config.json")["resolved"]["started"])
-    except (OSError, ValueError, TypeError, KeyError):  # no run, or one of an earlier version
+        return datetime.fromisoformat(read_resolved(run_folder)["started"])
+    except (FastpetsError, ValueError, TypeError, KeyError):  # no run, or one of an earlier version
         return None
 
 
 def _facts(run_folder: Path, config: dict[str, Any], interpretation: Interpretation) -> list[tuple[str, str]]:
     """What the head of the page says of a run: labels and values. Those that its files do not tell are left out."""
     settings, resolved = config.get("settings", {}), config.get("resolved", {})
-    arch = settings.get("arch") or resolved.get("arch") or _json(run_folder / "model.json").get("arch", "")
+    arch = settings.get("arch") or resolved.get("arch") or getattr(interpretation.model, "arch", "")
     weights = settings.get("weights", "")
     size = " x ".join(str(side) for side in reversed(interpretation.loader.preprocessing.size))
     started_from = {"none": "from random weights", "default": "pretrained"}.get(weights, f"weights of {weights}")
@@ -138,7 +147,7 @@ def _facts(run_folder: Path, config: dict[str, Any], interpretation: Interpretat
     ]
     if (started := _started(run_folder)) is not None:
         facts.append(("started", f"{started:%Y-%m-%d %H:%M} {started.tzname() or ''}"))
-    if seconds := sum(row["seconds"] for row in _rows(run_folder / "metrics.csv")):
+    if seconds := sum(row["seconds"] for row in _rows(run_folder / METRICS)):
         facts.append(("training took", _duration(seconds) + f" on {resolved['device']}" * ("device" in resolved)))
     return facts
 
@@ -162,20 +171,17 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def _rate_curve(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _rate_curve(rows: list[Row]) -> dict[str, Any]:
     """The curve of the learning rate finder, and its suggestions as points on the curve."""
-    curve = RateCurve(np.array([row["lr"] for row in rows]), np.array([row["loss"] for row in rows]))
+    if not rows:
+        return {"rates": [], "suggestions": []}
+    curve = RateCurve.from_rows(rows)
     points = [
         {"name": name, "x": rate, "y": np.interp(np.log(rate), np.log(curve.rates), curve.losses)}
-        for name, rate in (curve.suggestions() if rows else {}).items()
+        for name, rate in curve.suggestions().items()
     ]
-    shown = rows[:-SKIPPED_LAST] if len(rows) > 2 * SKIPPED_LAST else rows  # the loss explodes at the end
+    shown = [{"lr": rate, "loss": loss} for rate, loss in zip(*curve.shown(), strict=True)]
     return {"rates": shown, "suggestions": points}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """The contents of a JSON file; nothing if it does not exist."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def _last(path: Path) -> dict[str, Any] | None:
@@ -184,20 +190,17 @@ def _last(path: Path) -> dict[str, Any] | None:
     return {name: value for name, value in rows[-1].items() if "/" not in name} if rows else None
 
 
-def _rows(path: Path, numbers: bool = True) -> list[dict[str, Any]]:
-    """The rows of a CSV, with strings that are numbers parsed if `numbers`; none if the file does not exist."""
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-        rows = list(csv.DictReader(file))
-    return [{name: _number(text) for name, text in row.items()} for row in rows] if numbers else rows
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a CSV with strings that are numbers parsed; none if the file does not exist."""
+    return [{name: _number(text) for name, text in row.items()} for row in read_rows(path)]
 
 
-def _number(text: str) -> float | str:
+def _number(text: str) -> float | str | None:
+    """A number, another text, or None for an empty cell."""
     try:
         return float(text)
     except ValueError:
-        return text
+        return text or None
 
 
 def _thinned(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,11 +11,10 @@ import numpy as np
 
 from fastpets.analysis.confident_learning import find_suspects
 from fastpets.analysis.interpretation import Interpretation
-from fastpets.analysis.page import NAME_LENGTH, linked, thumbnail, write_page
-from fastpets.utils.atomic import write_atomically
+from fastpets.analysis.page import LIMITS, MAX_IMAGES, linked, thumbnail, write_page
+from fastpets.runs.files import write_rows
 
 CSV, PAGE = "suspects.csv", "suspects.html"
-MAX_IMAGES = 400  # inside the page, about 6 kB each; the others are read from their files
 
 
 class Suspect(NamedTuple):
@@ -53,16 +51,15 @@ def write_suspects(folder: Path, name: str, interpretations: Mapping[str, Interp
     """
     found = find(interpretations)
     suspects = [suspect for suspect, _ in found]
-    write_atomically(folder / CSV, lambda staging: _write_csv(staging, suspects))
-    images = {
-        (part, item): thumbnail(pixels)
-        for part, each in interpretations.items()
-        for ids in [[item for suspect, item in found[:MAX_IMAGES] if suspect.part == part]]
-        for item, pixels in zip(ids, each.pixels(np.array(ids, np.int64)), strict=True)
-    }
+    write_rows(folder / CSV, [suspect._asdict() for suspect in suspects], Suspect._fields)
+    images = {}
+    for part, each in interpretations.items():
+        ids = [item for suspect, item in found[:MAX_IMAGES] if suspect.part == part]
+        for item, pixels in zip(ids, each.pixels(np.array(ids, np.int64)), strict=True):
+            images[part, item] = thumbnail(pixels)
     pairs = Counter((suspect.label, suspect.suggested) for suspect in suspects).most_common()
     data = {
-        "limits": {"nameLength": NAME_LENGTH, "perPage": 24},
+        "limits": LIMITS,
         "suspects": [{**suspect._asdict(), "file": linked(suspect.file)} for suspect in suspects],
         "images": [images[suspect.part, item] for suspect, item in found[:MAX_IMAGES]],
         "pairs": [(*pair, count) for pair, count in pairs],
@@ -70,11 +67,3 @@ def write_suspects(folder: Path, name: str, interpretations: Mapping[str, Interp
     counts = {part: len(each.labels) for part, each in interpretations.items()}
     write_page(folder / PAGE, "suspects.html.jinja", {"name": name, "data": data, "counts": counts})
     return suspects
-
-
-def _write_csv(path: Path, suspects: list[Suspect]) -> None:
-    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file)
-        writer.writerow(Suspect._fields)
-        for suspect in suspects:
-            writer.writerow([*suspect[:4], *(f"{value:.6f}" for value in suspect[4:])])

@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from fastpets.data import storage
 from fastpets.data.image import FIRST_TURNED, is_deep, orientation
 from fastpets.data.path_table import PathTable, as_path_table
-from fastpets.errors import warn
+from fastpets.errors import reason, warn
 from fastpets.utils.atomic import write_atomically
 from fastpets.utils.progress import track
 from fastpets.utils.system import cache_dir, cache_problem
@@ -198,7 +198,7 @@ def read_header(path: str) -> Header:
     except Image.DecompressionBombError as error:
         return _bad(str(error))
     except OSError as error:
-        return _bad(f"unreadable ({error.strerror or error})")
+        return _bad(f"unreadable ({reason(error)})")
     except Exception as error:  # on damaged files, Pillow's parsers raise errors of any type
         return _bad(f"damaged header ({type(error).__name__}: {error})")
 

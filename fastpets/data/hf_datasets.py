@@ -19,13 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from fastpets.data.columns import choose_column, columns_named
 from fastpets.data.dataset import NO_LABEL, ImageDataset, labels_from_names
 from fastpets.data.labels import unlabelled, with_numbers
 from fastpets.data.path_table import PathTable, as_path_table
-from fastpets.data.tables import COLUMNS
 from fastpets.errors import InvalidArgumentError, warn
 
-IMAGE_NAMES = ("image", "img")  # of columns, the preferred one first
 ROWS = 100  # read at a time to list them
 UNSAFE = re.compile(r"[^\w.\- ]")  # in a name, since fsspec splits paths at ::
 
@@ -116,7 +115,7 @@ def from_hf(
             "and validation"
         )
     remove = "remove the others with remove_columns"
-    image = image or choose_column("source", _image_columns(dataset.features), IMAGE_NAMES, "images", remove)
+    image = image or choose_column("source", _image_columns(dataset.features), "image", remove)
     if image is None:
         found = ", ".join(dataset.column_names)
         raise InvalidArgumentError(f"source: columns {found}, expected one of images; use cast_column(NAME, Image())")
@@ -126,7 +125,7 @@ def from_hf(
     images = replace(unlabelled(_paths(rows), root=f"rows://{rows.key}"), contents=rows)
     if not with_labels:
         return images
-    label = label or choose_column("source", _label_columns(dataset.features), COLUMNS["label"], "labels", remove)
+    label = label or choose_column("source", _label_columns(dataset.features), "label", remove)
     if label is None:
         return images
     values = dataset.select_columns([label]).with_format("arrow")[:][label].to_pylist()
@@ -159,23 +158,7 @@ def _image_columns(features: Any) -> list[str]:
 
 def _label_columns(features: Any) -> list[str]:
     classes = [name for name, feature in features.items() if type(feature).__name__ == "ClassLabel"]
-    return classes or [name for name in features if name in COLUMNS["label"]]
-
-
-def choose_column(
-    where: str, candidates: Sequence[str], preferred: Sequence[str], what: str, remove: str
-) -> str | None:
-    """The column among the candidates: the only one, or the only one with a preferred name; None if there are none.
-
-    Raises InvalidArgumentError, which begins with `where` and ends with how to `remove` columns, if there are several.
-    """
-    named = [name for name in preferred if name in candidates]
-    if len(candidates) > 1 and len(named) != 1:
-        raise InvalidArgumentError(
-            f"{where}: columns {', '.join(candidates)} of {what}, expected one; {remove}"
-            + ", or pass label_from='none'" * (what == "labels")
-        )
-    return next(iter([*named, *candidates]), None)
+    return classes or columns_named(list(features), "label")
 
 
 def _key(dataset: Any, image: str) -> str:

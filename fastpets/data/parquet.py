@@ -23,12 +23,12 @@ import pyarrow.parquet as pq
 import xxhash
 
 from fastpets.data import storage
+from fastpets.data.arrow_files import read_parquet, write_parquet
+from fastpets.data.columns import choose_column, columns_named
 from fastpets.data.dataset import ImageDataset
-from fastpets.data.hf_datasets import IMAGE_NAMES, choose_column, joined, with_values
+from fastpets.data.hf_datasets import joined, with_values
 from fastpets.data.labels import unlabelled
-from fastpets.data.tables import COLUMNS
 from fastpets.errors import FastpetsError
-from fastpets.utils.arrow import read_parquet, write_parquet
 from fastpets.utils.atomic import is_staging, write_atomically
 from fastpets.utils.progress import track
 from fastpets.utils.system import cache_dir
@@ -77,7 +77,7 @@ def _dataset(file: str, with_labels: bool) -> ImageDataset:
     if not with_labels:
         return images
     classes_of = json.loads((index.schema.metadata or {})[b"classes"])  # of each column of labels
-    label = choose_column(file, list(classes_of), COLUMNS["label"], "labels", _remove(file))
+    label = choose_column(file, list(classes_of), "label", _remove(file))
     if label is None:
         return images
     return with_values(images, index[f"{LABEL}{label}"].to_pylist(), classes_of[label])
@@ -171,11 +171,11 @@ def _unpack(file: str, source: IO[bytes], target: IO[bytes]) -> pa.Table:
     parquet = pq.ParquetFile(source)
     schema, features = parquet.schema_arrow, _features(parquet.schema_arrow)
     images = [field.name for field in schema if _is_image(field.type)]
-    image = choose_column(file, images, IMAGE_NAMES, "images", _remove(file))
+    image = choose_column(file, images, "image", _remove(file))
     if image is None:
         raise FastpetsError(f"{file}: columns {', '.join(schema.names)}, expected one of images or their bytes")
     labels = [name for name in schema.names if features.get(name, {}).get("_type") == "ClassLabel"]
-    labels = labels or [name for name in schema.names if name in COLUMNS["label"]]
+    labels = labels or columns_named(schema.names, "label")
     names, sizes, values = list[str](), list[int](), {label: list[Any]() for label in labels}
     batches = parquet.iter_batches(ROWS, columns=[image, *labels])
     num_batches = -(-parquet.metadata.num_rows // ROWS)

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from fastpets.data import storage
+from fastpets.data.columns import columns_named
 from fastpets.data.dataset import ImageDataset, labels_from_names
 from fastpets.data.labels import ANOTHER_PATTERN, LABEL_PATTERN, labels_in_names, unlabelled
 from fastpets.data.path_table import PathTable
-from fastpets.data.tables import COLUMNS
 from fastpets.errors import FastpetsError, warn
 from fastpets.utils.validation import LabelFrom
 
@@ -106,8 +106,8 @@ def _label_in(path: str, content: bytes) -> str | None:
         expected = "expected a label as text in UTF-8" + " or JSON" * path.lower().endswith(".json")
         raise FastpetsError(f"{path}: begins with {content[:12]!r}, {expected} ({error})") from None
     if isinstance(label, dict):
-        by_name = {name.strip().casefold(): value for name, value in label.items()}
-        label = next((by_name[name] for name in COLUMNS["label"] if by_name.get(name) is not None), None)
+        named = (label[name] for name in columns_named(list(label), "label"))
+        label = next((value for value in named if value is not None), None)
         if label is None:
             return None
     if isinstance(label, float) and label.is_integer():

@@ -17,7 +17,7 @@ import numpy as np
 import xxhash
 from braceexpand import braceexpand
 
-from fastpets.errors import FastpetsError, warn
+from fastpets.errors import FastpetsError, reason, warn
 
 MEMBER = re.compile(r"(?P<shard>.+?)::(?P<offset>\d+)\+(?P<size>\d+)::(?P<name>.+)", re.DOTALL)
 ATTEMPTS = 4  # to read a remote file; 0.5, 1 and 2 seconds apart
@@ -232,7 +232,7 @@ def _walk(
                     if entry.is_symlink():
                         links.add(os.path.join(folder, entry.name))
     except OSError as error:
-        raise FastpetsError(f"{folder}: {error.strerror}, expected a folder that can be read") from None
+        raise FastpetsError(f"{folder}: {reason(error)}, expected a folder that can be read") from None
     for name in sorted(found):
         path = os.path.join(folder, name.removesuffix("/"))
         if name.endswith("/"):

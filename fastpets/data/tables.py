@@ -13,18 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fastpets.data import storage
+from fastpets.data.columns import COLUMNS, column_key
 from fastpets.data.dataset import PART_OF
 from fastpets.data.path_table import PathTable
-from fastpets.errors import FastpetsError, warn
+from fastpets.errors import FastpetsError, reason, warn
 
 SUFFIXES = (".csv", ".tsv")
 SEPARATORS = (",", ";", "\t")
-# The names of each column, the preferred one first.
-COLUMNS = {
-    "file": ("file", "file_name", "filename", "image", "path"),
-    "label": ("label", "labels", "class", "target"),
-    "split": ("split", "is_valid"),
-}
 IS_VALID = {"true": "valid", "1": "valid", "false": "train", "0": "train"}  # the values of fastai's column
 BLOCK = 2**23  # bytes of a table that are searched for quotes at a time
 READ_BLOCK = 2**24  # bytes of a table that Arrow reads at a time; no row may be longer
@@ -106,7 +101,7 @@ def read_table(path: str, folder: str, *, with_labels: bool) -> Table:
         places = {name: header.index(title) for name, title in titles.items()}
         columns = _read_columns(path, separator, places, has_quotes, has_breaks)
     except OSError as error:
-        found = error.strerror or error
+        found = reason(error)
         raise FastpetsError(f"{path}: {found}, expected a CSV with the columns {' and '.join(needed)}") from None
     except pa.ArrowException as error:
         _reject_row(path, separator, header, titles, error)
@@ -193,7 +188,7 @@ def _read_header(path: str, needed: Sequence[str]) -> tuple[str, list[str]]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise FastpetsError(f"{path}: {error}, expected a CSV in UTF-8 with a header") from None
     for separator, header in headers.items():
-        keys = set(map(_key, header))
+        keys = set(map(column_key, header))
         if all(keys.intersection(COLUMNS[name]) for name in needed):
             return separator, header
     longest = max(headers.values(), key=len)
@@ -203,17 +198,12 @@ def _read_header(path: str, needed: Sequence[str]) -> tuple[str, list[str]]:
     )
 
 
-def _key(title: str) -> str:
-    """The name of a column as it is compared with those of COLUMNS."""
-    return re.sub(r"[\s-]+", "_", title.strip().casefold())
-
-
 def _titles(path: str, header: Sequence[str], names: Sequence[str]) -> dict[str, str]:
     """The title of each of the columns `names` that a table has. Raises FastpetsError if there are two for one."""
     titles = {}
     for name in names:
-        found = [title for title in header if _key(title) in COLUMNS[name]]
-        found = [title for title in found if _key(title) == name] or found
+        found = [title for title in header if column_key(title) in COLUMNS[name]]
+        found = [title for title in found if column_key(title) == name] or found
         found = [title for title in found if title == name] or found
         if len(found) > 1:
             raise FastpetsError(f"{path}: columns {', '.join(found)}, expected one of them; rename the others")
@@ -347,7 +337,7 @@ def _parts(table: Table) -> Column | None:
     if table.splits is None or not any(map(str.strip, table.splits.names)):
         return None
     codes, names, title = table.splits
-    part_of = IS_VALID if _key(title) == "is_valid" else PART_OF
+    part_of = IS_VALID if column_key(title) == "is_valid" else PART_OF
     parts = [part_of.get(name.strip().casefold(), "") for name in names]
     if "" in parts:
         row = int(np.isin(codes, [code for code, part in enumerate(parts) if not part]).argmax())

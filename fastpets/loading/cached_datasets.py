@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastpets.errors import FastpetsError
+from fastpets.errors import FastpetsError, reason
 from fastpets.utils import system
 from fastpets.utils.atomic import write_atomically
 
@@ -46,11 +46,11 @@ def pixels_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
         folder = (system.cache_dir() if cache_dir is None else Path(cache_dir)) / "pixels"
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise unwritable(error.filename, error.strerror, is_temporary=False) from None
+        raise unwritable(error.filename, reason(error), is_temporary=False) from None
     return folder
 
 
-def unwritable(folder: str | os.PathLike[str], problem: str | None, is_temporary: bool) -> FastpetsError:
+def unwritable(folder: str | os.PathLike[str], problem: object, is_temporary: bool) -> FastpetsError:
     """The error about a folder of caches; a temporary one is not in `cache_dir`, but where `cache` says."""
     parameter = "cache" if is_temporary else "cache_dir"
     return FastpetsError(f"{parameter}: {folder}: {problem}, expected a folder to write to")

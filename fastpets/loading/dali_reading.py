@@ -16,6 +16,7 @@ from fastpets.augment.transforms import Transforms
 from fastpets.data import storage
 from fastpets.data.headers import DALI, ImageHeaders
 from fastpets.data.image import decode_stored_rgb
+from fastpets.errors import reason
 from fastpets.loading.bad_files import BadFiles, ChangedImageError, UnusableImageError
 from fastpets.loading.buffers import Buffers
 from fastpets.loading.cache import Cache
@@ -167,7 +168,7 @@ def read_encoded(path: str, decoder: int, height: int, width: int, read: Callabl
     try:
         encoded = read(path)
     except OSError as error:
-        raise UnusableImageError(f"unreadable ({error.strerror or error})") from None
+        raise UnusableImageError(f"unreadable ({reason(error)})") from None
     try:
         size = pipelines.parse(encoded) if decoder == DALI else None
     except pipelines.ParseError:

@@ -11,6 +11,7 @@ import simplejpeg
 
 from fastpets.data import storage
 from fastpets.data.image import decode_stored_rgb
+from fastpets.errors import reason
 from fastpets.kernels.shrink_cpu import shrink_into
 from fastpets.loading.bad_files import ChangedImageError, UnusableImageError
 from fastpets.utils.validation import Decode
@@ -65,7 +66,7 @@ def load(path: str, size: tuple[int, int], factors: Sequence[int], scratch: Scra
     try:
         encoded = storage.read(path)
     except OSError as error:
-        raise UnusableImageError(f"unreadable ({error.strerror or error})") from None
+        raise UnusableImageError(f"unreadable ({reason(error)})") from None
     by_height, by_width = factors
     image, scale = _decode(encoded, size, math.gcd(SMALLEST_SCALE, *factors) if mode == "fast" else 1, scratch.decoded)
     shrunk_size = size[0] // by_height, size[1] // by_width

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 import xxhash
 
-from fastpets.errors import warn
+from fastpets.errors import reason, warn
 from fastpets.loading import cached_datasets
 from fastpets.loading.cached_datasets import ENTRY, INDEX, PIXELS
 from fastpets.loading.memory_cache import num_bytes
@@ -70,7 +70,7 @@ class DiskCache:
         try:
             resources.callback(os.close, cached_datasets.open_folder(self.dataset_folder, root))
         except OSError as error:
-            raise cached_datasets.unwritable(folder, error.strerror, is_temporary) from None
+            raise cached_datasets.unwritable(folder, reason(error), is_temporary) from None
         self._resources = resources
         weakref.finalize(self, _close, resources, os.getpid())
         self._keys, self._rows = np.unique(keys, return_inverse=True)  # each different image has a row
@@ -172,7 +172,7 @@ class DiskCache:
             checksum = xxhash.xxh3_64_intdigest(pixels.data)
             segment.write(offset, pixels, np.array((self._keys[row], offset, checksum), ENTRY))
         except OSError as error:
-            self._stop_adding(error.strerror or str(error))
+            self._stop_adding(str(reason(error)))
             return
         self._files[row], self._offsets[row], self._checksums[row] = segment.pixels, offset, checksum
         self._filled[row] = True

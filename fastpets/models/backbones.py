@@ -14,7 +14,7 @@ from torch import nn
 
 from fastpets.augment.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from fastpets.data.network import check_connection
-from fastpets.errors import FastpetsError, InvalidArgumentError, first_few, warn
+from fastpets.errors import FastpetsError, InvalidArgumentError, first_few, reason, warn
 from fastpets.models.architectures import check_architecture
 from fastpets.models.weights import read_tensors, short_reason
 
@@ -235,8 +235,8 @@ def _like_run(arch: str, backbone: Backbone, description: Path) -> tuple[Backbon
         mean, std = tuple(preprocessing["mean"]), tuple(preprocessing["std"])
         classes = tuple(map(str, values["classes"]))
     except (OSError, ValueError, TypeError, KeyError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-        raise FastpetsError(f"weights: {description}: {reason}, expected a weight file or a run folder") from None
+        text = reason(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        raise FastpetsError(f"weights: {description}: {text}, expected a weight file or a run folder") from None
     if found != arch:
         raise FastpetsError(f"weights: {description.parent}: a run with arch={found!r}, expected {arch}")
     return backbone._replace(mean=mean, std=std), classes

@@ -1,10 +1,7 @@
 """The settings of a training run: the flags of `fastpets train`. Does not import torch, so that help is fast."""
 
-import contextlib
-import json
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +13,7 @@ from fastpets.augment.preprocessing import MAX_PIXELS, Preprocessing
 from fastpets.data.sources import LABEL_PATTERN
 from fastpets.data.storage import is_remote
 from fastpets.errors import FastpetsError, InvalidArgumentError
+from fastpets.runs.files import CONFIG, read_about
 from fastpets.training.options import AmpDtype, MetricName, TrainingOptions
 from fastpets.training.phases import Phase, fine_tune_phases, parse_rate, parse_schedule
 from fastpets.utils.validation import (
@@ -40,6 +38,7 @@ from fastpets.utils.validation import (
 
 PATHS = ("data", "labels", "weights", "cache_dir", "out", "config", "resume")  # settings
 NOT_PATHS = {"data": ("sample",), "weights": ("default", "none")}  # values of theirs that are no paths
+OF_ONE_RUN = ("out", "config", "resume")  # settings: where a run is, and which run it repeats or continues
 MAX_EPOCHS = 100_000
 MAX_TTA = 1000
 MAX_FOLDS = 1000
@@ -360,9 +359,7 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
 
 def read_settings(run: Path) -> dict[str, Any]:
     """The settings in a run folder's config.json, or in that file. Raises FastpetsError if they cannot be read."""
-    file = run / "config.json" if run.is_dir() else run
-    with _must_be_settings(file):
-        return dict(json.loads(file.read_text(encoding="utf-8"))["settings"])
+    return read_about(run / CONFIG if run.is_dir() else run)["settings"]
 
 
 def read_config(run: Path, **changes: Any) -> TrainConfig:
@@ -371,18 +368,11 @@ def read_config(run: Path, **changes: Any) -> TrainConfig:
     values = {"split": "random", "track": (), **read_settings(run), **changes}
     if values.pop("tensorboard", False):
         values["track"] = ("tensorboard",)
-    with _must_be_settings(run):
+    try:
         for name in ("labels", "cache_dir", "out", "config", "resume"):
             values[name] = None if values.get(name) is None else Path(values[name])
         if values.get("k_fold") is not None:
             values["k_fold"] = tuple(values["k_fold"])
         return TrainConfig(**values | {name: tuple(values[name]) for name in ("metrics", "track")})
-
-
-@contextlib.contextmanager
-def _must_be_settings(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise FastpetsError(f"{path}: {reason}, expected the settings of a run") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise FastpetsError(f"{run}: {error}, expected the settings of a run") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
 import fcntl
 import itertools
@@ -16,8 +15,21 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastpets.errors import InvalidArgumentError, out_must_be_writable, warn
-from fastpets.runs.images import IMAGES
+from fastpets.errors import InvalidArgumentError, out_must_be_writable, reason, warn
+from fastpets.runs.files import (
+    BAD_FILES,
+    CONFIG,
+    FOLDS,
+    IMAGES,
+    METRICS,
+    RATE_CURVE,
+    STEPS,
+    TEST_METRICS,
+    TTA_METRICS,
+    read_bad_files,
+    write_bad_files,
+    write_rows,
+)
 from fastpets.training import distributed
 from fastpets.training.history import EpochResult
 from fastpets.training.lr_finder import RateCurve
@@ -28,11 +40,7 @@ if TYPE_CHECKING:
     from fastpets.training.learner import Learner
 
 DEFAULT_FOLDER = Path("runs")  # of run folders, in the working directory
-BAD_FILES = "bad_files.csv"
-TEST_METRICS = "test_metrics.csv"
-TTA_METRICS = "tta_metrics.csv"
-FOLDS = "folds.csv"
-BEFORE_TRAINING = {"config.json", IMAGES, "tensorboard", "wandb"}  # what a run writes before it trains
+BEFORE_TRAINING = {CONFIG, IMAGES, "tensorboard", "wandb"}  # what a run writes before it trains
 MODEL = {"model.json", "model.safetensors"}  # and then before its first checkpoint
 
 
@@ -59,73 +67,44 @@ class RunFolder:
         """Writes config.json: the settings as given, and the values of those that are automatic."""
         text = json.dumps({"settings": settings, "resolved": resolved}, indent=2, default=str) + "\n"
         with out_must_be_writable(self.path):
-            write_atomically(self.path / "config.json", lambda staging: staging.write_text(text, encoding="utf-8"))
+            write_atomically(self.path / CONFIG, lambda staging: staging.write_text(text, encoding="utf-8"))
 
     def save_history(self, history: Sequence[EpochResult]) -> None:
         """Writes metrics.csv, a row per epoch."""
         rows = [dataclasses.asdict(result) for result in history]
         for row in rows:
             row |= row.pop("metrics")
-        self._save_rows("metrics.csv", rows)
+        write_rows(self.path / METRICS, rows)
 
     def save_steps(self, recorder: Recorder) -> None:
         """Writes steps.csv: the head's learning rate, the loss and the smoothed loss of each batch."""
         columns = {"lr": recorder.rates, "loss": recorder.losses, "smoothed_loss": recorder.smoothed}
-        self._save_rows(
-            "steps.csv", [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        )
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        write_rows(self.path / STEPS, rows)
 
     def save_rate_curve(self, curve: RateCurve) -> None:
         """Writes lr_finder.csv and lr_finder.png."""
-        rows = [{"lr": lr, "loss": loss} for lr, loss in zip(curve.rates, curve.losses, strict=True)]
-        self._save_rows("lr_finder.csv", rows)
+        write_rows(self.path / RATE_CURVE, curve.rows())
         write_atomically(self.path / "lr_finder.png", curve.plot)
 
     def save_test(self, values: Mapping[str, float]) -> None:
         """Writes test_metrics.csv: the loss and the metrics of the test images, in one row."""
-        self._save_rows(TEST_METRICS, [values])
+        write_rows(self.path / TEST_METRICS, [values])
 
     def save_tta(self, augmented: int, error_rate: float) -> None:
         """Writes tta_metrics.csv: the number of augmented versions, and the error rate with them."""
-        self._save_rows(TTA_METRICS, [{"augmented": augmented, "error_rate": error_rate}])
+        write_rows(self.path / TTA_METRICS, [{"augmented": augmented, "error_rate": error_rate}])
 
     def save_folds(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes folds.csv, a row per complete fold of a cross-validation."""
-        self._save_rows(FOLDS, rows)
+        write_rows(self.path / FOLDS, rows)
 
     def save_bad_files(self, problems: dict[str, str]) -> int:
         """Adds the images that cannot be used to bad_files.csv. Returns the number of images in it."""
-        file = self.path / BAD_FILES
-        if file.exists():
-            problems = read_bad_files(file) | problems
+        problems = read_bad_files(self.path / BAD_FILES) | problems
         if problems:
-            write_atomically(file, lambda staging: write_bad_files(staging, problems))
+            write_bad_files(self.path / BAD_FILES, problems)
         return len(problems)
-
-    def _save_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        def write(staging: Path) -> None:
-            with open(staging, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-                writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-                writer.writeheader()
-                writer.writerows({name: _rounded(value) for name, value in row.items()} for row in rows)
-
-        write_atomically(self.path / name, write)
-
-
-Row = dict[str, str]  # of a CSV, by column
-
-
-def read_rows(file: Path) -> list[Row]:
-    """The rows of a CSV in a run folder; none if there is no such file."""
-    if not file.exists():
-        return []
-    with open(file, newline="", encoding="utf-8", errors="surrogateescape") as lines:
-        return list(csv.DictReader(lines))
-
-
-def _rounded(value: Any) -> Any:
-    """A float in 7 significant digits, as many as float32 has: 0.1, not 0.10000000149011612."""
-    return f"{value:.7g}" if isinstance(value, float) else value
 
 
 def new_folder(arch: str) -> Path:
@@ -156,7 +135,7 @@ def check_new(path: Path) -> None:
 def _holds_a_run(folder: Path) -> bool:
     """Whether a folder has other files than those of a run that ended before its first checkpoint."""
     names = {file.name for file in folder.iterdir() if not is_staging(file)}
-    may_be_replaced = BEFORE_TRAINING | (MODEL if names >= {"config.json", IMAGES} else set())
+    may_be_replaced = BEFORE_TRAINING | (MODEL if names >= {CONFIG, IMAGES} else set())
     return bool(names - may_be_replaced)
 
 
@@ -175,8 +154,8 @@ def failure_is_a_warning(file: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
-        warn(f"{file}: not written ({reason}); training is not affected")
+        text = reason(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        warn(f"{file}: not written ({text}); training is not affected")
 
 
 def _locked(folder: Path) -> int:
@@ -195,20 +174,6 @@ def _locked(folder: Path) -> int:
     return descriptor
 
 
-def write_bad_files(path: Path, problems: dict[str, str]) -> None:
-    """Writes a CSV with the columns file and problem. Bytes of file names that are not UTF-8 are kept."""
-    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file)
-        writer.writerow(("file", "problem"))
-        writer.writerows(problems.items())
-
-
-def read_bad_files(path: Path) -> dict[str, str]:
-    """The problem of each file in a CSV that `write_bad_files` has written."""
-    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return {row["file"]: row["problem"] for row in csv.DictReader(file)}
-
-
 def now() -> str:
     """The time at which a run starts, as config.json has it."""
     return datetime.now(timezone.utc).isoformat(timespec="microseconds")
@@ -224,9 +189,3 @@ def resolved_by(learner: Learner) -> dict[str, Any]:
         "mean": learner.normalization[0],
         "std": learner.normalization[1],
     }
-
-
-def read_resolved(run_folder: Path) -> dict[str, Any]:
-    """The values of automatic settings in a run folder's config.json; none if there is no such file."""
-    file = run_folder / "config.json"
-    return json.loads(file.read_text(encoding="utf-8"))["resolved"] if file.exists() else {}

@@ -11,9 +11,10 @@ from typing import Any
 
 from fastpets.errors import FastpetsError, out_must_be_writable
 from fastpets.runs.config import TrainConfig
-from fastpets.runs.folder import FOLDS, RunFolder, failure_is_a_warning, new_folder, now, read_resolved, read_rows
+from fastpets.runs.files import FOLDS, METRICS, PREDICTIONS, read_resolved, read_rows
+from fastpets.runs.folder import RunFolder, failure_is_a_warning, new_folder, now
 from fastpets.runs.images import same_images
-from fastpets.runs.predictions import PREDICTIONS, join_predictions
+from fastpets.runs.predictions import join_predictions
 from fastpets.training import checkpoints
 
 
@@ -43,7 +44,7 @@ def cross_validate(config: TrainConfig, train: Callable[[TrainConfig], int], *, 
                     f"{fold_config.out}: other images than those of fold 0, so that the folds overlap; restore them, "
                     "or start a new cross-validation"
                 )
-            if not (rows := read_rows(fold_config.out / "metrics.csv")):
+            if not (rows := read_rows(fold_config.out / METRICS)):
                 raise FastpetsError(f"{fold_config.out}: no metrics.csv, from which the summary is made")
             done.append({"fold": number, **rows[-1]})
             with out_must_be_writable(run.path):

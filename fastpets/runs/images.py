@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fastpets.data import storage
+from fastpets.data.arrow_files import read_parquet, write_parquet
 from fastpets.data.dataset import ImageDataset, labels_from_names
 from fastpets.data.headers import MAX_STAMPED
 from fastpets.data.path_table import PathTable
-from fastpets.errors import FastpetsError, first_few, out_must_be_writable
-from fastpets.utils.arrow import read_parquet, write_parquet
+from fastpets.errors import FastpetsError, first_few, out_must_be_writable, reason
+from fastpets.runs.files import IMAGES
 from fastpets.utils.system import resolve_num_workers
 
-IMAGES = "images.parquet"
 PARTS = ("training", "validation")
 FOLDER = b"folder"  # in the table's metadata: where the files are
 
@@ -42,8 +42,7 @@ def check_images(run_folder: Path, train: ImageDataset, valid: ImageDataset) -> 
         now = _table(train, valid)
         differences = [] if before.equals(now) else _differences(before, now)
     except (OSError, pa.ArrowException, KeyError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise FastpetsError(f"{file}: {reason}, expected the list of the run's images") from None
+        raise FastpetsError(f"{file}: {reason(error)}, expected the list of the run's images") from None
     if differences:
         raise FastpetsError(
             f"{train.root}: not the images of the run that is resumed: {first_few(differences, '; ')}; restore them, "

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from fastpets.data.arrow_files import read_parquet, write_parquet
 from fastpets.data.dataset import NO_LABEL, ImageDataset
 from fastpets.data.path_table import as_path_table
-from fastpets.errors import FastpetsError
-from fastpets.utils.arrow import read_parquet, write_parquet
+from fastpets.errors import FastpetsError, reason
+from fastpets.runs.files import PREDICTIONS
 
-PREDICTIONS = "predictions.parquet"
 CLASSES = b"classes"  # in the table's metadata: the names, as JSON, in the order of `probabilities`
 
 
@@ -68,6 +68,5 @@ def read_predictions(run_folder: Path) -> tuple[ImageDataset, np.ndarray]:
         flat = table["probabilities"].combine_chunks().flatten().to_numpy()
         probabilities = flat.astype(np.float64).reshape(len(table), len(classes))
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise FastpetsError(f"{file}: {reason}, expected the predictions of a cross-validation") from None
+        raise FastpetsError(f"{file}: {reason(error)}, expected the predictions of a cross-validation") from None
     return ImageDataset(paths, labels, classes), probabilities

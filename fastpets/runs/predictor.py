@@ -7,7 +7,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -20,7 +20,7 @@ from fastpets.augment.preprocessing import Preprocessing
 from fastpets.data import storage
 from fastpets.data.image import encode
 from fastpets.data.sources import as_dataset
-from fastpets.errors import BadFileError, FastpetsError, InvalidArgumentError
+from fastpets.errors import BadFileError, FastpetsError, InvalidArgumentError, reason
 from fastpets.loading.device import resolve_device
 from fastpets.loading.loader import Loader
 from fastpets.models.classifier import Classifier, create_model
@@ -174,6 +174,7 @@ def save_model(
 ) -> None:
     """Writes model.safetensors and model.json, from which `load` builds the model again."""
     save_weights(model, folder / "model.safetensors")
+    preprocessing = replace(preprocessing, dtype="float32")  # it predicts without autocast
     description = {"arch": arch, "classes": list(classes), "preprocessing": preprocessing.to_dict()}
     text = json.dumps(description, indent=2) + "\n"
     write_atomically(folder / "model.json", lambda staging: staging.write_text(text, encoding="utf-8"))
@@ -196,7 +197,6 @@ def load(folder: str | Path, device: str | torch.device = "auto") -> Predictor:
 
 def _read_description(file: Path) -> tuple[str, tuple[str, ...], Preprocessing]:
     """The architecture, the classes and the preprocessing in a model.json. Raises FastpetsError."""
-    reason: object
     try:
         description = json.loads(file.read_text(encoding="utf-8"))
         arch, classes = description["arch"], description["classes"]
@@ -207,10 +207,8 @@ def _read_description(file: Path) -> tuple[str, tuple[str, ...], Preprocessing]:
         if not is_list or not classes or len(set(classes)) < len(classes):
             raise ValueError("classes is not a list of different names")
         return arch, tuple(classes), preprocessing
-    except OSError as error:
-        reason = error.strerror
     except KeyError as error:
-        reason = f"{error} is missing"
-    except (ValueError, TypeError, OverflowError, RecursionError, FastpetsError) as error:
-        reason = error
-    raise FastpetsError(f"{file}: {reason}, expected the description of a trained model")
+        found: object = f"{error} is missing"
+    except (OSError, ValueError, TypeError, OverflowError, RecursionError, FastpetsError) as error:
+        found = reason(error)
+    raise FastpetsError(f"{file}: {found}, expected the description of a trained model")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 from fastpets.errors import out_must_be_writable
-from fastpets.runs.folder import BAD_FILES, RunFolder, failure_is_a_warning
+from fastpets.runs.files import BAD_FILES, METRICS, STEPS
+from fastpets.runs.folder import RunFolder, failure_is_a_warning
 from fastpets.runs.predictor import save_model
 from fastpets.runs.trackers import TrackerLog
 from fastpets.training import checkpoints
@@ -25,9 +25,8 @@ class ModelWriter:
 
     def on_epoch_end(self, learner: Learner, result: EpochResult) -> None:
         """Saves both."""
-        # The saved model predicts without autocast.
-        preprocessing = dataclasses.replace(learner.valid.preprocessing, dtype="float32")
         model, classes = learner.train_step.evaluated_model, learner.train.classes
+        preprocessing = learner.valid.preprocessing
         with out_must_be_writable(self.run.path):
             save_model(self.run.path, model, arch=self.arch, classes=classes, preprocessing=preprocessing)
         save_checkpoint(self.run, learner)
@@ -43,9 +42,9 @@ class TableWriter:
     def on_epoch_end(self, learner: Learner, result: EpochResult) -> None:
         """Saves all of them."""
         path = self.run.path
-        with failure_is_a_warning(path / "metrics.csv"):
+        with failure_is_a_warning(path / METRICS):
             self.run.save_history(learner.history)
-        with failure_is_a_warning(path / "steps.csv"):
+        with failure_is_a_warning(path / STEPS):
             self.run.save_steps(learner.recorder)
         with failure_is_a_warning(path / BAD_FILES):
             self.run.save_bad_files(learner.train.bad_files | learner.valid.bad_files)

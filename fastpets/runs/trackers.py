@@ -32,7 +32,7 @@ class Tracker(Protocol):
 
 
 class TensorBoard:
-    """Logs to the subfolder `tensorboard` of the run folder. Raises FastpetsError for a path that is not UTF-8."""
+    """Logs to the subfolder `tensorboard` of the run folder, whose path has to be UTF-8."""
 
     def __init__(self, run_folder: Path, run_id: str, settings: Mapping[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -40,7 +40,7 @@ class TensorBoard:
         try:
             self.writer = SummaryWriter(run_folder / "tensorboard")
         except UnicodeEncodeError:
-            raise FastpetsError(f"tensorboard: {run_folder}: it needs a path in UTF-8; choose another out") from None
+            raise ValueError(f"{run_folder}: it needs a path in UTF-8; choose another out") from None
 
     def log(self, rows: Sequence[tuple[int, Scalars]]) -> None:
         for batch, scalars in rows:
@@ -134,9 +134,8 @@ class TrackerLog:
         for name in dict.fromkeys(names):
             try:
                 self.trackers[name] = TRACKERS[name](run_folder, run_id, settings)
-            except FastpetsError:
-                raise
             except Exception as error:  # each library has its own
+                self.close()
                 raise FastpetsError(f"track: {name}: {type(error).__name__}: {error}") from None
 
     def log_epoch(self, result: EpochResult, recorder: Recorder) -> None:

@@ -38,16 +38,20 @@ def follow_model(loader: Loader, model: nn.Module) -> None:
 
 def follow(loader: Loader, normalization: Normalization) -> None:
     """Sets a loader's mean and std. Raises FastpetsError if the loader was made with others."""
+    check_normalization(loader, normalization)
+    if (loader.preprocessing.mean, loader.preprocessing.std) != normalization:
+        loader.normalize(*normalization)
+
+
+def check_normalization(loader: Loader, normalization: Normalization) -> None:
+    """Raises FastpetsError if a loader was made with another mean or std."""
     found = (loader.preprocessing.mean, loader.preprocessing.std)
-    if found == normalization:
-        return
     mean, std = normalization
-    if loader.has_own_normalization:
+    if found != normalization and loader.has_own_normalization:
         raise FastpetsError(
             f"the loader normalises by mean {found[0]} and std {found[1]}, but the weights were trained with others; "
             f"make the loaders with mean={mean}, std={std}, or leave both out: loaders follow the model"
         )
-    loader.normalize(mean, std)
 
 
 def check_module(model: nn.Module, size: tuple[int, int], num_classes: int, device: torch.device) -> None:

@@ -293,8 +293,7 @@ class Learner:
     def _check_weights(self) -> None:
         """Raises FastpetsError if a parameter is not finite."""
         parameters = dict(self.model.named_parameters())
-        checks = torch.stack([parameter.isfinite().all() for parameter in parameters.values()])
-        are_finite = checks.tolist()  # waits for the device once
+        are_finite = torch.stack([parameter.isfinite().all() for parameter in parameters.values()]).tolist()  # one wait
         wrong = [name for name, is_finite in zip(parameters, are_finite, strict=True) if not is_finite]
         if wrong:
             raise FastpetsError(
@@ -445,7 +444,7 @@ class Learner:
         for model in {self.model, self.train_step.evaluated_model}:
             load_weights(model, Path(file), self.train.classes)
 
-    def export(self, folder: str | Path) -> None:
+    def export(self, out: str | Path) -> None:
         """Writes a folder with all that a run folder of `fastpets train` has, except checkpoints.
 
         That is the model, for `fastpets.load`, and its weights; the tables of epochs and batches; the latest curve of
@@ -455,13 +454,16 @@ class Learner:
         """
         from fastpets.analysis.exporting import export
 
-        export(self, Path(folder))
+        export(self, Path(out))
 
-    def report(self, folder: str | Path) -> None:
-        """Writes what `export` writes, but no model: report.html, and the tables that it shows. It may be repeated."""
+    def report(self, out: str | Path) -> None:
+        """Writes what `export` writes, but no model: report.html, and the tables that it shows.
+
+        It may be repeated. Raises InvalidArgumentError for a folder with other files.
+        """
         from fastpets.analysis.exporting import export
 
-        export(self, Path(folder), with_model=False)
+        export(self, Path(out), with_model=False)
 
     def state_dict(self) -> dict[str, Any]:
         """The whole state, from which training resumes as if it had not stopped. Its tensors are not copies.
@@ -494,8 +496,10 @@ class Learner:
         self.train_step.check_state(state["train_step"])
         normalization = state.get("normalization", self.normalization)  # states of earlier versions lack it
         for loader in (self.valid, self.train):
-            checks.follow(loader, normalization)
+            checks.check_normalization(loader, normalization)
         self.train.load_state_dict(state["train"])  # the last that may refuse its state
+        for loader in (self.valid, self.train):
+            checks.follow(loader, normalization)
         self.normalization = normalization
         for model in {self.model, self.train_step.evaluated_model}:
             if isinstance(model, Classifier):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,10 +65,27 @@ class RateCurve:
         third = (longest - start) / 3
         return float(rates[max(0, start + int(third) + int(third / 2))])
 
+    @classmethod
+    def from_rows(cls, rows: Sequence[Mapping[str, str]]) -> RateCurve:
+        """The curve of a table's `rows`."""
+        rates, losses = (np.array([float(row[name]) for row in rows]) for name in ("lr", "loss"))
+        return cls(rates, losses, sum(row.get("skipped", "") == "yes" for row in rows))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A table: the rates, the losses, and whether the suggestions skip the first of them."""
+        return [
+            {"lr": lr, "loss": loss, "skipped": "yes" if number < self.skip else "no"}
+            for number, (lr, loss) in enumerate(zip(self.rates.tolist(), self.losses.tolist(), strict=True))
+        ]
+
+    def shown(self) -> tuple[np.ndarray, np.ndarray]:
+        """The rates and losses to plot: without the last ones, if there are many."""
+        part = slice(None, -SKIPPED_LAST) if len(self.losses) > 2 * SKIPPED_LAST else slice(None)
+        return self.rates[part], self.losses[part]
+
     def plot(self, file: File = None) -> None:
         """Plots the curve and its suggestions, if it has any, as a PNG file or in pyplot's current figure."""
-        shown = slice(None, -SKIPPED_LAST) if len(self.losses) > 2 * SKIPPED_LAST else slice(None)
-        plots.plot_rate_curve(self.rates[shown], self.losses[shown], self.suggestions(), file)
+        plots.plot_rate_curve(*self.shown(), self.suggestions(), file)
 
     def suggestions(self) -> dict[str, float]:
         """The suggestions by their names; none if there are too few points, which the plot then shows."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fastpets.training.history import EpochResult
-from fastpets.utils.figures import File, finish_figure, new_figure, shorten
+from fastpets.utils.figures import NAME_LENGTH, File, finish_figure, new_figure, shorten
 
 MAX_MARKED_EPOCHS = 60  # beyond which lines at their ends would be too close
 
@@ -73,7 +73,7 @@ def plot_runs(
         figure.subplots(1, 2), (errors, losses), ("error rate", "validation loss"), strict=True
     ):
         for name, curve in values.items():
-            axes.plot(np.arange(1, len(curve) + 1), curve, "o-", markersize=3, label=shorten(name, 40))
+            axes.plot(np.arange(1, len(curve) + 1), curve, "o-", markersize=3, label=shorten(name, NAME_LENGTH))
         axes.set(xlabel="epochs", ylabel=label, ylim=(0, None))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)

@@ -16,6 +16,7 @@ from fastpets.errors import one_line
 File = str | Path | IO[bytes] | None  # to write a PNG to; None: pyplot's current figure
 FIGURE_INCHES, FIGURE_DPI = (7, 4.2), 150
 CELL_INCHES, GRID_DPI = 2.0, 120
+NAME_LENGTH = 40  # characters of a class name in plots and pages, before the middle is left out
 MAX_TITLE_LENGTH = 48  # characters per line: two names of 20, or one of 40 and a number
 CHARACTER_INCHES = 0.067  # width of a title's character, at most of usual text
 

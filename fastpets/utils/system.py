@@ -13,7 +13,7 @@ from typing import Any
 import platformdirs
 import psutil
 
-from fastpets.errors import FastpetsError
+from fastpets.errors import FastpetsError, reason
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
@@ -52,7 +52,7 @@ def cache_must_be_writable() -> Iterator[None]:
 def cache_problem(error: OSError) -> str:
     """What is wrong with the user's cache folder, and what to do."""
     folder = os.path.dirname(error.filename or "") or "cache folder"  # the file's name is new each time
-    return f"{folder}: {error.strerror or error}; set XDG_CACHE_HOME to a folder that this process may write to"
+    return f"{folder}: {reason(error)}; set XDG_CACHE_HOME to a folder that this process may write to"
 
 
 def resolve_num_workers(num_workers: int | None) -> int:

@@ -1,5 +1,7 @@
 """A learner's export, which commands and `load` take as they take a run folder."""
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from torch import nn
 import fastpets
 from fastpets.cli import main
 from fastpets.errors import FastpetsError
+from fastpets.training import distributed
 from fastpets.training.learner import Learner
 
 FILES = "config.json images.parquet lr_finder.csv lr_finder.png metrics.csv model.json model.safetensors"
@@ -57,6 +60,35 @@ def test_a_report_is_written_without_a_model(make_folder: Callable[..., Path], t
     learner.report(tmp_path / "page")  # again
     with pytest.raises(FastpetsError, match="exists and is not empty"):
         learner.export(tmp_path / "page")
+
+
+def test_a_report_does_not_replace_the_files_of_a_run(trained_run: Path, make_folder: Callable[..., Path]) -> None:
+    before = {file: file.read_bytes() for file in trained_run.iterdir() if file.is_file()}
+    with pytest.raises(FastpetsError, match=r"^out: .*trained exists and is not empty"):
+        trained(make_folder(20)).report(trained_run)
+    assert before == {file: file.read_bytes() for file in trained_run.iterdir() if file.is_file()}
+
+
+def test_only_the_first_process_writes(
+    make_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = trained(make_folder(20))
+    monkeypatch.setattr(distributed, "is_first_process", lambda: False)
+    learner.export(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_page_has_the_suggestions_of_a_sweep_of_any_length(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    learner = trained(make_folder(20))
+    for num_steps in (40, 200):
+        curve = learner.lr_find(num_steps=num_steps)
+        learner.report(tmp_path / str(num_steps))
+        page = (tmp_path / str(num_steps) / "report.html").read_text()
+        data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])  # type: ignore[index]
+        shown = {point["name"]: point["x"] for point in data["suggestions"]}
+        assert shown == pytest.approx(curve.suggestions(), rel=1e-6)
 
 
 def test_a_module_of_ones_own_cannot_be_exported(make_folder: Callable[..., Path], tmp_path: Path) -> None:

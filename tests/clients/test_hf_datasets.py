@@ -204,6 +204,15 @@ def test_missing_and_blank_names_are_no_label(files: list[Path]) -> None:
     assert dataset.labels.tolist() == [1, -1, 0, -1, -1, 1]
 
 
+def test_titles_of_columns_are_those_of_tables_in_any_case(files: list[Path], tmp_path: Path) -> None:
+    labels = [path.name[:5] for path in files]
+    source = rows(files).remove_columns("label").add_column(" Label", labels)
+    source.to_parquet(tmp_path / "a.parquet")
+    for each in (source, tmp_path / "a.parquet"):
+        dataset = as_dataset(each)
+        assert [dataset.classes[label] for label in dataset.labels] == labels
+
+
 def test_columns_of_labels_need_not_be_clear_if_none_are_wanted(files: list[Path], tmp_path: Path) -> None:
     labels = [int(path.name[4]) for path in files]
     source = rows(files).rename_column("label", "fine").add_column("coarse", labels)

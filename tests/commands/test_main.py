@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from fastpets.check import CheckConfig
-from fastpets.cli import COMMANDS, command_line, main, with_flags
+from fastpets.cli import COMMANDS, main
 from fastpets.export import ExportConfig
-from fastpets.runs.config import TrainConfig
+from fastpets.flags import command_line, with_flags
+from fastpets.runs.config import OF_ONE_RUN, TrainConfig
 from fastpets.show import ShowConfig
 
 # Prints the names of the heavy libraries that a command line imports.
@@ -102,7 +103,7 @@ def test_only_flags_of_the_command_are_replaced() -> None:
 def test_the_command_line_of_a_configuration_has_the_flags_that_differ_from_their_defaults() -> None:
     config = TrainConfig(data="my photos", arch="resnet50", amp=True, metrics=("top5", "recall"), out=Path("runs/x"))
     expected = "fastpets train --data 'my photos' --arch resnet50 --amp --metrics top5 recall"
-    assert command_line("train", config) == expected  # a repeated run has a folder of its own
+    assert command_line("train", config, OF_ONE_RUN) == expected  # a repeated run has a folder of its own
 
 
 @pytest.mark.parametrize(

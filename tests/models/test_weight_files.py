@@ -108,7 +108,7 @@ def test_a_folder_of_a_run_its_model_and_its_checkpoints_load(tmp_path: Path) ->
     (tmp_path / "model.json").write_text("[]")
     with pytest.raises(FastpetsError, match=r"model.json: TypeError: .*, expected a weight file or a run folder$"):
         create_model("squeezenet1_1", 3, tmp_path)
-    with pytest.raises(FastpetsError, match=r"model.json: No such file or directory, expected a weight file or a run"):
+    with pytest.raises(FastpetsError, match=r"model.safetensors: no such file, expected default, none, a run folder"):
         create_model("squeezenet1_1", 3, tmp_path.parent)
 
 

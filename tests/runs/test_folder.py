@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from fastpets.errors import InvalidArgumentError
-from fastpets.runs.folder import RunFolder, read_bad_files
+from fastpets.runs.files import read_bad_files, read_rows, write_rows
+from fastpets.runs.folder import RunFolder
 from fastpets.training.history import EpochResult
 
 
@@ -49,3 +50,8 @@ def test_class_names_that_are_not_utf8_are_kept(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     run.save_history([result])
     assert b"recall/\xff" in (run.path / "metrics.csv").read_bytes()
+
+
+def test_epochs_with_different_metrics_are_in_one_table(tmp_path: Path) -> None:
+    write_rows(tmp_path / "table.csv", [{"loss": 0.1}, {"loss": 0.2, "f1": 1 / 3}])
+    assert read_rows(tmp_path / "table.csv") == [{"loss": "0.1", "f1": ""}, {"loss": "0.2", "f1": "0.3333333"}]
