@@ -29,7 +29,7 @@ class CompareConfig:
 
 def compare(config: CompareConfig) -> int:
     """Prints the table and writes the curves. Raises FastpetsError for a folder that is no run."""
-    from fastpets.runs.images import same_validation_images
+    from fastpets.runs.images import VALIDATION, same_images
     from fastpets.training.plots import plot_runs
     from fastpets.utils.atomic import write_atomically
 
@@ -47,7 +47,7 @@ def compare(config: CompareConfig) -> int:
         print(text)
     if without := [str(run) for run, *_ in found if not (run / IMAGES).exists()]:
         print(f"no list of images, so that their errors may not be comparable: {', '.join(without)}")
-    elif not all(same_validation_images(found[0][0], run) for run, *_ in found):
+    elif not all(same_images(found[0][0], run, VALIDATION) for run, *_ in found):
         print("the runs validate on different images: their errors cannot be compared")
     errors, losses = (
         {f"{number}: {name}": [float(row[column]) for row in rows] for number, (name, (*_, rows)) in numbered}

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from fastpets.errors import FastpetsError, InvalidArgumentError, one_line
-from fastpets.utils.validation import MAX_BATCH_SIZE, MAX_WORKERS, check_range
+from fastpets.utils.validation import MAX_BATCH_SIZE, MAX_TOP, MAX_WORKERS, check_range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class PredictConfig:
     """auto, cpu, cuda or cuda:N."""
 
     def __post_init__(self) -> None:
-        check_range("top", self.top, 1, 100_000)
+        check_range("top", self.top, 1, MAX_TOP)
         check_range("batch_size", self.batch_size, 1, MAX_BATCH_SIZE)
         if self.num_workers is not None:
             check_range("num_workers", self.num_workers, 0, MAX_WORKERS)

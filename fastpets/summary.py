@@ -95,9 +95,9 @@ def describe(train: ImageDataset, valid: ImageDataset, problems: dict[str, str])
 
 def class_counts(classes: tuple[str, ...], train_labels: np.ndarray, valid_labels: np.ndarray) -> Iterator[str]:
     """Yields a line for each of the largest and the smallest classes."""
-    num_train, num_valid = (
-        np.bincount(labels[labels >= 0], minlength=len(classes)) for labels in (train_labels, valid_labels)
-    )
+    from fastpets.data.dataset import count_labels
+
+    num_train, num_valid = (count_labels(labels, len(classes)) for labels in (train_labels, valid_labels))
     order = np.argsort(-num_train, kind="stable").tolist()
     width = max(len(one_line(name)) for name in classes)
     for place, label in enumerate(order):

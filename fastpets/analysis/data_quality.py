@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from fastpets.data import storage
-from fastpets.data.dataset import ImageDataset, similar_names
+from fastpets.data.dataset import ImageDataset, count_labels, similar_names
 from fastpets.data.headers import DEEP
 from fastpets.data.image import full_range, values
 from fastpets.errors import BadFileWarning, describe_bad_files, first_few
@@ -85,9 +85,7 @@ def narrow_ranges(dataset: ImageDataset) -> dict[str, str]:
 
 def class_warnings(classes: Sequence[str], train_labels: np.ndarray, valid_labels: np.ndarray) -> Iterator[str]:
     """Yields a line for each problem with the classes, given the labels of the training and validation images (N,)."""
-    num_train, num_valid = (
-        np.bincount(labels[labels >= 0], minlength=len(classes)) for labels in (train_labels, valid_labels)
-    )
+    num_train, num_valid = (count_labels(labels, len(classes)) for labels in (train_labels, valid_labels))
     total = num_train + num_valid
     if single := [classes[label] for label in np.flatnonzero(total == 1).tolist()]:
         yield f"classes with only one image ({len(single)}): {first_few(single)}; add images, or remove these classes"

@@ -30,7 +30,7 @@ from fastpets.runs.files import (
     read_rows,
 )
 from fastpets.runs.hints import MAX_INPUT_SHARE
-from fastpets.runs.images import PARTS, count_images, same_validation_images
+from fastpets.runs.images import PARTS, VALIDATION, count_images, same_images
 from fastpets.training.history import EpochResult
 from fastpets.training.lr_finder import RateCurve
 
@@ -117,7 +117,7 @@ def previous_run(run_folder: Path) -> dict[str, Any] | None:
         if started is not None and started < own and file.with_name(METRICS).exists():
             earlier.append((started, file.parent))
     for _, folder in sorted(earlier, key=lambda run: run[0], reverse=True):
-        if same_validation_images(run_folder, folder) and (last := _last(folder / METRICS)):
+        if same_images(run_folder, folder, VALIDATION) and (last := _last(folder / METRICS)):
             return {"name": folder.name, **last}
     return None
 
@@ -137,7 +137,7 @@ def _facts(run_folder: Path, config: dict[str, Any], interpretation: Interpretat
     weights = settings.get("weights", "")
     size = " x ".join(str(side) for side in reversed(interpretation.loader.preprocessing.size))
     started_from = {"none": "from random weights", "default": "pretrained"}.get(weights, f"weights of {weights}")
-    images = count_images(run_folder) or Counter({PARTS[1]: len(interpretation.labels)})
+    images = count_images(run_folder) or Counter({VALIDATION: len(interpretation.labels)})
     counts = " and ".join(f"{images[part]:,} {part}" for part in PARTS if images[part])
     data = settings.get("data") or settings.get("labels") or resolved.get("data")
     data = data or ("Oxford-IIIT Pet" if settings else "")

@@ -81,8 +81,10 @@ class ImageDataset:
         return f"ImageDataset({len(self):,} images of {len(self.classes)} classes in {self.root})"
 
     def _repr_html_(self) -> str:
-        counts = np.bincount(self.labels[self.labels != NO_LABEL], minlength=len(self.classes))
-        rows = [{"class": name, "images": count} for name, count in zip(self.classes, counts, strict=True)]
+        rows = [
+            {"class": name, "images": count}
+            for name, count in zip(self.classes, count_labels(self.labels, len(self.classes)), strict=True)
+        ]
         title = f"{len(self):,} images of {len(self.classes)} classes in {self.root}"
         if len(rows) > MAX_SHOWN_CLASSES:
             rows = [*rows[:MAX_SHOWN_CLASSES], {"class": f"and {len(rows) - MAX_SHOWN_CLASSES} more", "images": ""}]
@@ -138,6 +140,11 @@ class ImageDataset:
         digest = xxhash.xxh3_128(as_path_table(self.paths).fingerprint().encode())
         digest.update(self.labels.astype("<i8").tobytes())
         return digest.hexdigest()
+
+
+def count_labels(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """The number of images of each class (C,) int64, given the labels (N,); those without one are left out."""
+    return np.bincount(labels[labels != NO_LABEL], minlength=num_classes)
 
 
 def as_labels(labels: Any) -> np.ndarray:

@@ -32,7 +32,7 @@ from fastpets.data.sources import (
     open_table,
 )
 from fastpets.data.tables import Column, Table, is_table
-from fastpets.errors import BadFileError, FastpetsError, InvalidArgumentError, warn
+from fastpets.errors import BadFileError, FastpetsError, InvalidArgumentError, first_few, warn
 from fastpets.utils.system import resolve_num_workers
 from fastpets.utils.validation import VALID_SHARE, LabelFrom, OnBadFile, Split, check_choice, check_split
 
@@ -244,7 +244,7 @@ def _check_classes(dataset: ImageDataset, train_ids: np.ndarray, valid_ids: np.n
     train_labels, valid_labels = (np.unique(dataset.labels[ids]) for ids in (train_ids, valid_ids))
     untrained = np.setdiff1d(valid_labels, [*train_labels, NO_LABEL]).tolist()
     if untrained:
-        shown = ", ".join(dataset.classes[label] for label in untrained[:5]) + ", ..." * (len(untrained) > 5)
+        shown = first_few([dataset.classes[label] for label in untrained])
         raise FastpetsError(
             f"{len(untrained)} of {len(dataset.classes)} classes have validation images only: {shown}; expected "
             f"training images of each: add some, or choose another split (split='stratified', "

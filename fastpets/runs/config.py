@@ -19,7 +19,9 @@ from fastpets.training.phases import Phase, fine_tune_phases, parse_rate, parse_
 from fastpets.utils.validation import (
     MAX_BATCH_SIZE,
     MAX_CACHE_GB,
+    MAX_EPOCHS,
     MAX_SEED,
+    MAX_TTA,
     MAX_WORKERS,
     VALID_SHARE,
     Borders,
@@ -39,8 +41,6 @@ from fastpets.utils.validation import (
 PATHS = ("data", "labels", "weights", "cache_dir", "out", "config", "resume")  # settings
 NOT_PATHS = {"data": ("sample",), "weights": ("default", "none")}  # values of theirs that are no paths
 OF_ONE_RUN = ("out", "config", "resume")  # settings: where a run is, and which run it repeats or continues
-MAX_EPOCHS = 100_000
-MAX_TTA = 1000
 MAX_FOLDS = 1000
 
 

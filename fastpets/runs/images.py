@@ -21,7 +21,7 @@ from fastpets.errors import FastpetsError, first_few, out_must_be_writable, reas
 from fastpets.runs.files import IMAGES
 from fastpets.utils.system import resolve_num_workers
 
-PARTS = ("training", "validation")
+PARTS = TRAINING, VALIDATION = "training", "validation"
 FOLDER = b"folder"  # in the table's metadata: where the files are
 
 
@@ -68,22 +68,18 @@ def read_images(run_folder: Path) -> tuple[ImageDataset, ImageDataset]:
     return train, valid
 
 
-def same_validation_images(run_folder: Path, other_folder: Path) -> bool:
-    """Whether two runs validate on the same files, of the same classes and sizes: whether their errors compare."""
+def same_images(run_folder: Path, other_folder: Path, part: str | None = None) -> bool:
+    """Whether two runs have the same images, of the same classes and sizes, in one of PARTS or in all of them together.
+
+    The errors of two runs compare if they have the same images for validation.
+    """
     own, other = (_read(folder) for folder in (run_folder, other_folder))
     if own is None or other is None:
         return False
-    tables = (table.filter(pc.equal(table["part"], PARTS[1])).sort_by("file") for table in (own, other))
-    return next(tables).equals(next(tables))
-
-
-def same_images(run_folder: Path, other_folder: Path) -> bool:
-    """Whether two runs have the same images, of the same classes and sizes, in whichever part."""
-    own, other = (_read(folder) for folder in (run_folder, other_folder))
-    if own is None or other is None:
-        return False
-    one, two = (table.drop_columns("part").sort_by("file") for table in (own, other))
-    return one.equals(two)
+    if part is not None:
+        own, other = (table.filter(pc.equal(table["part"], part)) for table in (own, other))
+    own, other = (table.drop_columns("part").sort_by("file") for table in (own, other))
+    return own.equals(other)
 
 
 def _read(run_folder: Path) -> pa.Table | None:

@@ -28,7 +28,7 @@ from fastpets.models.weights import load_weights, save_weights
 from fastpets.utils.atomic import write_atomically
 from fastpets.utils.progress import track
 from fastpets.utils.system import resolve_num_workers
-from fastpets.utils.validation import check_range
+from fastpets.utils.validation import MAX_TOP, check_range
 
 REMEDY = "leave them out, or give other files"
 Classes = list[tuple[str, float]]  # names and probabilities, the most probable first
@@ -75,7 +75,7 @@ class Predictor:
 
         Raises BadFileError, which names all images that cannot be used, and InvalidArgumentError.
         """
-        check_range("top", top, 1, 100_000)
+        check_range("top", top, 1, MAX_TOP)
         is_list = isinstance(images, list | tuple)
         if is_list and not images:
             return []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -145,10 +144,9 @@ def as_model(model: str | nn.Module, weights: str | Path, classes: Sequence[str]
 def check_same_classes(saved: tuple[str, ...], own: tuple[str, ...]) -> None:
     """Raises FastpetsError if the classes of a saved state are not a learner's."""
     if saved != own:
-        before, now = next(pair for pair in zip_longest(saved, own) if pair[0] != pair[1])
         raise FastpetsError(
-            f"classes: {len(own)}, but the state is of {len(saved)}, and the first difference is {now!r}, which was "
-            f"{before!r}; resume with the same data set, or load the weights into a new learner"
+            f"classes: {different_classes(saved, own)}; resume with the same data set, or load the weights into a new "
+            "learner"
         )
 
 

@@ -5,7 +5,7 @@ from numbers import Integral, Real
 from typing import Literal
 
 from fastpets.errors import InvalidArgumentError
-from fastpets.utils.validation import check_range
+from fastpets.utils.validation import MAX_EPOCHS, check_range
 
 # A float is the rate of all layer groups. slice(a, b) is a range from a in the first group to b in the last;
 # slice(b) is b in the last group and b / 10 in all others.
@@ -39,7 +39,7 @@ class Phase:
     def __post_init__(self) -> None:
         if not isinstance(self.epochs, Integral):
             raise InvalidArgumentError(f"epochs: {self.epochs!r}, expected an integer")
-        check_range("epochs", self.epochs, 0, 100_000)
+        check_range("epochs", self.epochs, 0, MAX_EPOCHS)
         check_range("pct_start", self.pct_start, 0, 1)
         check_range("div", self.div, 1, 1e9)
         if self.lr != "auto":

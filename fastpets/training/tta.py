@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from fastpets.errors import FastpetsError
-from fastpets.utils.validation import check_range
+from fastpets.utils.validation import MAX_TTA, check_range
 
 if TYPE_CHECKING:
     from fastpets.training.learner import Learner
@@ -21,7 +21,7 @@ def tta(learner: Learner, num_augmented: int = 4) -> tuple[torch.Tensor, torch.T
     Each image is predicted once as in validation, and `num_augmented` times with the training loader's augmentation.
     Raises FastpetsError if that loader has none.
     """
-    check_range("num_augmented", num_augmented, 1, 1000)
+    check_range("num_augmented", num_augmented, 1, MAX_TTA)
     if learner.train.augment is None:
         raise FastpetsError(
             "test-time augmentation, but the training loader has no augmentation; use augment=True, or leave out "

@@ -24,6 +24,9 @@ MAX_BATCH_SIZE = 65_535  # CUDA's limit of the third dimension of a grid, which 
 MAX_WORKERS = 1024
 MAX_CACHE_GB = 1e6
 MAX_SEED = 2**63 - 1
+MAX_EPOCHS = 100_000
+MAX_TTA = 1000  # augmented versions of each image
+MAX_TOP = 100_000  # classes of a prediction
 VALID_SHARE = 0.2  # of the images validate by default
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from fastpets.data.dataset import ImageDataset
 from fastpets.errors import FastpetsError
-from fastpets.runs.images import IMAGES, check_images, count_images, same_validation_images, save_images
+from fastpets.runs.images import IMAGES, VALIDATION, check_images, count_images, same_images, save_images
 
 CLASSES = ("cat", "dog")
 FILES = [f"{CLASSES[number % 2]}/{number}.jpg" for number in range(6)]
@@ -106,11 +106,11 @@ def test_runs_compare_if_their_validation_images_are_the_same(tmp_path: Path) ->
             save_images(tmp_path / name, *datasets(*arguments))
     run = tmp_path / "run"
     assert count_images(run) == {"training": 4, "validation": 2}
-    assert same_validation_images(run, tmp_path / "moved")
+    assert same_images(run, tmp_path / "moved", VALIDATION)
     for name in ("other split", "other file", "other classes", "no list"):
-        assert not same_validation_images(run, tmp_path / name), name
+        assert not same_images(run, tmp_path / name, VALIDATION), name
     assert not count_images(tmp_path / "no list")
     (here / FILES[5]).write_bytes(b"another image")
     (tmp_path / "changed").mkdir()
     save_images(tmp_path / "changed", *datasets(here, FILES))
-    assert not same_validation_images(run, tmp_path / "changed")
+    assert not same_images(run, tmp_path / "changed", VALIDATION)
