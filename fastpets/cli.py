@@ -45,7 +45,7 @@ COMMANDS = {
         lists_bad_files=True,
     ),
     "predict": Command("PredictConfig", "predict the classes of images", lists_bad_files=True),
-    "suspects": Command("SuspectsConfig", "find images whose labels are probably wrong", lists_bad_files=True),
+    "suspects": Command("SuspectsConfig", "find images whose labels may be wrong", lists_bad_files=True),
     "export": Command("ExportConfig", "convert a trained model to ONNX or torch.export"),
     "serve": Command("ServeConfig", "serve a page that classifies images dropped on it"),
     "lr-find": Command("LrFindConfig", "suggest a learning rate and draw the curve of the learning rate finder"),

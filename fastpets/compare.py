@@ -12,7 +12,7 @@ from tyro.conf import Positional, arg
 
 from fastpets.errors import InvalidArgumentError, one_line, out_must_be_writable
 from fastpets.runs.config import OF_ONE_RUN, read_settings
-from fastpets.runs.files import IMAGES, METRICS, Row, read_rows
+from fastpets.runs.files import IMAGES, METRICS, Row, check_run, read_rows
 
 HEADING = f"{'':>3}  {'run':<28}  {'epochs':>6}  {'error':>7}  {'lowest':>7}  {'loss':>7}  {'time':>8}"
 
@@ -33,6 +33,8 @@ def compare(config: CompareConfig) -> int:
     from fastpets.training.plots import plot_runs
     from fastpets.utils.atomic import write_atomically
 
+    for run in config.runs:
+        check_run("runs", run)
     found = [(run, read_settings(run), read_rows(run / METRICS)) for run in config.runs]
     for run, _, rows in found:
         if not rows:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from fastpets.errors import FastpetsError, out_must_be_writable
+from fastpets.runs.files import check_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,7 @@ class ExportConfig:
 
 def export(config: ExportConfig) -> int:
     """Writes the exported model and prints its path, its input and its output."""
+    check_run("run", config.run)
     import torch
 
     from fastpets.runs.predictor import load

@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from fastpets.errors import FastpetsError, InvalidArgumentError, one_line
+from fastpets.runs.files import check_run
 from fastpets.utils.validation import MAX_BATCH_SIZE, MAX_TOP, MAX_WORKERS, check_range
 
 
@@ -55,6 +56,7 @@ class PredictConfig:
 
 def predict(config: PredictConfig) -> int:
     """Prints the predictions in the order of the images, and on standard error the images that cannot be used."""
+    check_run("run", config.run)
     from fastpets.runs.build import limit_threads
     from fastpets.runs.predictor import load
 

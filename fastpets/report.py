@@ -10,6 +10,7 @@ from tyro.conf import Positional
 
 from fastpets.errors import out_must_be_writable
 from fastpets.flags import command_line
+from fastpets.runs.files import check_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,7 @@ class ReportConfig:
 
 def report(config: ReportConfig) -> int:
     """Writes the page and prints its path."""
+    check_run("run", config.run)
     from fastpets.analysis.interpretation import Interpretation
     from fastpets.analysis.report import write_report
     from fastpets.runs.build import limit_threads

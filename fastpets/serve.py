@@ -20,6 +20,7 @@ from tyro.conf import Positional, arg
 
 from fastpets.augment.preprocessing import LIMITS
 from fastpets.errors import BadFileError, InvalidArgumentError, one_line
+from fastpets.runs.files import check_run
 from fastpets.utils.validation import check_range
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class ServeConfig:
 
 def serve(config: ServeConfig) -> int:
     """Serves the page until Ctrl-C. Raises FastpetsError if there is no model, or the port is taken."""
+    check_run("run", config.run)
     import uvicorn
 
     from fastpets.runs.build import limit_threads

@@ -1,4 +1,4 @@
-"""`fastpets suspects`: finds images of a run whose labels are probably wrong."""
+"""`fastpets suspects`: finds images of a run whose labels may be wrong."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from fastpets.errors import InvalidArgumentError, one_line, out_must_be_writable, warn
+from fastpets.runs.files import check_run
 
 if TYPE_CHECKING:
     from fastpets.analysis.interpretation import Interpretation
@@ -20,7 +21,7 @@ MAX_ERROR_RATE = 0.3  # of a model whose suspects are worth a look
 
 @dataclass(frozen=True, kw_only=True)
 class SuspectsConfig:
-    """Find images whose labels are probably wrong, by confident learning.
+    """Find images whose labels may be wrong, by confident learning.
 
     Predicts the images of a run with its model, and writes suspects.csv and suspects.html, a page to browse them.
     """
@@ -38,6 +39,7 @@ class SuspectsConfig:
 
 def suspects(config: SuspectsConfig) -> int:
     """Writes the two files, and prints the suspects with the least probable labels."""
+    check_run("run", config.run)
     import numpy as np
 
     from fastpets.analysis.suspects import CSV, PAGE, write_suspects
@@ -58,9 +60,10 @@ def suspects(config: SuspectsConfig) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         rows = write_suspects(folder, config.run.resolve().name, found)
     counts = " and ".join(f"{len(each.labels)} {name}" for name, each in found.items())
-    print(f"{len(rows)} of {counts} images have labels that are probably wrong")
+    print(f"{len(rows)} suspects among {counts} images: their labels may be wrong")
     for row in rows[:MAX_LISTED]:
-        print(one_line(f"  {row.file}: {row.label}, probably {row.suggested} ({row.suggested_probability:.0%})"))
+        predicted = f"{row.suggested} ({row.suggested_probability:.0%})"
+        print(one_line(f"  {row.file}: labelled {row.label}, predicted {predicted}"))
     if len(rows) > MAX_LISTED:
         print(f"  and {len(rows) - MAX_LISTED} more")
     print(f"table: {folder / CSV}\npage: {folder / PAGE}")

@@ -199,7 +199,7 @@ def _fit(learner: Learner, phases: list[Phase], run: RunFolder | None, *, resume
     from fastpets.runs.saving import save_checkpoint
     from fastpets.training.interruption import Interrupted, Interruption
 
-    if not learner.pretrained:
+    if not learner.pretrained and not resume:
         print("no pretrained weights: training all layers from the start")
     try:
         with Interruption() as interruption:

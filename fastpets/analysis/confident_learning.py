@@ -1,4 +1,4 @@
-"""Labels that are probably wrong, by confident learning (C. Northcutt et al., "Confident Learning", JAIR 2021)."""
+"""Labels that may be wrong, by confident learning (C. Northcutt et al., "Confident Learning", JAIR 2021)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ TOLERANCE = 1e-6  # by which a probability may miss the threshold; as in cleanla
 
 
 class Suspects(NamedTuple):
-    """Images whose labels are probably wrong, the least probable label first.
+    """Images whose labels may be wrong, the least probable label first.
 
     Attributes:
         places: their places (M,) int64 among the N images.
-        suggested: the classes that they more probably belong to (M,) int64.
+        suggested: the classes that the model predicts for them (M,) int64.
     """
 
     places: np.ndarray
@@ -37,7 +37,7 @@ def find_suspects(probabilities: np.ndarray, labels: np.ndarray) -> Suspects:
         thresholds[label] = probabilities[labels == label, label].mean()
     is_confident = probabilities >= thresholds - TOLERANCE
     number = is_confident.sum(1)
-    suggested = np.where(number > 1, predicted, is_confident.argmax(1))
-    places = np.flatnonzero((number > 0) & (suggested != labels) & (predicted != labels))
+    confident = np.where(number > 1, predicted, is_confident.argmax(1))
+    places = np.flatnonzero((number > 0) & (confident != labels) & (predicted != labels))
     places = places[np.argsort(probabilities[places, labels[places]], kind="stable")]
-    return Suspects(places, suggested[places])
+    return Suspects(places, predicted[places])

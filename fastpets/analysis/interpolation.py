@@ -1,21 +1,26 @@
 """The figure that shows what repeated interpolation costs."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from PIL import Image
 
 from fastpets import kernels
 from fastpets.augment import geometry
+from fastpets.data import storage
+from fastpets.data.image import decode_rgb
 from fastpets.utils.figures import image_grid
 
 
-def interpolation_figure(image: Image.Image, size: int = 224) -> Image.Image:
-    """What repeated interpolation costs: an image rotated, zoomed and warped at once, and step by step.
+def interpolation_figure(image: Image.Image | str | Path, size: int = 224) -> Image.Image:
+    """What repeated interpolation costs: an image or a file, rotated, zoomed and warped at once, and step by step.
 
     Left, all transforms are one matrix and each pixel is interpolated once, as a Loader does it. Right, cropping, warp,
     rotation and zoom are interpolated one after another. Both images have `size` x `size` px.
     """
-    pixels = torch.from_numpy(np.asarray(image.convert("RGB")).copy())
+    rgb = image.convert("RGB") if isinstance(image, Image.Image) else decode_rgb(storage.read(str(image)))
+    pixels = torch.from_numpy(np.asarray(rgb).copy())
     height, width = pixels.shape[:2]
     image_from_canvas = np.array(geometry.image_from_canvas(height, width, (size, size), geometry.CROP, 0.5, 0.5))
     rotation = np.array(geometry.rotation(30))

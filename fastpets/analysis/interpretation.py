@@ -37,7 +37,7 @@ class Prediction(NamedTuple):
     probability: float  # of the predicted class
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Interpretation:
     """A model's predictions on images, such as those of a validation loader.
 
@@ -56,6 +56,10 @@ class Interpretation:
     probabilities: np.ndarray
     losses: np.ndarray
     model: nn.Module | None = None
+
+    def __repr__(self) -> str:
+        wrong = int((self.predicted != self.labels).sum())
+        return f"Interpretation({len(self.labels):,} images of {len(self.classes)} classes, {wrong:,} of them mistaken)"
 
     @classmethod
     def from_learner(cls, learner: Learner, part: Part = "valid") -> Interpretation:

@@ -1,4 +1,4 @@
-"""The images whose labels are probably wrong, as a CSV and as an HTML page to browse them."""
+"""The images whose labels may be wrong, as a CSV and as an HTML page to browse them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CSV, PAGE = "suspects.csv", "suspects.html"
 
 
 class Suspect(NamedTuple):
-    """An image whose label is probably wrong: a row of the CSV."""
+    """An image whose label may be wrong: a row of the CSV."""
 
     file: str
     part: str

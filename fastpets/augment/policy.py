@@ -8,7 +8,7 @@ from fastpets.errors import InvalidArgumentError
 from fastpets.utils.validation import check_number, check_range
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Augment:
     """An augmentation policy. The defaults are those of fastai's `aug_transforms(min_scale=0.75)`.
 
@@ -75,6 +75,10 @@ class Augment:
         scaled = {"max_rotate": 180.0, "max_warp": 0.35, "max_shear": 80.0, "max_translate": 1.0, "max_gamma": 10.0}
         for name, high in {**scaled, "max_brightness": 0.999, "max_contrast": 0.999}.items():
             check_range(f"Augment.{name} * mult", getattr(self, name) * self.mult, 0, high)
+
+    def __repr__(self) -> str:
+        changed = [field for field in fields(self) if getattr(self, field.name) != field.default]
+        return f"Augment({', '.join(f'{field.name}={getattr(self, field.name)!r}' for field in changed)})"
 
     @property
     def ops(self) -> tuple[str, ...]:

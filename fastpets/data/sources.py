@@ -1,6 +1,7 @@
 """ImageDatasets from folders, tables, lists of files, and, by other modules, shards and other libraries' data sets."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
@@ -253,6 +254,11 @@ def label_table(table: Table, ids: np.ndarray | None = None) -> ImageDataset:
             f"expected one class for each image, but {first_few([repr(part) for part in parts])} are classes, too; "
             "keep one, or give the combination a name of its own: multi-label images are not supported",
         )
+    if similar := _shared_parts([names[code] for code in used.tolist()]):
+        warn(
+            f"{table.path}: labels such as {first_few([repr(name) for name in similar])} are taken as one class each; "
+            "if they are several labels, keep one: multi-label images are not supported"
+        )
     code_of = np.zeros(len(names), np.int64)
     code_of[used] = np.arange(len(used))
     labels = labels_from_codes(code_of[codes], [names[code] for code in used.tolist()])
@@ -267,6 +273,16 @@ def _several_labels(code_of: dict[str, int]) -> tuple[int, list[str]] | None:
             if len(parts) > 1 and all(part in code_of for part in parts):
                 return code, parts
     return None
+
+
+def _shared_parts(names: Sequence[str]) -> list[str]:
+    """The labels that have a part, between separators, in common with another label, and so may be several labels."""
+    for separator in LABEL_SEPARATORS:
+        parts_of = {name: {part.strip() for part in name.split(separator)} for name in names if separator in name}
+        counts = Counter(part for parts in parts_of.values() for part in parts)
+        if found := [name for name, parts in parts_of.items() if any(counts[part] > 1 for part in parts)]:
+            return found
+    return []
 
 
 def csv_folder(csv_file: str) -> str:

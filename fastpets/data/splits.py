@@ -1,5 +1,6 @@
 """The split of a data set into training, validation and test images."""
 
+import difflib
 import os
 import posixpath
 import re
@@ -106,7 +107,7 @@ def train_valid_datasets(
         train_ids, valid_ids = np.searchsorted(used, parts.train), np.searchsorted(used, parts.valid)
     if line := similar_names(dataset.classes):
         warn(line)
-    _check_classes(dataset, train_ids, valid_ids, split_seed)
+    _check_classes(dataset, train_ids, valid_ids, is_given=parts.valid is not None, split_seed=split_seed)
     dataset = dataset.scanned(resolve_num_workers(num_workers))
     train, valid = dataset.select(train_ids), dataset.select(valid_ids)
     if on_bad_file == "raise":
@@ -239,16 +240,23 @@ def _raise_bad_files(datasets: Sequence[ImageDataset], max_pixels: int | None) -
         raise BadFileError(problems)
 
 
-def _check_classes(dataset: ImageDataset, train_ids: np.ndarray, valid_ids: np.ndarray, split_seed: int) -> None:
-    """Raises FastpetsError if there are classes without training images."""
+def _check_classes(
+    dataset: ImageDataset, train_ids: np.ndarray, valid_ids: np.ndarray, *, is_given: bool, split_seed: int
+) -> None:
+    """Raises FastpetsError if there are classes without training images. `is_given`: by folders or a table."""
     train_labels, valid_labels = (np.unique(dataset.labels[ids]) for ids in (train_ids, valid_ids))
     untrained = np.setdiff1d(valid_labels, [*train_labels, NO_LABEL]).tolist()
     if untrained:
-        shown = first_few([dataset.classes[label] for label in untrained])
+        trained = [dataset.classes[label] for label in train_labels if label != NO_LABEL]
+        names = [dataset.classes[label] for label in untrained]
+        similar = {name: difflib.get_close_matches(name, trained, n=1) for name in names}
+        shown = first_few([f"{name} (is it {found[0]}?)" if found else name for name, found in similar.items()])
+        remedy = "add some, rename the class, or leave its images out"
+        if not is_given:
+            remedy = f"add some, or choose another split (split='stratified', split_seed={split_seed + 1})"
         raise FastpetsError(
-            f"{len(untrained)} of {len(dataset.classes)} classes have validation images only: {shown}; expected "
-            f"training images of each: add some, or choose another split (split='stratified', "
-            f"split_seed={split_seed + 1}, folders named train and valid, or the column split of a CSV)"
+            f"classes with validation images only ({len(names)} of {len(dataset.classes)}): {shown}; expected training "
+            f"images of each: {remedy}"
         )
 
 

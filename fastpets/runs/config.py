@@ -233,7 +233,8 @@ class OutputFlags:
     out: Annotated[Path | None, arg(metavar="DIR")] = None
     """Run folder; must be new or empty. Default: runs/DATE_TIME_ARCH."""
     config: Annotated[Path | None, arg(metavar="RUN|FILE")] = None
-    """Take the settings of another run from its config.json. Flags change them; `None` stands for no value."""
+    """Take the settings of another run from its config.json. Flags change them; `None` stands for no value, and a list
+    flag alone for none, as in `--track`."""
     resume: Annotated[Path | None, arg(metavar="RUN|CHECKPOINT")] = None
     """Resume an interrupted run with its own settings, from its latest checkpoint or from the given one. Add --data if
     the images have moved, and --epochs or --schedule to train for more epochs."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastpets.errors import FastpetsError, reason
+from fastpets.errors import FastpetsError, InvalidArgumentError, reason
 from fastpets.utils.atomic import write_atomically
 
 CONFIG = "config.json"
@@ -27,6 +27,13 @@ PREDICTIONS = "predictions.parquet"
 REPORT = "report.html"
 
 Row = dict[str, str]  # of a table, by column
+
+
+def check_run(name: str, run: Path) -> None:
+    """Raises InvalidArgumentError, which names the parameter, unless there is a folder."""
+    if not run.is_dir():
+        found = "a file" if run.exists() else "nothing there"
+        raise InvalidArgumentError(f"{name}: {run}: {found}, expected the folder of a run")
 
 
 def read_about(file: Path) -> dict[str, dict[str, Any]]:

@@ -30,11 +30,11 @@ from fastpets.utils.progress import track
 from fastpets.utils.system import resolve_num_workers
 from fastpets.utils.validation import MAX_TOP, check_range
 
-REMEDY = "leave them out, or give other files"
+REMEDY = "leave them out, or give other images"
 Classes = list[tuple[str, float]]  # names and probabilities, the most probable first
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Predictor:
     """A trained model, ready to predict.
 
@@ -49,6 +49,10 @@ class Predictor:
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     device: torch.device
+
+    def __repr__(self) -> str:
+        size = "{1} x {0} px".format(*self.preprocessing.size)
+        return f"Predictor({self.model.arch}, {len(self.classes)} classes, {size}, {self.device})"
 
     @overload
     def predict(

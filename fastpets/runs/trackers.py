@@ -110,6 +110,10 @@ class MLflow:
         self.client.set_terminated(self.run_id)
 
 
+ADVICE = {
+    "wandb": "`wandb login`, or WANDB_MODE=offline",
+    "mlflow": "MLFLOW_TRACKING_URI; its local store needs sqlalchemy and alembic",
+}
 TRACKERS: dict[str, type[TensorBoard | WandB | MLflow]] = {"tensorboard": TensorBoard, "wandb": WandB, "mlflow": MLflow}
 
 
@@ -136,7 +140,10 @@ class TrackerLog:
                 self.trackers[name] = TRACKERS[name](run_folder, run_id, settings)
             except Exception as error:  # each library has its own
                 self.close()
-                raise FastpetsError(f"track: {name}: {type(error).__name__}: {error}") from None
+                raise FastpetsError(
+                    f"track: {name} does not start: {type(error).__name__}: {error}; see its own settings "
+                    f"({ADVICE.get(name, 'none')}), or leave it out"
+                ) from None
 
     def log_epoch(self, result: EpochResult, recorder: Recorder) -> None:
         """Logs the loss and the learning rate of each of the epoch's batches, and the results of the epoch.

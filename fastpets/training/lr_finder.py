@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +64,11 @@ class RateCurve:
         start = longest - int(lengths[longest]) if longest else 0
         third = (longest - start) / 3
         return float(rates[max(0, start + int(third) + int(third / 2))])
+
+    def __iter__(self) -> Iterator[float]:
+        """`minimum` and `steep`, as in fastai's book: `lr_min, lr_steep = learner.lr_find()`."""
+        yield self.minimum
+        yield self.steep
 
     @classmethod
     def from_rows(cls, rows: Sequence[Mapping[str, str]]) -> RateCurve:

@@ -44,6 +44,7 @@ def test_the_suspects_and_their_order_are_cleanlabs(num_classes: int) -> None:
         found = find_suspects(probabilities, labels)
         assert found.places.tolist() == expected.tolist()
         assert (found.suggested != labels[found.places]).all()
+        assert (found.suggested == probabilities[found.places].argmax(1)).all()
         found_any += len(expected)
     assert found_any > 0
 
@@ -121,7 +122,7 @@ def test_the_command_writes_both_files(trained_run: Path, tmp_path: Path, capsys
     shutil.copytree(trained_run, run)
     assert main(["suspects", str(run), "--device", "cpu"]) == 0
     printed = capsys.readouterr().out
-    assert re.search(r"^\d+ of 48 training and 12 validation images have labels that are probably wrong", printed)
+    assert re.search(r"^\d+ suspects among 48 training and 12 validation images: their labels may be wrong", printed)
     rows = list(csv.DictReader((run / "suspects.csv").open()))
     page = (run / "suspects.html").read_text()
     data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])  # type: ignore[index]

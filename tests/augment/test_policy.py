@@ -37,6 +37,11 @@ def test_ops_are_the_operations_whose_maximum_is_not_zero() -> None:
     assert set(everything.ops) == set(Augment().ops) | more
 
 
+def test_a_policy_is_described_by_what_differs_from_the_default() -> None:
+    assert repr(Augment()) == "Augment()"
+    assert repr(Augment(max_rotate=30, one_of=True)) == "Augment(max_rotate=30, one_of=True)"
+
+
 def test_an_argument_stands_for_a_policy() -> None:
     augment = Augment(max_rotate=3)
     assert as_policy(augment) is augment

@@ -5,6 +5,7 @@ import inspect
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -98,6 +99,13 @@ def test_no_images_are_an_error(
     stdout, stderr = capsys.readouterr()
     assert (status, stdout) == (1, "") or status == 1
     assert message in stderr or "unreadable" in stderr
+
+
+@pytest.mark.parametrize("command", ["predict RUN a.jpg", "report RUN", "export RUN", "serve RUN", "suspects RUN",
+                                     "compare RUN"])  # fmt: skip
+def test_a_run_that_is_not_there_is_one_line(command: str, capsys: pytest.CaptureFixture) -> None:
+    assert main([part.replace("RUN", "no/run") for part in command.split()]) == 1
+    assert re.fullmatch(r"error: runs?: no/run: nothing there, expected the folder of a run\n", capsys.readouterr().err)
 
 
 def test_a_folder_without_a_model_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -223,6 +223,13 @@ def test_a_name_of_two_words_that_are_classes_too_is_a_name(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("separator", ["|", ";", ", "])
+def test_labels_with_a_part_in_common_are_classes_with_a_warning(separator: str, tmp_path: Path) -> None:
+    rows = "".join(f'{n}.jpg,"{separator.join(parts)}"\n' for n, parts in enumerate([("cat", "black"), ("cat", "red")]))
+    with pytest.warns(UserWarning, match=r"labels such as 'cat.*black', 'cat.*red' are taken as one class each"):
+        assert len(from_csv(table(tmp_path, "file,label\n" + rows)).classes) == 2
+
+
+@pytest.mark.parametrize("separator", ["|", ";", ", "])
 def test_several_labels_of_an_image_are_refused_in_one_line(separator: str, tmp_path: Path) -> None:
     path = table(tmp_path, f'file,label\na.jpg,dog\nb.jpg,"dog{separator}Maine Coon"\nc.jpg,Maine Coon\nd.jpg,cat\n')
     with pytest.raises(

@@ -145,7 +145,7 @@ def test_folds_train_on_drawn_images_and_resume(
         assert float(rows(out / "folds.csv")[fold]["error_rate"]) == pytest.approx(wrong)
     assert capsys.readouterr().out.splitlines()[-1].startswith("error rate of 2 folds: mean ")
     assert main(["suspects", str(out)]) == 0
-    assert "of 13 cross-validated images have labels that are probably wrong" in capsys.readouterr().out
+    assert "suspects among 13 cross-validated images: their labels may be wrong" in capsys.readouterr().out
     # The first fold is complete; the second one, whose row is missing, continues from its checkpoint.
     (out / "folds.csv").write_text("\n".join((out / "folds.csv").read_text().splitlines()[:2]) + "\n")
     assert main(["train", "--resume", str(out)]) == 0

@@ -73,6 +73,10 @@ def test_a_loaded_model_has_its_classes_which_another_learner_may_not_change(
         fastpets.Learner(train, valid, predictor.model)
 
 
+def test_a_loaded_model_is_described_in_a_line(run: Path) -> None:
+    assert repr(load(run, "cpu")) == "Predictor(squeezenet1_1, 2 classes, 32 x 32 px, cpu)"
+
+
 def test_a_loaded_model_can_be_pickled_and_copied(run: Path) -> None:
     saved = load(run, "cpu")
     images = torch.randn(2, 3, 32, 32)

@@ -122,6 +122,12 @@ def test_the_curve_is_plotted_with_its_suggestions(tmp_path: Path) -> None:
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_curve_gives_the_two_suggestions_of_fastais_book() -> None:
+    curve = curve_of(GOLDEN[0]["losses"])
+    lr_min, lr_steep = curve
+    assert (lr_min, lr_steep) == (curve.minimum, curve.steep)
+
+
 def test_curves_are_compared_by_identity() -> None:
     curve, other = curve_of(GOLDEN[0]["losses"]), curve_of(GOLDEN[0]["losses"])
     assert curve != other  # == of the arrays would raise an error
