@@ -48,7 +48,7 @@ class Scale:
         )
 
 
-DRY_RUN = Scale(num_images=64, size=64, batch_size=16, train_batch_size=8, seconds=0.2)
+DRY_RUN = Scale(num_images=64, size=64, batch_size=32, train_batch_size=8, seconds=0.2)
 
 
 class Part:
@@ -72,7 +72,7 @@ class Part:
 
     def add(self, name: str, found: str, target: str = "", **figures: Any) -> None:
         """Writes a result: as a row of the table in NAME.txt, and with all its figures as a line of NAME.jsonl."""
-        row = f"{name:50}{found:>26}  {target}".rstrip()
+        row = f"{name:50} {found:>25}  {target}".rstrip()
         print(row)
         for ending, line in {"txt": row, "jsonl": json.dumps({"name": name, "found": found, **figures})}.items():
             with open(self.out / f"{self.name}.{ending}", "a") as file:

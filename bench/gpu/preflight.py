@@ -33,15 +33,16 @@ def main() -> int:
     part = Part(__doc__)
     if not part.dry_run:
         part.choose(Scale())
-    failed = False
+    failed = 0
     for name, check in CHECKS.items():
         try:
             part.add(name, *check(part))
         except (Exception, SystemExit) as error:  # of any library; the others are checked in any case
-            failed = True
+            failed += 1
             part.add(name, "failed", " ".join(str(error).split()) or type(error).__name__)
             print(repr(error))
-    return int(failed)
+    print(f"{failed} checks failed")
+    return int(failed > 0)
 
 
 def gpu(part: Part) -> tuple[str, str]:
@@ -70,10 +71,8 @@ def libraries(part: Part) -> tuple[str, str]:
 
 def processors(part: Part) -> tuple[str, str]:
     names = [line.partition(": ")[2] for line in CPU_INFO.read_text().splitlines() if line.startswith("model name")]
-    return (
-        f"{num_processors()} processors",
-        f"{(names or ['unknown'])[0]}, {free_memory() / GIB:.0f} GiB of memory free",
-    )
+    name = names[0] if names else platform.machine()
+    return f"{num_processors()} processors", f"{name}, {free_memory() / GIB:.0f} GiB of memory free"
 
 
 def images(part: Part) -> tuple[str, str]:
@@ -85,9 +84,7 @@ def compiling(part: Part) -> tuple[str, str]:
     found, header = compiler(), Path(sysconfig.get_paths()["include"], "Python.h")
     if found is None or not header.exists():
         missing = "a C compiler" if found is None else header
-        raise RuntimeError(
-            f"{missing} is missing, and Triton launches no kernel without: apt-get install gcc python3-dev"
-        )
+        raise RuntimeError(f"{missing} is missing, which Triton needs to launch: apt-get install gcc python3-dev")
     return "found", found
 
 

@@ -46,7 +46,7 @@ def test_batches_have_the_same_checksums_while_another_stream_is_busy(
     """The checksums are those of batches that are waited for while nothing else runs."""
     if hw_decoder_load and device == "cuda" and not num_jpeg_engines():
         pytest.skip("this GPU has no hardware JPEG decoder")
-    count, seconds = (1000, 3) if device == "cuda" else (12, 30)
+    count, seconds = (1000, 2.5) if device == "cuda" else (12, 30)
     quiet, busy = (loader(photos, device, hw_decoder_load=hw_decoder_load, cache=where) for _ in range(2))
     expected = []
     for batch in within(seconds, count, quiet):
@@ -115,7 +115,7 @@ def test_memory_does_not_grow_with_epochs(dataset: ImageDataset, device: str, wh
     made = loader(dataset, device, cache=where, shuffle=False)  # the same batches each time need the same memory
     early, late, room = (5, 50, 2**24) if device == "cuda" else (3, 9, 2**26)
     used, started = [], time.monotonic()
-    while len(used) < late and (len(used) <= early or time.monotonic() - started < 10):
+    while len(used) < late and (len(used) <= early or time.monotonic() - started < 6):
         for _ in made:
             pass
         used.append(memory_in_use(device))
