@@ -48,7 +48,7 @@ def report(part: Part, lines: list[dict[str, Any]], ending: str) -> None:
         if outcome in ("failed", "running"):
             part.add(f"  {ending or 'unfinished'} in" if outcome == "running" else "  failed", test.partition("::")[2])
     if ending and "running" not in counts:
-        part.add(f"  {ending}", "between two tests")
+        part.add(f"  {ending}", "outside of any test")
     for reason in sorted({line["reason"] for line in lines if line.get("reason")}):
         part.add("  skipped", reason)
     if worst := [step for line in lines for name, step in line.get("properties", []) if name == "worst_step"]:

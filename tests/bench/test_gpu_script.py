@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from bench.gpu import correctness
 from bench.gpu.part import Scale
 from bench.gpu.sweep import advice
 
@@ -79,39 +80,47 @@ def test_a_part_that_is_killed_keeps_its_results_and_leaves_nothing_running(tmp_
 
 
 CRASHING = """
-import os, signal, time, pytest
+import os, signal, pytest
 def test_before(record_property): record_property("worst_step", 3.0)
 def test_wrong(): assert 1 == 2
 def test_of_another_machine(): pytest.skip("needs two CUDA GPUs")
-def test_ends(): {what}
+def test_crash(): os.kill(os.getpid(), signal.SIGSEGV)
 def test_after(): pass
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("what", "ending"),
-    [("os.kill(os.getpid(), signal.SIGSEGV)", "crashed with signal 11"), ("time.sleep(100)", "out of time")],
-    ids=["crash", "hang"],
-)
-def test_a_crash_loses_one_files_remaining_tests_and_is_named(tmp_path: Path, what: str, ending: str) -> None:
-    file, other = tmp_path / "test_crashing.py", tmp_path / "test_sound.py"
-    file.write_text(CRASHING.format(what=what))
-    other.write_text("def test_sound(): pass")
-    if ending == "out of time":
-        command = [sys.executable, "-m", "bench.gpu.correctness", "--out", tmp_path, "--name", "one", "--seconds", "20"]
-        command += ["--device", "cpu", file]
-        done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
-    else:
-        done = dry_run(tmp_path, tmp_path, f"{file} {other}")
-        assert re.search(rf"{re.escape(str(other))} +1 / 0 / 0  passed / failed / skipped", done.stdout), done.stdout
+def test_a_crash_loses_one_files_remaining_tests_and_is_named(tmp_path: Path) -> None:
+    crashing, sound = tmp_path / "test_crashing.py", tmp_path / "test_sound.py"
+    crashing.write_text(CRASHING)
+    sound.write_text("def test_sound(): pass")
+    done = dry_run(tmp_path, tmp_path, f"{crashing} {sound}")
     assert done.returncode == 1
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    assert f"{file} 1 / 1 / 1 passed / failed / skipped" in lines
+    assert f"{crashing} 1 / 1 / 1 passed / failed / skipped" in lines
     assert "failed test_wrong" in lines
-    assert f"{ending} in test_ends" in lines
+    assert "crashed with signal 11 in test_crash" in lines
     assert "skipped needs two CUDA GPUs" in lines
     assert "decoder, GPU against CPU: worst step of 255 3 mean below 1" in lines
+    assert f"{sound} 1 / 0 / 0 passed / failed / skipped" in lines
+
+
+def test_a_test_that_hangs_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run_out_of_time(command: list[str], env: dict[str, str], timeout: float) -> None:
+        Path(env[correctness.EVENTS]).write_text(
+            '{"test": "test_x.py::test_a", "outcome": "running"}\n{"test": "test_x.py::test_a", "outcome": "passed"}\n'
+            '{"test": "test_x.py::test_b", "outcome": "running"}\n'
+        )
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr(correctness.subprocess, "run", run_out_of_time)
+    arguments = ["--out", str(tmp_path), "--name", "x", "--seconds", "9", "--device", "cpu", "test_x.py"]
+    monkeypatch.setattr(sys, "argv", ["correctness", *arguments])
+    assert correctness.main() == 1
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["test_x.py 1 / 0 / 0 passed / failed / skipped", "out of time in test_b"]
 
 
 def can_mount() -> bool:
