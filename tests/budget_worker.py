@@ -45,7 +45,7 @@ def report(source: Any) -> dict[str, Any]:
         filled.append(int(loader.cache.filled.sum()))
     cache = loader.cache
     is_own = isinstance(cache, MemoryCache)
-    stored = 0 if is_own else sum(file.stat().st_size for file in Path(cache.folder).glob("*.pixels"))
+    stored = 0 if is_own else sum(file.stat().st_size for file in Path(cache.folder).rglob("*.pixels"))
     return {
         "num_workers": loader.num_workers,
         "where": loader.cache_reason,
