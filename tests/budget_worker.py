@@ -46,6 +46,7 @@ def report(source: Any) -> dict[str, Any]:
     cache = loader.cache
     is_own = isinstance(cache, MemoryCache)
     stored = 0 if is_own else sum(file.stat().st_size for file in Path(cache.folder).rglob("*.pixels"))
+    dist.barrier()  # the files of a process end with its loader
     return {
         "num_workers": loader.num_workers,
         "where": loader.cache_reason,

@@ -29,5 +29,5 @@ def test_threads_and_caches_of_all_processes_fit_the_machine(make_folder: Callab
         assert sum(each["own_bytes"] for each in found) <= free / 2, found
     for each in (rank["files"] for rank in ranks):
         assert each["where"].startswith("memory shared by the processes"), each
-        assert each["shared_bytes"] == each["needed"]
+        assert each["needed"] <= each["shared_bytes"] <= free / 2  # they are reserved in advance
         assert each["filled"][-1] == 60
