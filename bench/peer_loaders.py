@@ -118,6 +118,7 @@ def fastai(
     labels: Sequence[int],
     num_workers: int,
     *,
+    batch_size: int = BATCH_SIZE,
     device: str | torch.device = "cpu",
 ) -> Iterable[Any]:
     """The chapter's options: presizing to 460 px, batch transforms, normalisation. Drops an incomplete last batch."""
@@ -144,7 +145,7 @@ def fastai(
         ],
     )
     return block.dataloaders(
-        None, bs=BATCH_SIZE, num_workers=num_workers, persistent_workers=True, device=torch.device(device)
+        None, bs=batch_size, num_workers=num_workers, persistent_workers=True, device=torch.device(device)
     ).train
 
 

@@ -1,6 +1,7 @@
 """Times a kernel launch, and compares its bytes per second with those of a plain copy."""
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,9 +29,8 @@ def main() -> None:
     copied = 2**20 if part.dry_run else 2**30
     source = torch.randint(0, 255, (copied,), dtype=torch.uint8, device=part.device)
     target = torch.empty_like(source)
-    copy_ms = part.median_ms(lambda: target.copy_(source), count)
-    bandwidth = 2 * copied / copy_ms / 1e6  # GB/s, of bytes read and bytes written
-    part.add(copy_gb_per_s=bandwidth)
+    bandwidth = 2 * copied / median_ms(part, lambda: target.copy_(source), count) / 1e6  # GB/s, read and written
+    part.add("copy, bytes read and written", f"{bandwidth:.0f} GB/s", gb_per_s=bandwidth)
     for name, (source_size, side, dtype, supersample) in CASES.items():
         batch = make_transforms(batch_size, source_size, side, supersample)
         sets = [
@@ -40,20 +40,39 @@ def main() -> None:
         matrices, samples, spread, luts = (torch.from_numpy(array).to(part.device) for array in batch[:4])
         on_device = matrices, samples, spread, luts.to(dtype).contiguous()
         out = torch.empty(batch_size, side, side, 3, dtype=dtype, device=part.device)
-        milliseconds = part.median_ms(launcher(sets, on_device, out), count) / SETS
+        milliseconds = median_ms(part, launcher(sets, on_device, out), count) / SETS
         num_bytes = bytes_moved(batch, source_size, side, dtype)
-        rate = num_bytes / milliseconds / 1e6
+        share = num_bytes / milliseconds / 1e6 / bandwidth
+        once = batch.samples.max() == 1
         part.add(
-            **{
-                name: {
-                    "us": 1000 * milliseconds,
-                    "mb": num_bytes / 1e6,
-                    "gb_per_s": rate,
-                    "share_of_copy": rate / bandwidth,
-                    "k": float(np.mean(batch.samples)),
-                }
-            }
+            f"kernel, {name}",
+            f"{1000 * milliseconds:.0f} us, {share:.0%}",
+            "40% of the copy" if once else "",
+            us=1000 * milliseconds,
+            mb=num_bytes / 1e6,
+            share_of_copy=share,
+            k=float(np.mean(batch.samples)),
         )
+
+
+def median_ms(part: Part, call: Callable[[], Any], count: int) -> float:
+    """Returns the median device time of `count` calls in ms, after three calls of warm-up."""
+    times = []
+    for _ in range(3):
+        call()
+    for _ in range(count):
+        if part.dry_run:
+            started = time.perf_counter()
+            call()
+            times.append(1000 * (time.perf_counter() - started))
+        else:
+            before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            before.record()
+            call()
+            after.record()
+            after.synchronize()
+            times.append(before.elapsed_time(after))
+    return sorted(times)[count // 2]
 
 
 def launcher(

@@ -1,6 +1,8 @@
-"""Times loading alone: fastpets uncached, over a sweep of settings, fastpets cached, and other libraries."""
+"""Times loading alone: fastpets with its defaults, uncached and cached, and other libraries' loaders."""
 
 import importlib.util
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import chain, repeat
@@ -13,59 +15,44 @@ from bench.gpu.part import Part, linked_images
 from bench.peers import PEERS
 from fastpets import Loader
 from fastpets.data.sources import from_folder
-from fastpets.loading import dali_decoding
-from fastpets.utils.system import num_processors
+from fastpets.utils.system import num_processors, resolve_num_workers
 
-# Settings are swept in this order, each with the best values of those before it.
-SWEEP: dict[str, list[Any]] = {
-    "num_workers": [4, 8, 16, 32],
-    "batch_size": [64, 128, 256, 512],
-    "hw_decoder_load": [0.0, 0.35, 0.65, 1.0],
-    "decode_ahead": [2, 3, 4],  # chunks in DALI's queue
+CASES: dict[str, tuple[str, dict[str, Any]]] = {  # by name: the target in images/s on an H100, and settings
+    "loader, uncached": ("8,000", {}),
+    "loader, cached on the device": ("100,000", {"cache": "device"}),
+    "loader, cached on the host": ("", {"cache": "host"}),
+    "loader, uncached, float32": ("", {"dtype": torch.float32}),  # as those of the others
 }
-DEFAULTS = {
-    "num_workers": num_processors(),
-    "batch_size": 256,
-    "hw_decoder_load": 0.0,
-    "decode_ahead": dali_decoding.DECODE_AHEAD,
-}
-PEERS_SECONDS = 6
+PREFETCHED = 2  # batches that each worker process of torch's DataLoader keeps in shared memory
 
 
 def main() -> None:
     part = Part(__doc__)
-    count, seconds, sweep = 7390, 1.2, SWEEP
-    if part.dry_run:
-        count, seconds, sweep = 64, 0.2, {name: values[:1] for name, values in SWEEP.items()}
-    with linked_images(count) as folder:
-        best, found = dict(DEFAULTS), []
-        for name, values in sweep.items():
-            for value in values:
-                settings = best | {name: value}
-                found.append(settings | rate_of(part, folder, seconds, **settings))
-                part.add(sweep=found)
-            best = {key: max(found, key=lambda row: row["images_per_sec"])[key] for key in DEFAULTS}
-        part.add(best=max(found, key=lambda row: row["images_per_sec"]))
-        part.add(uncached=rate_of(part, folder, 2 * seconds, **DEFAULTS))
-        for where in ("device", "host"):
-            part.add(**{f"cached_{where}": rate_of(part, folder, 2 * seconds, cache=where, **DEFAULTS)})
-        peers(part, folder)
+    scale = part.scale
+    with linked_images(scale.num_images) as folder:
+        for name, (target, settings) in CASES.items():
+            found = rate_of(part, folder, batch_size=scale.batch_size, **settings)
+            part.add(name, f"{found['images_per_sec']:,.0f} images/s", target, **found)
+            if "cache" in settings:
+                host_ms = f"{found['host_ms']:.2f} ms"
+                part.add(f"  the host's work for {found['batch']:.0f} images", host_ms, target and "1.2 ms for 256")
+            else:
+                part.add("  processors busy", f"{found['processors_busy']:.1f} of {num_processors()}")
+        for name in ("torchvision", "fastai"):
+            peer(part, folder, name)
 
 
-def rate_of(part: Part, folder: Path, seconds: float, *, decode_ahead: int, **settings: Any) -> dict[str, float]:
+def rate_of(part: Part, folder: Path, **settings: Any) -> dict[str, float]:
     """Returns `measured` of a fastpets Loader, after an epoch that fills its cache, if it has one."""
-    dali_decoding.DECODE_AHEAD = decode_ahead
-    settings |= {"device": part.device, "decoder": "dali"}
-    loader = Loader(from_folder(folder), augment=True, dtype=torch.float16, **settings)
+    usual = {"augment": True, "size": part.scale.size, "dtype": torch.float16, "device": part.device, "decoder": "dali"}
+    loader = Loader(from_folder(folder), **usual | settings)
     if loader.cache is not None:
         for _ in loader:
             pass
-    return measured(part, chain.from_iterable(repeat(loader)), seconds, lambda images, labels: None)
+    return measured(part, chain.from_iterable(repeat(loader)), lambda images, labels: None)
 
 
-def measured(
-    part: Part, batches: Iterator[Any], seconds: float, use: Callable[[torch.Tensor, torch.Tensor], Any]
-) -> dict[str, float]:
+def measured(part: Part, batches: Iterator[Any], use: Callable[[torch.Tensor, torch.Tensor], Any]) -> dict[str, float]:
     """Returns images per second, the calling thread's CPU time per batch in ms, the mean number of processors that this
     process keeps busy, and images per batch."""
     for _ in range(4):
@@ -73,7 +60,7 @@ def measured(
     part.wait()
     num_batches = num_images = 0
     started, own, all_threads = time.perf_counter(), time.thread_time(), time.process_time()
-    while time.perf_counter() - started < seconds:
+    while time.perf_counter() - started < part.scale.seconds:
         images, labels = next(batches)
         use(images, labels)
         num_batches, num_images = num_batches + 1, num_images + len(labels)
@@ -88,22 +75,25 @@ def measured(
     }
 
 
-def peers(part: Part, folder: Path) -> None:
-    """Times torchvision's DataLoader and fastai, with one worker per processor, up to batches on the device."""
-    paths = [str(path) for path in sorted(folder.glob("*.jpg"))]
-    labels = [number % 37 for number in range(len(paths))]
+def peer(part: Part, folder: Path, name: str) -> None:
+    """Times another library's loader: as many worker processes, batches as large, up to float32 on the device."""
+    row, num_workers, batch_size = f"{name}, float32", resolve_num_workers(None), part.scale.batch_size
+    needed = PREFETCHED * num_workers * batch_size * 3 * 224 * 224 * 4
+    if (free := shutil.disk_usage("/dev/shm").free) < needed:
+        part.add(row, f"/dev/shm: {free / 2**20:,.0f} MiB free", f"needs {needed / 2**20:,.0f} MiB")
+    elif name == "fastai" and (part.dry_run or importlib.util.find_spec(name) is None):
+        part.add(row, "not in a dry run" if part.dry_run else "not installed")
+    else:
+        paths = [str(path) for path in sorted(folder.glob("*.jpg"))]
+        labels = [number % 37 for number in range(len(paths))]
+        made = PEERS[name](paths, labels, num_workers, batch_size=batch_size, device=part.device)
 
-    def move(images: torch.Tensor, labels: torch.Tensor) -> None:
-        images.to(part.device, non_blocking=True), labels.to(part.device, non_blocking=True)
+        def move(images: torch.Tensor, labels: torch.Tensor) -> None:
+            images.to(part.device, non_blocking=True), labels.to(part.device, non_blocking=True)
 
-    for name in ("torchvision", "fastai"):
-        if name == "fastai" and (part.dry_run or importlib.util.find_spec("fastai") is None):
-            part.add(fastai="not in a dry run" if part.dry_run else "not installed")
-            continue
-        made = PEERS[name](paths, labels, num_processors(), device=part.device)
-        batches = chain.from_iterable(repeat(made))
-        part.add(**{name: measured(part, batches, 0.2 if part.dry_run else PEERS_SECONDS, move)})
+        found = measured(part, chain.from_iterable(repeat(made)), move)
+        part.add(row, f"{found['images_per_sec']:,.0f} images/s", **found)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

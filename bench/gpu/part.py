@@ -1,12 +1,13 @@
-"""What the parts of bench/gpu.sh share: arguments, a file of results, time measurement, a folder of many images."""
+"""What the parts of bench/gpu.sh share: arguments, results, the scale of the measurements, a folder of many images."""
 
 import argparse
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,69 +16,104 @@ import psutil
 import torch
 
 from fastpets.loading.device import resolve_device
-from fastpets.utils.atomic import write_atomically
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much the parts measure. The defaults are for an unknown GPU, if the preflight did not find out.
+
+    Args:
+        num_images: names of images in the folder.
+        size: height and width of the output.
+        batch_size: of loading alone.
+        train_batch_size: of training.
+        seconds: of one measurement.
+    """
+
+    num_images: int = 7390
+    size: int = 224
+    batch_size: int = 128
+    train_batch_size: int = 64
+    seconds: float = 3.0
+
+    @classmethod
+    def of(cls, memory_gb: float, tflops: float) -> "Scale":
+        """For a GPU with this memory and speed of float16 products: batches that fit, and a dozen in a measurement."""
+        large = memory_gb >= 20  # an L4 has 22, a T4 15
+        fast = tflops >= 100  # a 4090 has 160, a T4 25 to 50
+        return cls(
+            batch_size=256 if large else 128,
+            train_batch_size=128 if large and fast else 64,
+            seconds=1.5 if fast else 3.0,
+        )
+
+
+DRY_RUN = Scale(num_images=64, size=64, batch_size=32, train_batch_size=8, seconds=0.2)
 
 
 class Part:
-    """One part's run. OUT/NAME.json is rewritten whenever figures are added, so that a timeout loses none.
+    """One part's run. Each result is written to OUT when it is known, so that nothing is lost if the part is cut off.
 
     With the CPU in place of the GPU it is a dry run at a small scale, which tests the script and measures nothing.
     """
 
-    def __init__(self, description: str) -> None:
+    def __init__(self, description: str, name: str | None = None) -> None:
         parser = argparse.ArgumentParser(description=description)
-        parser.add_argument("--out", type=Path, required=True, help="folder for the figures")
+        parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+        parser.add_argument("--name", required=True, help="of the part's files there")
         parser.add_argument("--seconds", type=float, default=300, help="time limit of the part")
         parser.add_argument("--device", default="cuda", help="cpu for a dry run at a small scale")
-        arguments = parser.parse_args()
-        self.device = resolve_device(arguments.device)
-        self.deadline = psutil.Process().create_time() + arguments.seconds  # imports took some of the time already
-        self.out, self.name = arguments.out, Path(sys.argv[0]).stem
+        parser.add_argument("file", nargs="?", help="of tests")
+        self.arguments = parser.parse_args()
+        self.out, self.name = self.arguments.out, self.arguments.name
+        self.deadline = psutil.Process().create_time() + self.arguments.seconds  # imports took some of it already
+        self.device = resolve_device(self.arguments.device)
         self.dry_run = self.device.type == "cpu"
-        self.figures: dict[str, Any] = {"dry_run": self.dry_run}
 
-    def add(self, **figures: Any) -> None:
-        """Saves and prints figures."""
-        self.figures |= figures
-        print(*(f"{name} {value}" for name, value in figures.items()), sep="\n")
-        write_atomically(self.out / f"{self.name}.json", lambda file: Path(file).write_text(json.dumps(self.figures)))
+    def add(self, name: str, found: str, target: str = "", **figures: Any) -> None:
+        """Writes a result: as a row of the table in NAME.txt, and with all its figures as a line of NAME.jsonl."""
+        row = f"{name:50} {found:>25}  {target}".rstrip()
+        print(row)
+        for ending, line in {"txt": row, "jsonl": json.dumps({"name": name, "found": found, **figures})}.items():
+            with open(self.out / f"{self.name}.{ending}", "a") as file:
+                file.write(line + "\n")
 
-    def has_time_for(self, seconds: float) -> bool:
-        """Whether `seconds` are left before the time limit."""
-        return time.time() + seconds < self.deadline
+    @property
+    def seconds_left(self) -> float:
+        """Until the time limit."""
+        return self.deadline - time.time()
+
+    @property
+    def scale(self) -> Scale:
+        """As the preflight chose it."""
+        if self.dry_run:
+            return DRY_RUN
+        file = self.out / "scale.json"
+        return Scale(**json.loads(file.read_text())) if file.exists() else Scale()
+
+    def choose(self, scale: Scale) -> None:
+        """Sets the scale of this part and of those after it."""
+        (self.out / "scale.json").write_text(json.dumps(asdict(scale)))
 
     def wait(self) -> None:
         """Waits until the GPU is idle."""
         if not self.dry_run:
             torch.cuda.synchronize(self.device)
 
-    def median_ms(self, call: Callable[[], Any], count: int) -> float:
-        """Returns the median device time of `count` calls in ms, after three calls of warm-up."""
-        times = []
-        for _ in range(3):
-            call()
-        for _ in range(count):
-            if self.dry_run:
-                started = time.perf_counter()
-                call()
-                times.append(1000 * (time.perf_counter() - started))
-            else:
-                before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-                before.record()
-                call()
-                after.record()
-                after.synchronize()
-                times.append(before.elapsed_time(after))
-        return sorted(times)[count // 2]
+
+def photos() -> list[Path]:
+    """The images of FASTPETS_PETS."""
+    source = os.environ.get("FASTPETS_PETS")
+    images = sorted(Path(source).resolve().glob("*.jpg")) if source else []
+    if not images:
+        sys.exit(f"FASTPETS_PETS: {source}, expected a folder of real images, as breed_number.jpg")
+    return images
 
 
 @contextmanager
 def linked_images(count: int) -> Iterator[Path]:
     """A temporary folder of `count` links to the images of FASTPETS_PETS, each under several names of its breed."""
-    source = os.environ.get("FASTPETS_PETS")
-    images = sorted(Path(source).resolve().glob("*.jpg")) if source else []
-    if not images:
-        sys.exit(f"FASTPETS_PETS: {source}, expected a folder of real images, as breed_number.jpg")
+    images = photos()
     with TemporaryDirectory() as folder:
         for number in range(count):
             copy, which = divmod(number, len(images))

@@ -1,5 +1,6 @@
 """Times ResNets in mixed precision: on batches in memory, and on batches from a cached and an uncached loader."""
 
+import sys
 import time
 from itertools import islice
 from pathlib import Path
@@ -13,6 +14,7 @@ from fastpets.data.sources import from_folder
 from fastpets.loading.batch import Batch
 from fastpets.models.classifier import create_model
 from fastpets.training.options import TrainingOptions
+from fastpets.training.train_step import resolve_amp_dtype
 
 # Architecture, torch.compile, cudnn.benchmark; the most important first, as time may run out.
 RUNS = [
@@ -24,27 +26,26 @@ KEPT = 4  # batches in memory
 
 def main() -> None:
     part = Part(__doc__)
-    count, batch_size, size, seconds = (64, 8, 64, 0.2) if part.dry_run else (7390, 128, 224, 2.0)
-    with linked_images(count) as folder:
-        loaders = {where: make_loader(part, folder, batch_size, size, where) for where in ("device", "none")}
+    with linked_images(part.scale.num_images) as folder:
+        loaders = {where: make_loader(part, folder, where) for where in ("device", "none")}
         for _ in loaders["device"]:  # fills the cache
             pass
         for arch, compiled, tries in RUNS[1:2] if part.dry_run else RUNS:
             name = f"{arch}{', compiled' * compiled}{', cudnn.benchmark' * tries}"
-            if not part.has_time_for(60 if compiled else 15):
-                part.add(**{name: "no time left"})
+            if part.seconds_left < 5 * part.scale.seconds + (50 if compiled else 5):
+                part.add(name, "no time left")
                 continue
             torch.backends.cudnn.benchmark = tries
-            part.add(**{name: rates(arch, compiled, loaders, seconds)})
+            measure(part, name, arch, compiled, loaders)
 
 
-def make_loader(part: Part, folder: Path, batch_size: int, size: int, where: str) -> Loader:
-    dtype = torch.float32 if part.dry_run else torch.bfloat16
+def make_loader(part: Part, folder: Path, where: str) -> Loader:
+    dtype = torch.float32 if part.dry_run else resolve_amp_dtype(part.device, "auto")  # a T4 has no bfloat16
     return Loader(
         from_folder(folder),
         augment=True,
-        batch_size=batch_size,
-        size=size,
+        batch_size=part.scale.train_batch_size,
+        size=part.scale.size,
         dtype=dtype,
         device=part.device,
         decoder="dali",
@@ -52,24 +53,31 @@ def make_loader(part: Part, folder: Path, batch_size: int, size: int, where: str
     )
 
 
-def rates(arch: str, compiled: bool, loaders: dict[str, Loader], seconds: float) -> dict[str, float]:
-    """Returns images per second of training by source of the batches, and the seconds of the first step."""
+def measure(part: Part, name: str, arch: str, compiled: bool, loaders: dict[str, Loader]) -> None:
+    """Adds the rates of training by source of the batches, and the seconds of the first step."""
     cached, uncached = loaders["device"], loaders["none"]
     model = create_model(arch, len(cached.classes), "none")
-    learner = Learner(cached, cached, model, TrainingOptions(amp=True, amp_dtype="bfloat16", compile=compiled))
+    learner = Learner(cached, cached, model, TrainingOptions(amp=True, compile=compiled))
     learner.train_step.train_mode()
     started = time.perf_counter()
     kept = list(islice(cached, KEPT))
     learner.train_step.step(*kept[0])
-    found = {"first_step_s": time.perf_counter() - started}
+    part.wait()
+    first_step_s = time.perf_counter() - started
 
     def train(batch: Batch) -> None:
         learner.train_step.step(*batch)
 
-    for name, source in {"in memory": kept, "cached": cached, "uncached": uncached}.items():
-        found[name] = images_per_sec(forever(source), train, seconds, learner.device)
-    return found
+    def rate(source: object) -> float:
+        return images_per_sec(forever(source), train, part.scale.seconds, learner.device)
+
+    in_memory = rate(kept)
+    row = f"{name}, batches of {cached.batch_size} in memory"
+    part.add(row, f"{in_memory:,.0f} images/s", rate=in_memory, first_step_s=first_step_s)
+    for where, source, target in (("cached", cached, "97%"), ("uncached", uncached, "90%")):
+        found = rate(source)
+        part.add(f"  {where}", f"{found / in_memory:.0%}", target, rate=found)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -33,6 +33,8 @@ from fastpets.loading.cached_datasets import ENTRY, INDEX, PIXELS
 from fastpets.loading.memory_cache import num_bytes
 
 RESERVED_BYTES = 2**26  # a step in which disk space is reserved: growing a file by images takes 1.4 times as long
+RESERVATIONS = 16  # a step takes at most this share of the room that is left
+BLOCK_BYTES = 4096  # of a file system, which counts used space in blocks
 
 
 class DiskCache:
@@ -182,7 +184,8 @@ class DiskCache:
         allowed = self.max_bytes - cached_datasets.num_bytes_on_disk(self.folder)
         if allowed < needed:
             raise OSError(errno.EDQUOT, f"its limit of {self.max_bytes / 1e9:.1f} GB is reached")
-        return min(allowed, max(RESERVED_BYTES, needed))
+        share = max(BLOCK_BYTES, allowed // RESERVATIONS)  # other processes need room, too
+        return max(needed, min(allowed, RESERVED_BYTES, share))
 
     def _stop_adding(self, problem: str) -> None:
         """Adds nothing more, and says so once."""

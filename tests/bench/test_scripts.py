@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bench import chapter, items, memory, rate
+from bench.gpu import never_run
 
 
 def run(main: Any, *arguments: object) -> int:
@@ -78,3 +79,9 @@ def test_an_epoch_that_loses_an_image_fails_the_benchmark(monkeypatch: pytest.Mo
     benchmark: Any = EveryEpoch()
     with pytest.raises(AssertionError, match="lossy: 7 images in an epoch, expected 8"):
         rate.measure(benchmark, "lossy", ["image"], 8, 1)
+
+
+def test_the_readme_lists_the_functions_with_lines_that_no_gpu_has_run() -> None:
+    found = never_run.LIST.search(never_run.README.read_text())
+    assert found is not None
+    assert found[0].splitlines() == "\n".join(never_run.lines()).splitlines(), "python -m bench.gpu.never_run writes it"

@@ -1,12 +1,10 @@
-"""Loading on a GPU: decoding, the warp, caches, streams and memory, compared with the CPU.
+"""Loading on a GPU: decoding, the warp and caches, compared with the CPU.
 
 Each test also runs with the CPU in place of the GPU, which tests the test itself; `pytest -m gpu` runs those on a GPU.
 """
 
 import io
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
-from itertools import chain, islice, repeat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -195,92 +193,3 @@ def test_cached_and_uncached_epochs_have_equal_pixels(
         assert same(pixels_by_id(cached), pixels_by_id(uncached))
     assert cached.cache.filled.mean() == pytest.approx(room, abs=0.2)
     assert cached.cache.filled.all() == (room == 1)
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> ImageDataset:
-    """Baseline JPEGs, which a hardware decoder accepts."""
-    for number in range(64):
-        drawing(200 + 9 * (number % 7), 260 + 11 * (number % 5), seed=number).save(tmp_path / f"kind_{number}.jpg")
-    return from_folder(tmp_path)
-
-
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize(
-    ("hw_decoder_load", "own_stream", "where"),
-    [(0.0, False, "none"), (0.0, True, "none"), (1.0, False, "none"), (1.0, True, "none"), (0.0, False, "host")],
-    ids=["software", "software, own stream", "hardware", "hardware, own stream", "cached on the host"],
-)
-def test_batches_have_the_same_checksums_while_another_stream_is_busy(
-    photos: ImageDataset, device: str, hw_decoder_load: float, own_stream: bool, where: str
-) -> None:
-    """The checksums are those of batches that are waited for while nothing else runs."""
-    count = 1000 if device == "cuda" else 12
-    quiet, busy = (loader(photos, device, hw_decoder_load=hw_decoder_load, cache=where) for _ in range(2))
-    expected = []
-    for batch in islice(batches(quiet), count):
-        wait(device)
-        expected.append(checksum(batch.images).item())
-    found = []
-    with own(device, own_stream):
-        for batch in islice(batches(busy), count):
-            work(device)
-            found.append(checksum(batch.images))
-        assert [each.item() for each in found] == expected
-
-
-def batches(loader: Loader) -> Iterator[Any]:
-    return chain.from_iterable(repeat(loader))
-
-
-def checksum(images: torch.Tensor) -> torch.Tensor:
-    """A number that depends on each value and its position."""
-    values = images.permute(0, 2, 3, 1).flatten().view(torch.int32).long()
-    return (values * (torch.arange(len(values), device=values.device) % 1000003 + 1)).sum()
-
-
-def wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
-def own(device: str, own_stream: bool) -> Any:
-    """The context of a stream that is not the default one."""
-    return torch.cuda.stream(torch.cuda.Stream()) if device == "cuda" and own_stream else nullcontext()
-
-
-WORK: dict[str, tuple[torch.cuda.Stream, torch.Tensor]] = {}
-
-
-def work(device: str) -> None:
-    """About 3 ms of matrix products on another stream."""
-    if device == "cuda":
-        if not WORK:
-            WORK[device] = torch.cuda.Stream(), torch.ones(4096, 4096, dtype=torch.float16, device=device)
-        stream, matrix = WORK[device]
-        with torch.cuda.stream(stream):
-            for _ in range(10):
-                torch.mm(matrix, matrix)
-
-
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("where", ["none", "device"])
-def test_memory_does_not_grow_with_epochs(dataset: ImageDataset, device: str, where: str) -> None:
-    made = loader(dataset, device, cache=where, shuffle=False)  # the same batches each time need the same memory
-    early, late, room = (5, 50, 2**24) if device == "cuda" else (3, 9, 2**26)
-    used = []
-    for _ in range(late):
-        for _ in made:
-            pass
-        used.append(memory_in_use(device))
-    assert used[-1] <= used[early - 1] + room  # a GPU allocates 2 MiB or more at a time; a decoded batch is 4 MB
-
-
-def memory_in_use(device: str) -> int:
-    """Bytes in use on the whole GPU, as DALI and torch allocate separately; on a CPU, of this process."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-        free, total = torch.cuda.mem_get_info()
-        return total - free
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * 4096

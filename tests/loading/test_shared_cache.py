@@ -202,3 +202,16 @@ def test_images_that_are_decoded_fast_are_kept_apart(sample: Path, tmp_path: Pat
     for decode in ("exact", "fast", "exact"):
         cached = loader(dataset, cache="disk", cache_dir=tmp_path, decode=decode)
         assert same(pixels_by_id(cached), pixels_by_id(loader(dataset, decode=decode)))
+
+
+def test_a_process_that_reserves_room_leaves_some_for_others(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+    """The second half of the images fits, although the first process is still writing."""
+    dataset = from_folder(make_folder(20))
+    needed = int(loader(dataset, cache="host").cache.block.numel())
+    parts = [
+        loader(dataset.select(np.arange(start, 20, 2)), cache="disk", cache_dir=tmp_path, cache_gb=1.5 * needed / 1e9)
+        for start in range(2)
+    ]
+    for part in parts:
+        pixels_by_id(part)
+    assert [part.cache.filled.all() for part in parts] == [True, True]

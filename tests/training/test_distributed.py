@@ -1,4 +1,4 @@
-"""Data-parallel training in real processes, by torchrun and gloo on the CPU."""
+"""Data-parallel training in real processes, by torchrun: on the CPU by gloo, on GPUs by NCCL."""
 
 import csv
 import json
@@ -17,6 +17,7 @@ import torch
 from fastpets.errors import FastpetsError
 from fastpets.training import distributed
 from fastpets.training.random_state import RandomState
+from tests.devices import TWO_GPUS
 from tests.training_worker import train
 
 pytestmark = pytest.mark.slow
@@ -29,21 +30,25 @@ def torchrun(num_processes: int, *arguments: object) -> subprocess.CompletedProc
     return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False)
 
 
-def run(folder: Path, out: Path, num_processes: int, model: str, batch_size: int) -> list[dict[str, Any]]:
-    child = torchrun(num_processes, WORKER, folder, out, model, batch_size)
+def run(
+    folder: Path, out: Path, num_processes: int, model: str, batch_size: int, device: str = "cpu"
+) -> list[dict[str, Any]]:
+    child = torchrun(num_processes, WORKER, folder, out, model, batch_size, device)
     assert child.returncode == 0, child.stderr
     return [json.loads((out / f"{rank}.json").read_text()) for rank in range(num_processes)]
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=TWO_GPUS)])
 def test_two_processes_have_the_loss_curve_of_one_with_twice_the_batch_size(
-    make_folder: Callable[..., Path], tmp_path: Path
+    make_folder: Callable[..., Path], tmp_path: Path, device: str
 ) -> None:
     folder = make_folder(50)
-    first, second = run(folder, tmp_path, 2, "smooth", 4)
-    alone = train(str(folder), "smooth", 8)
+    first, second = run(folder, tmp_path, 2, "smooth", 4, device)
+    alone = train(str(folder), "smooth", 8, device)
     assert len(alone["losses"]) == 3 * 5
     for name in ("losses", "smoothed", "valid", "metrics", "parameters"):
-        torch.testing.assert_close(torch.tensor(first[name]), torch.tensor(alone[name]), rtol=1e-4, atol=1e-4, msg=name)
+        found, expected = torch.tensor(first[name]), torch.tensor(alone[name])
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4, msg=name)
     assert first == second
 
 

@@ -38,6 +38,8 @@ def test_training_learns_and_measures_its_waiting_time(
 ) -> None:
     if (device, amp_dtype) == ("cpu", "float16"):
         pytest.skip("CPUs do not train in float16")
+    if (device, amp_dtype) == ("cuda", "bfloat16") and not torch.cuda.is_bf16_supported(including_emulation=False):
+        pytest.skip("this GPU has no bfloat16 instructions")
     made = learner(dataset, device, amp=amp_dtype is not None, amp_dtype=amp_dtype or "auto")
     made.fit([Phase(name="one cycle", epochs=3, lr=1e-3)])
     first, *_, last = made.history
@@ -58,6 +60,28 @@ def test_a_fit_resumed_from_its_state_takes_the_same_steps(dataset: ImageDataset
     rest.load_state_dict(part.state_dict())
     rest.fit(phases, resume=True)
     assert rest.recorder.losses == pytest.approx(whole.recorder.losses, rel=0.02 if device == "cuda" else 1e-5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
+def test_training_learns_with_mixed_images_and_averages_the_weights_of_all_steps(
+    dataset: ImageDataset, device: str, mix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, expected = learner(dataset, device, mix=mix, ema=0.7), []
+    step = made.train_step.optimizer_step
+
+    def spy() -> bool:
+        counts = step()
+        weight = made.model.head[-1].weight.detach()
+        expected.append(0.7 * expected[-1] + 0.3 * weight if expected else weight.clone())
+        return counts
+
+    monkeypatch.setattr(made.train_step, "optimizer_step", spy)
+    made.fit([Phase(name="one cycle", epochs=3, lr=1e-3)])
+    first, *_, last = made.history
+    assert last.train_loss < first.train_loss
+    assert len(expected) == 3 * len(made.train)
+    torch.testing.assert_close(made.train_step.evaluated_model.head[-1].weight.detach(), expected[-1])
 
 
 @pytest.mark.gpu
