@@ -41,10 +41,10 @@ def shrink(images: Sequence[torch.Tensor], factors: np.ndarray, device: torch.de
 def pack_arguments(
     images: Sequence[torch.Tensor], factors: np.ndarray, device: torch.device
 ) -> tuple[torch.Tensor, PackedImages]:
-    """Returns each image's arguments of the kernel as a row of 64 bytes, (B, 8) int64 on the CPU, and room for the result.
+    """Returns each image's arguments of the kernel as a row of 64 bytes, (B, 8) int64 on the CPU; and room for results.
 
     A row has, as int64, the image's address at 0 and the first byte of its result at 1; as int32, its width at 4,
-    height and width of the result at 5 and 6, and its factors at 7 and 8; as float32, 1 / (product of the factors) at 9.
+    height and width of the result at 5 and 6, and its factors at 7 and 8; as float32, 1 / (product of both) at 9.
     """
     addresses, sizes = addresses_and_sizes(images)
     shrunk = sizes // factors
@@ -55,14 +55,13 @@ def pack_arguments(
     integers, floats = rows.view(np.int32), rows.view(np.float32)
     integers[:, 4], integers[:, 5:7], integers[:, 7:9] = sizes[:, 1], shrunk, factors
     floats[:, 9] = 1 / factors.prod(axis=1)
-    return torch.from_numpy(rows), PackedImages(
-        torch.empty(int(ends[-1]), dtype=torch.uint8, device=device), starts, shrunk
-    )
+    block = torch.empty(int(ends[-1]), dtype=torch.uint8, device=device)
+    return torch.from_numpy(rows), PackedImages(block, starts, shrunk)
 
 
 @triton.jit
 def _shrink(rows: tl.tensor, integers: tl.tensor, floats: tl.tensor, out: tl.tensor, BLOCK: tl.constexpr) -> None:
-    """Computes a row of one image's result; each lane computes single bytes of it, so that lanes read and write in order."""
+    """Computes a row of one image's result; each lane, single bytes of it, so that a warp reads and writes in order."""
     row, image = tl.program_id(0), tl.program_id(1)
     width = tl.load(integers + 16 * image + 4)
     shrunk_height = tl.load(integers + 16 * image + 5)

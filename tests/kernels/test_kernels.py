@@ -240,7 +240,7 @@ def test_more_images_than_a_grid_has_blocks_are_refused_as_by_a_loader() -> None
         lambda: kernels.warp(**{**VALID, "images": too_many}),
         lambda: kernels.shrink_batch(too_many, None),
     ):
-        with pytest.raises(ValueError, match="^images: 65536, expected at most 65535$"):
+        with pytest.raises(ValueError, match=r"^images: 65536, expected at most 65535$"):
             function()
 
 

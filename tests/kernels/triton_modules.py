@@ -40,7 +40,7 @@ def interpreted(module: ModuleType) -> ModuleType:
 def compiled(
     kernel: Any, arguments: dict[str, str], constants: dict[str, Any], capability: int, folder: Path, **options: Any
 ) -> Compiled:
-    """Compiles a kernel for a compute capability, such as 90. `arguments` are their types by name; pointers are aligned.
+    """Compiles a kernel for a compute capability, such as 90. `arguments` are types by name; pointers are aligned.
 
     `folder` is for Triton's cache, which is not read: the test would not see a change of the compiler.
     """
