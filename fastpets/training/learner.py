@@ -22,6 +22,7 @@ from fastpets.models.classifier import Classifier, has_batch_norm
 from fastpets.models.weights import load_weights, save_weights
 from fastpets.training import checks, distributed, lr_finder, out_of_memory, plots
 from fastpets.training.history import EpochPrinter, EpochResult, History, Progress
+from fastpets.training.host_copies import HostCopies
 from fastpets.training.input_timer import InputTimer
 from fastpets.training.metrics import ValidationMetrics
 from fastpets.training.options import TrainingOptions
@@ -390,13 +391,13 @@ class Learner:
         if isinstance(batches, Loader):
             batches = self.matched(batches)
         model = self.train_step.evaluated_model.eval()
-        probabilities = [torch.empty(0, len(self.train.classes))]
-        all_labels = [torch.empty(0, dtype=torch.int64)]
+        probabilities = HostCopies(torch.empty(0, len(self.train.classes)))
+        all_labels = HostCopies(torch.empty(0, dtype=torch.int64))
         for images, labels in batches:
             logits = self.train_step.logits(images.to(self.device), model)
-            probabilities.append(logits.softmax(1).cpu())
-            all_labels.append(labels.cpu())
-        return torch.cat(probabilities), torch.cat(all_labels)
+            probabilities.append(logits.softmax(1))
+            all_labels.append(labels)
+        return probabilities.joined(), all_labels.joined()
 
     def predict(self, path: str | Path) -> tuple[str, int, torch.Tensor]:
         """An image's class, its label, and the probabilities (C,) of all classes. Raises BadFileError."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import warnings
-from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -62,9 +61,9 @@ class TrainStep:
             )
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp_dtype is torch.float16)
         self.mix = options.mix if callable(options.mix) else make_mix(options.mix, num_classes)
-        self.ema: AveragedModel | None = None
+        self.ema: MovingAverage | None = None
         if options.ema is not None:
-            self.ema = AveragedModel(model, multi_avg_fn=partial(_moving_average, options.ema), use_buffers=True)
+            self.ema = MovingAverage(model, options.ema)
         self.groups = parameter_groups.layer_groups(model, splitter)
         self.fixed = parameter_groups.frozen_by_user(model)
         self.freeze_to(0)
@@ -212,6 +211,27 @@ def _as_logits(output: Any) -> torch.Tensor:
     return output.float()
 
 
-def _moving_average(decay: float, averaged: Any, current: Any, num_averaged: Any) -> None:
-    """Torch's own update of averaged parameters by current ones, as a function that can be pickled."""
-    get_ema_multi_avg_fn(decay)(averaged, current, num_averaged)
+class MovingAverage(AveragedModel):
+    """An exponential moving average of a model's parameters and buffers, which starts from the first ones.
+
+    AveragedModel's own update copies its counter to the GPU in each step, and so waits for it.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, use_buffers=True)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        averaged, current = ([*each.parameters(), *each.buffers()] for each in (self.module, model))
+        pairs: dict[torch.dtype, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        for pair in zip(averaged, current, strict=True):
+            pairs.setdefault(pair[0].dtype, []).append(pair)
+        is_first = bool(self.n_averaged == 0)  # on the CPU
+        for same_dtype in pairs.values():
+            ours, theirs = (list(tensors) for tensors in zip(*same_dtype, strict=True))
+            if is_first:
+                torch._foreach_copy_(ours, theirs)
+            else:
+                get_ema_multi_avg_fn(self.decay)(ours, theirs, None)
+        self.n_averaged += 1
