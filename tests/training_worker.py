@@ -59,11 +59,12 @@ def make_model(name: str) -> Classifier:
     return create_model(name, 2, "none")
 
 
-def train(folder: str, model: str, batch_size: int) -> dict[str, Any]:
+def train(folder: str, model: str, batch_size: int, accumulate: int = 1, drop_last: bool = True) -> dict[str, Any]:
     """Trains two phases, the first of them frozen, and runs the learning rate finder."""
-    loaders = fastpets.loaders(folder, size=32, batch_size=batch_size, device="cpu")
+    loaders = fastpets.loaders(folder, size=32, batch_size=batch_size, device="cpu", drop_last=drop_last)
     results: list[Any] = []
-    learner = Learner(*loaders, make_model(model), TrainingOptions(metrics=METRICS), on_epoch_end=results.append)
+    options = TrainingOptions(metrics=METRICS, accumulate=accumulate)
+    learner = Learner(*loaders, make_model(model), options, on_epoch_end=results.append)
     phases = [Phase(name="a", epochs=1, lr=1e-2, frozen_to=-1), Phase(name="b", epochs=2, lr=1e-2, frozen_to=0)]
     learner.fit(phases)
     return {
@@ -78,8 +79,8 @@ def train(folder: str, model: str, batch_size: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    folder, out, name, batch_size = sys.argv[1:]
+    folder, out, name, *numbers = sys.argv[1:]
     distributed.start("cpu")
-    found = train(folder, name, int(batch_size))
+    found = train(folder, name, *map(int, numbers))
     Path(out, f"{distributed.rank()}.json").write_text(json.dumps(found))
     distributed.stop()

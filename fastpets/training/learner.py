@@ -324,7 +324,8 @@ class Learner:
         for batch in timer.watch(track(self.train, description, total)):
             if self._can_train_on(batch):
                 num_accumulated = min(accumulate, total - progress.num_batches // accumulate * accumulate)
-                loss = self.train_step.backward(batch.images, batch.labels, 1 / num_accumulated)
+                is_last = progress.num_batches % accumulate == num_accumulated - 1
+                loss = self.train_step.backward(batch.images, batch.labels, 1 / num_accumulated, is_last=is_last)
                 self.recorder.add(loss, self.train_step.optimizer.param_groups[-1]["lr"], batch.ids)
                 num_images, has_gradients = num_images + len(batch.labels), True
             progress.num_batches += 1

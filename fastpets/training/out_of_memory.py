@@ -84,8 +84,10 @@ def _fits(train_step: TrainStep, shape: tuple[int, ...], dtype: torch.dtype) -> 
     labels = torch.zeros(shape[0], dtype=torch.int64, device=train_step.device)
     buffers = [buffer.clone() for buffer in model.buffers()]
     try:
-        # Not wrapped_model, which exchanges gradients: the other processes do not take this step.
-        train_step.loss(train_step.logits(images, model), labels).backward()
+        # The other processes do not take this step, so it must not exchange gradients. It uses neither wrapped_model
+        # nor backward(), which would run DistributedDataParallel's hooks: the failed step may have left them armed.
+        loss = train_step.loss(train_step.logits(images, model), labels)
+        torch.autograd.grad(loss, [each for each in model.parameters() if each.requires_grad], allow_unused=True)
     except RuntimeError as error:
         if is_out_of_memory(error):
             return False

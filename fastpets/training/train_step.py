@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
 from typing import Any, cast
@@ -83,6 +84,8 @@ class TrainStep:
         self.wrapped_model: nn.Module = self.model
         compiled: Any = torch.compile(self.model) if self.options.compile else self.model
         self.wrapped_model = distributed.data_parallel(compiled, self.device)
+        self._has_exchanged = False  # since the wrapper was made
+        self._keeps_gradients = False  # this process has gradients that the others do not have
 
     def train_mode(self) -> None:
         """Sets the model to training mode and clears its gradients."""
@@ -95,12 +98,21 @@ class TrainStep:
         self.optimizer_step()
         return loss
 
-    def backward(self, images: torch.Tensor, labels: torch.Tensor, weight: float = 1.0) -> torch.Tensor:
-        """Adds a batch's gradients, multiplied by `weight`, and returns its loss."""
+    def backward(
+        self, images: torch.Tensor, labels: torch.Tensor, weight: float = 1.0, *, is_last: bool = True
+    ) -> torch.Tensor:
+        """Adds a batch's gradients, multiplied by `weight`, and returns its loss.
+
+        `is_last`: whether an optimizer step follows. Only then do several processes average the gradients so far.
+        """
         if self.mix is not None:
             images, labels = self.mix(images, labels)
-        loss = self.loss(self.logits(images, self.wrapped_model), labels)
-        self.scaler.scale(loss if weight == 1 else loss * weight).backward()
+        # A static graph is recorded in the wrapper's first pass, which must exchange gradients.
+        exchanges = is_last or not self._has_exchanged
+        with contextlib.nullcontext() if exchanges else distributed.without_exchange(self.wrapped_model):
+            loss = self.loss(self.logits(images, self.wrapped_model), labels)
+            self.scaler.scale(loss if weight == 1 else loss * weight).backward()
+        self._has_exchanged, self._keeps_gradients = True, not exchanges
         return loss.detach()
 
     def optimizer_step(self) -> bool:
@@ -110,6 +122,9 @@ class TrainStep:
         large, and would skip the first steps of a short warm-up: they do not count until one is taken. Later skipped
         steps count, as in fastai. Only the GPU knows which are skipped, and waiting for it in each step would be slow.
         """
+        if self._keeps_gradients:  # the batch that was to be the last could not be trained on
+            distributed.average_gradients(self.model)
+            self._keeps_gradients = False
         if self.options.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
