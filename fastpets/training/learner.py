@@ -211,9 +211,7 @@ class Learner:
             self.train.set_epoch(self.train.epoch + 1)
 
     def _out_of_memory_error(self) -> FastpetsError:
-        return out_of_memory.training_error(
-            self.train_step, self.train.batch_size, self.train.preprocessing.size, self.train.dtype
-        )
+        return out_of_memory.training_error(self.train_step, self.train, self.valid)
 
     def _fit_phases(self, phases: Sequence[Phase]) -> None:
         for number in range(self.progress.phase, len(phases)):
@@ -357,7 +355,9 @@ class Learner:
         checks.check_labels(valid)
         if valid.device != self.device:
             raise FastpetsError(f"device: {valid.device} of the loader, expected {self.device}, that of the learner")
-        return out_of_memory.guard(lambda: self._validate(valid), lambda: out_of_memory.validation_error(valid))
+        return out_of_memory.guard(
+            lambda: self._validate(valid), lambda: out_of_memory.validation_error(valid, self.train)
+        )
 
     @torch.inference_mode()
     def _validate(self, valid: Loader) -> dict[str, float]:
