@@ -86,7 +86,7 @@ class DecodePipeline:
 
 def release_unused_memory() -> None:
     """Returns the memory of deleted pipelines, on the GPU and pinned, to the system; DALI keeps it for later ones."""
-    backend.ReleaseUnusedMemory()
+    backend.ReleaseUnusedMemory()  # type: ignore[attr-defined]
 
 
 def undecodable(encoded: Encoded, *, device: str, device_id: int | None) -> list[int]:

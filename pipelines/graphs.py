@@ -1,5 +1,7 @@
 """The DALI graph that decodes images. Its input is an external source, fed by the name "encoded"."""
 
+from typing import Any
+
 from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.data_node import DataNode
 
@@ -8,7 +10,7 @@ DEVICE_BYTES_PER_PIXEL, HOST_BYTES_PER_PIXEL = 6, 4
 
 
 @pipeline_def(exec_dynamic=True)
-def decoded_images(*, device: str, hw_decoder_load: float = 0.0, hints: dict[str, int] | None = None) -> DataNode:
+def decoded_images(*, device: str, hw_decoder_load: float = 0.0, hints: dict[str, Any] | None = None) -> DataNode:
     """Decodes a batch of encoded images, 1-D uint8, to RGB images (H, W, 3) uint8 as stored, each of its own size.
 
     `device`, "cpu" or "gpu", is where images are decoded and returned. `jpeg_fancy_upsampling` interpolates chroma as
@@ -27,16 +29,18 @@ def decoded_images(*, device: str, hw_decoder_load: float = 0.0, hints: dict[str
     )
 
 
-def memory_hints(height: int, width: int, *, max_bytes: int) -> dict[str, int]:
-    """What the decoder of a GPU allocates in advance, instead of again for each image that is larger than those before.
+def memory_hints(height: int, width: int, *, num_threads: int, num_in_hardware: int, max_bytes: int) -> dict[str, int]:
+    """What the decoder of a GPU allocates in advance, and not again for each image that is larger than those before.
 
-    `height` and `width` are of the largest image. Each of DALI's threads has a buffer on the GPU and two on the host,
-    of up to `max_bytes` each; by default they have 16 and 8 MiB for images of any size. The hardware decoder allocates
-    by height and width.
+    `height` and `width` are of the largest image. Each of DALI's threads has a buffer on the GPU and two on the host;
+    by default they have 16 and 8 MiB for images of any size. The hardware decoder allocates for `num_in_hardware`
+    images together. None of the three allocates more than `max_bytes` in advance.
     """
-    return {
-        "device_memory_padding": min(DEVICE_BYTES_PER_PIXEL * height * width, max_bytes),
-        "host_memory_padding": min(HOST_BYTES_PER_PIXEL * height * width, max_bytes),
-        "preallocate_height_hint": height,
-        "preallocate_width_hint": width,
+    limit, pixels = max_bytes // num_threads, height * width
+    hints = {
+        "device_memory_padding": min(DEVICE_BYTES_PER_PIXEL * pixels, limit),
+        "host_memory_padding": min(HOST_BYTES_PER_PIXEL * pixels, limit // 2),
     }
+    if 0 < 3 * pixels * num_in_hardware <= max_bytes:
+        hints |= {"preallocate_height_hint": height, "preallocate_width_hint": width}
+    return hints

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -104,7 +105,12 @@ class PipelinePool:
             batch_size=self.batch_size,
             num_threads=self.num_threads,
             hw_decoder_load=self.hw_decoder_load,
-            hints=pipelines.memory_hints(*self.largest, max_bytes=self.chunk_bytes // self.num_threads),
+            hints=pipelines.memory_hints(
+                *self.largest,
+                num_threads=self.num_threads,
+                num_in_hardware=math.ceil(self.hw_decoder_load * self.batch_size),
+                max_bytes=self.chunk_bytes,
+            ),
             **self.device_arguments,
         )
 

@@ -69,14 +69,13 @@ def test_chunks_take_a_share_of_a_gpus_free_memory(free: int, expected: int, mon
 
 
 def test_dalis_buffers_fit_the_largest_image_within_a_limit() -> None:
-    hints = pipelines.memory_hints(3000, 4000, max_bytes=100_000_000)
-    assert hints == {
-        "device_memory_padding": 72_000_000,
-        "host_memory_padding": 48_000_000,
-        "preallocate_height_hint": 3000,
-        "preallocate_width_hint": 4000,
-    }
-    assert pipelines.memory_hints(3000, 4000, max_bytes=2**24)["device_memory_padding"] == 2**24
+    photo: Any = {"height": 3000, "width": 4000, "num_threads": 16}
+    hints = pipelines.memory_hints(**photo, num_in_hardware=0, max_bytes=2 * GIB)
+    assert hints == {"device_memory_padding": 72_000_000, "host_memory_padding": 48_000_000}
+    hints = pipelines.memory_hints(**photo, num_in_hardware=8, max_bytes=2 * GIB)
+    assert (hints["preallocate_height_hint"], hints["preallocate_width_hint"]) == (3000, 4000)
+    hints = pipelines.memory_hints(**photo, num_in_hardware=8, max_bytes=2**28)
+    assert hints == {"device_memory_padding": 2**24, "host_memory_padding": 2**23}  # none for hardware: 288 MB
 
 
 def test_the_largest_image_is_that_of_the_header_scan(tmp_path: Path) -> None:
