@@ -9,7 +9,7 @@ class HostCopies:
     """The tensors of many batches on the CPU, which are copied as the device computes them. Only `joined` waits.
 
     Args:
-        empty: (0, ...), of the shape and type of the tensors.
+        empty: what `joined` returns if there is none: (0, ...), of the shape and type of the tensors.
     """
 
     def __init__(self, empty: torch.Tensor) -> None:

@@ -4,12 +4,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastpets
+from fastpets.analysis.interpretation import Interpretation
+from fastpets.loading.batch import Batch
 from fastpets.models.classifier import create_model
+from fastpets.training.host_copies import HostCopies
 from fastpets.training.learner import Learner
 from fastpets.training.options import TrainingOptions
 from fastpets.training.train_step import MovingAverage, TrainStep
@@ -46,6 +50,17 @@ def test_a_moving_average_does_not_wait_for_the_gpu() -> None:
     with nothing_waits():
         for _ in range(3):
             average.update_parameters(model)
+
+
+def test_predicting_waits_for_the_gpu_only_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    joined: list[int] = []
+    monkeypatch.setattr(HostCopies, "joined", lambda self: joined.append(len(self._copies)))
+    with imagined_gpu() as device:
+        images, labels = torch.zeros(4, 3, 8, 8, device=device), torch.zeros(4, dtype=torch.int64, device=device)
+        batches: Any = [Batch(images, labels, np.arange(4))] * 3
+        with nothing_waits(), pytest.raises(AttributeError):  # there is nothing to evaluate
+            Interpretation.of(batches, lambda images: images.mean((2, 3)))
+    assert joined == [4, 4]  # an empty tensor and three batches
 
 
 def fill_gradient(parameter: torch.Tensor) -> None:
