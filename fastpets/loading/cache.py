@@ -167,7 +167,9 @@ def _places(
 
     def memory(name: str, device: torch.device) -> Place:
         free = free_bytes(device)
-        allowed = default_room(device, free) if cache_gb is None else min(int(cache_gb * 1e9), free)
+        allowed = default_room(device, free) if cache_gb is None else int(cache_gb * 1e9)
+        if device.type == "cuda":
+            allowed = min(allowed, free)  # it is allocated at once; on the host, `free` is an estimate
         return Place(name, allowed, lambda: MemoryCache(images.sizes, device, allowed))
 
     def files(name: str, folder: Path, allowed: int, is_temporary: bool) -> Place | FastpetsError:

@@ -1,6 +1,7 @@
 """Caches, chunks and DALI's buffers leave memory for training, and several processes share the host's."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,17 @@ def test_processes_with_caches_of_their_own_divide_the_hosts_memory(
         assert made.block.numel() * num_processes <= 5 * needed or share == 1
 
 
-def test_a_cache_larger_than_what_is_free_is_limited_to_it(
-    make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("cache_gb", [None, 0.01, 100])
+def test_a_cache_on_a_gpu_is_limited_to_what_is_free(
+    make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, cache_gb: float | None
 ) -> None:
-    monkeypatch.setattr(memory_cache, "free_memory", lambda: 30_000)
-    loader = fastpets.Loader(make_folder(20), size=16, cache="host", cache_gb=100, device="cpu")
-    assert loader.cache.block.numel() <= 30_000
-    assert "room for only 0.0 MB" in loader.cache_reason
+    rooms: list[int] = []
+    monkeypatch.setattr(cache_module, "free_bytes", lambda device: 8 * GIB)
+    monkeypatch.setattr(cache_module, "MemoryCache", lambda sizes, device, max_bytes: rooms.append(max_bytes))
+    loader = fastpets.Loader(make_folder(20), size=16, device="cpu")
+    images = replace(loader._images_to_cache(), device=GPU)
+    cache_module.make_cache("device", images, None, cache_gb)
+    assert rooms == [{None: 2 * GIB, 0.01: 10_000_000, 100: 8 * GIB}[cache_gb]]
 
 
 def pool(device: torch.device, num_threads: int = 16) -> PipelinePool:
