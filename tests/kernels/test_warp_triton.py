@@ -209,12 +209,14 @@ def compile_warp(borders: str, pointer: str, capability: int, folder: Path, **op
 def test_warps_take_adjacent_pixels_no_register_spills_and_five_blocks_fit_a_multiprocessor(
     tmp_path: Path, borders: str, pointer: str, capability: int
 ) -> None:
-    layouts, used, _ = compile_warp(borders, pointer, capability, tmp_path)
+    layouts, used, instructions = compile_warp(borders, pointer, capability, tmp_path)
     assert layouts == "blocked<{sizePerThread = [1], threadsPerWarp = [32], warpsPerCTA = [4], order = [0]}>"
     assert (used["STACK"], used["LOCAL"]) == (0, 0)
     # With 96 registers per thread, 5 blocks of 128 threads fit into 65,536 registers: 20 warps with 24 loads in flight
     # each.
     assert 32 <= used["REG"] <= 96
+    # `warp` states its cost for 90 instructions per pixel and 100 per sample; a lane computes two pixels.
+    assert len(instructions) <= 1.05 * 2 * (90 + 100)
 
 
 def test_register_spills_are_detected(tmp_path: Path) -> None:

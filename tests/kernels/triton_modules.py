@@ -54,7 +54,7 @@ def compiled(
     cubin.write_bytes(asm["cubin"])
     used = {name: int(count) for name, count in re.findall(r"(REG|STACK|LOCAL):(\d+)", _dump(cubin, "resource-usage"))}
     code = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?\S+\s+)?([A-Z][\w.]*)", _dump(cubin, "sass"))
-    return Compiled(" ".join(re.findall(r"blocked<.*>", asm["ttgir"])), used, code)
+    return Compiled(" ".join(re.findall(r"blocked<.*>", asm["ttgir"])), used, [name for name in code if name != "NOP"])
 
 
 def _dump(cubin: Path, what: str) -> str:
