@@ -1,4 +1,4 @@
-"""The specification of the kernels in plain torch, with which tests compare them. `shrink` also runs on GPUs."""
+"""The specification of the kernels in plain torch, with which tests compare them."""
 
 from collections.abc import Sequence
 
@@ -48,11 +48,11 @@ def look_up(pixels: torch.Tensor, luts: torch.Tensor) -> torch.Tensor:
     return luts[batch, channel, pixels.long()]
 
 
-def shrink(image: torch.Tensor, by_height: int, by_width: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+def shrink(image: torch.Tensor, by_height: int, by_width: int) -> torch.Tensor:
     """Shrinks an image (H, W, 3) uint8 to (H // by_height, W // by_width, 3): the rounded mean of each block of pixels.
 
-    Means are computed in `dtype`. Incomplete blocks at the bottom and at the right are dropped. Runs on any device.
+    Incomplete blocks at the bottom and at the right are dropped. Runs on any device.
     """
     height, width = image.shape[0] // by_height, image.shape[1] // by_width
     blocks = image[: height * by_height, : width * by_width].view(height, by_height, width, by_width, 3)
-    return blocks.to(dtype).mean((1, 3)).round().to(torch.uint8)
+    return blocks.double().mean((1, 3)).round().to(torch.uint8)

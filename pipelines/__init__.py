@@ -18,8 +18,17 @@ except ImportError as error:
         "clone, run pip install '.[cuda13]', or pip install '.[cuda12]' if the driver is for CUDA 12; not both"
     ) from error
 
-from fastpets.pipelines.decode_pipeline import DecodePipeline, Encoded, undecodable
-from fastpets.pipelines.graphs import decoded_images
+from fastpets.pipelines.decode_pipeline import DecodePipeline, Encoded, release_unused_memory, undecodable
+from fastpets.pipelines.graphs import decoded_images, memory_hints
 from fastpets.pipelines.parse import ParseError, parse
 
-__all__ = ["DecodePipeline", "Encoded", "ParseError", "decoded_images", "parse", "undecodable"]
+__all__ = [
+    "DecodePipeline",
+    "Encoded",
+    "ParseError",
+    "decoded_images",
+    "memory_hints",
+    "parse",
+    "release_unused_memory",
+    "undecodable",
+]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from nvidia.dali import backend
 
 from fastpets.pipelines.graphs import decoded_images
 
@@ -32,6 +33,7 @@ class DecodePipeline:
         hw_decoder_load: the share of a batch, 0-1, that a GPU's hardware JPEG decoder takes, if there is one. It is 0
             by default, as on H100 that decoder was reported to ignore stream order (pytorch/torchcodec pull request
             1634).
+        hints: of `memory_hints`, for a GPU.
     """
 
     def __init__(
@@ -43,12 +45,14 @@ class DecodePipeline:
         device: str,
         device_id: int | None,
         hw_decoder_load: float = 0.0,
+        hints: dict[str, int] | None = None,
     ) -> None:
         # stream=-1 asks DLPack for no synchronization: take() has waited for the images already.
         self._dlpack_arguments = {} if device == "cpu" else {"stream": -1}
         self._pipeline = decoded_images(
             device=device,
             hw_decoder_load=hw_decoder_load,
+            hints=hints,
             batch_size=batch_size,
             num_threads=num_threads,
             device_id=device_id,
@@ -78,6 +82,11 @@ class DecodePipeline:
         shapes = np.array(images.shape(), np.int64)
         block = images.as_reshaped_tensor([int(shapes.prod(axis=1).sum())])
         return block.__dlpack__(**self._dlpack_arguments), shapes[:, :2]
+
+
+def release_unused_memory() -> None:
+    """Returns the memory of deleted pipelines, on the GPU and pinned, to the system; DALI keeps it for later ones."""
+    backend.ReleaseUnusedMemory()  # type: ignore[attr-defined]
 
 
 def undecodable(encoded: Encoded, *, device: str, device_id: int | None) -> list[int]:

@@ -59,11 +59,14 @@ def make_model(name: str) -> Classifier:
     return create_model(name, 2, "none")
 
 
-def train(folder: str, model: str, batch_size: int, device: str) -> dict[str, Any]:
+def train(
+    folder: str, model: str, device: str, batch_size: int, accumulate: int = 1, drop_last: bool = True
+) -> dict[str, Any]:
     """Trains two phases, the first of them frozen, and runs the learning rate finder."""
     torch.backends.cudnn.allow_tf32 = False  # 10 bits of precision would hide a difference
-    loaders = fastpets.loaders(folder, size=32, batch_size=batch_size, device=device)
-    learner = Learner(*loaders, make_model(model), TrainingOptions(metrics=METRICS), print_epochs=False)
+    loaders = fastpets.loaders(folder, size=32, batch_size=batch_size, device=device, drop_last=drop_last)
+    options = TrainingOptions(metrics=METRICS, accumulate=accumulate)
+    learner = Learner(*loaders, make_model(model), options, print_epochs=False)
     phases = [Phase(name="a", epochs=1, lr=1e-2, frozen_to=-1), Phase(name="b", epochs=2, lr=1e-2, frozen_to=0)]
     learner.fit(phases)
     return {
@@ -78,9 +81,9 @@ def train(folder: str, model: str, batch_size: int, device: str) -> dict[str, An
 
 
 if __name__ == "__main__":
-    folder, out, name, batch_size, device = sys.argv[1:]
+    folder, out, name, device, *numbers = sys.argv[1:]
     device = distributed.local_device(device)
     distributed.start(device)
-    found = train(folder, name, int(batch_size), device)
+    found = train(folder, name, device, *map(int, numbers))
     Path(out, f"{distributed.rank()}.json").write_text(json.dumps(found))
     distributed.stop()

@@ -17,6 +17,7 @@ from fastpets.analysis import plots
 from fastpets.errors import FastpetsError
 from fastpets.loading.display import in_place, to_pixels, usable_batches
 from fastpets.training import distributed
+from fastpets.training.host_copies import HostCopies
 from fastpets.utils.figures import image_grid
 
 if TYPE_CHECKING:
@@ -138,12 +139,16 @@ class Interpretation:
 
         Raises FastpetsError if the epoch has no images.
         """
-        batches = [(batch.ids, batch.labels.cpu(), model(batch.images).cpu()) for batch in loader]
-        if not batches:
+        ids_of_batches = []
+        all_labels, all_logits = HostCopies(torch.empty(0, dtype=torch.int64)), HostCopies(torch.empty(0))
+        for batch in loader:
+            ids_of_batches.append(batch.ids)
+            all_labels.append(batch.labels)
+            all_logits.append(model(batch.images))
+        if not ids_of_batches:
             raise FastpetsError(f"no image to predict: none of {len(loader.dataset)} files can be used")
-        ids = np.concatenate([ids for ids, _, _ in batches])
-        labels = torch.cat([labels for _, labels, _ in batches])
-        log_probabilities = torch.cat([logits for _, _, logits in batches]).double().log_softmax(1)
+        ids, labels = np.concatenate(ids_of_batches), all_labels.joined()
+        log_probabilities = all_logits.joined().double().log_softmax(1)
         losses = -log_probabilities.gather(1, labels[:, None])[:, 0]
         return cls(loader, ids, labels.numpy(), log_probabilities.exp().numpy(), losses.numpy())
 

@@ -17,7 +17,7 @@ import torch
 
 from fastpets.data.headers import ImageHeaders, file_keys
 from fastpets.errors import FastpetsError, InvalidArgumentError
-from fastpets.loading.memory_cache import MemoryCache, free_bytes, num_bytes
+from fastpets.loading.memory_cache import MemoryCache, default_room, free_bytes, num_bytes
 from fastpets.utils.system import num_local_processes, resolve_num_workers
 from fastpets.utils.validation import CacheWhere, Decode
 
@@ -126,7 +126,8 @@ def make_cache(
 
     Args:
         cache_dir: the folder below which the files are. Default: the user's cache folder.
-        cache_gb: room in GB; on a disk, that of all datasets together. Default: half of what is free.
+        cache_gb: room in GB; on a disk, that of all datasets together. Default: half of what is free, less what
+            `default_room` leaves to training and to other processes.
 
     Raises FastpetsError if the files cannot be written, InvalidArgumentError for "disk" without image files.
     """
@@ -138,15 +139,21 @@ def make_cache(
         if isinstance(place, FastpetsError):
             reasons += f"; {place}"
         elif needed <= place.room:
-            return place.make(), f"{place.name}: {_gb(needed)} of images, room for {_gb(place.room)}{reasons}"
+            return (
+                place.make(),
+                f"{place.name}: {gigabytes(needed)} of images, room for {gigabytes(place.room)}{reasons}",
+            )
         else:
             too_small = place
-            reasons += f"; {place.name}: room for only {_gb(place.room)}"
+            reasons += f"; {place.name}: room for only {gigabytes(place.room)}"
     if where == "auto":
-        return None, f"none: {_gb(needed)} of images{reasons}"
+        return None, f"none: {gigabytes(needed)} of images{reasons}"
     if too_small is None:
         raise FastpetsError(reasons.removeprefix("; "))
-    return too_small.make(), f"{too_small.name}: {_gb(needed)} of images, room for only {_gb(too_small.room)}"
+    return (
+        too_small.make(),
+        f"{too_small.name}: {gigabytes(needed)} of images, room for only {gigabytes(too_small.room)}",
+    )
 
 
 def _places(
@@ -159,7 +166,10 @@ def _places(
         return free // 2 if cache_gb is None else int(cache_gb * 1e9)
 
     def memory(name: str, device: torch.device) -> Place:
-        allowed = room(free_bytes(device))
+        free = free_bytes(device)
+        allowed = default_room(device, free) if cache_gb is None else int(cache_gb * 1e9)
+        if device.type == "cuda":
+            allowed = min(allowed, free)  # it is allocated at once; on the host, `free` is an estimate
         return Place(name, allowed, lambda: MemoryCache(images.sizes, device, allowed))
 
     def files(name: str, folder: Path, allowed: int, is_temporary: bool) -> Place | FastpetsError:
@@ -195,5 +205,6 @@ def _places(
         yield files(f"files below {folder}", folder, room(free), is_temporary=False)
 
 
-def _gb(num: int) -> str:
+def gigabytes(num: int) -> str:
+    """A number of bytes with its unit, GB or MB."""
     return f"{num / 1e9:.1f} GB" if num >= 1e8 else f"{num / 1e6:.1f} MB"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -15,9 +17,12 @@ from fastpets import kernels, pipelines
 from fastpets.data.headers import ImageHeaders
 from fastpets.errors import FastpetsError
 from fastpets.loading.dali_reading import EncodedBatch
+from fastpets.loading.memory_cache import free_bytes
 
 DECODE_AHEAD = 2  # chunks in DALI's queue
 CHUNK_BYTES = 2**27  # of decoded images, per thread: a batch of large images is decoded in chunks
+# The part of a GPU's free memory that a chunk may take, of which two are being decoded and one or two warped.
+CHUNK_SHARE = 1 / 32
 
 Repair = Callable[[EncodedBatch, Sequence[int]], EncodedBatch]
 
@@ -50,16 +55,37 @@ class Chunk(NamedTuple):
 
 
 class PipelinePool:
-    """Makes DALI pipelines, and keeps an idle one for the next epoch: building one takes 5 ms, and more on a GPU."""
+    """Makes DALI pipelines, and keeps an idle one for the next epoch: building one takes 5 ms, and more on a GPU.
 
-    def __init__(self, device: torch.device, *, batch_size: int, num_threads: int, hw_decoder_load: float) -> None:
+    `largest` is the height and width of the largest image.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        *,
+        batch_size: int,
+        num_threads: int,
+        hw_decoder_load: float,
+        largest: tuple[int, int],
+    ) -> None:
         self.batch_size, self.num_threads, self.hw_decoder_load = batch_size, num_threads, hw_decoder_load
+        self.largest = largest
         on_gpu = device.type == "cuda"
         self.device_arguments: dict[str, Any] = {
             "device": "gpu" if on_gpu else "cpu",
             "device_id": device.index if on_gpu else None,
         }
         self._idle: dict[int, list[pipelines.DecodePipeline]] = {}  # by process: a forked child lacks its threads
+
+    @functools.cached_property
+    def chunk_bytes(self) -> int:
+        """The most that the decoded images of a chunk take, unless it is one larger image."""
+        limit = CHUNK_BYTES * self.num_threads
+        if (index := self.device_arguments["device_id"]) is None:
+            return limit
+        # Read once: later, torch's allocator holds memory for training, and DALI holds that of earlier chunks.
+        return min(limit, max(CHUNK_BYTES, int(CHUNK_SHARE * free_bytes(torch.device("cuda", index)))))
 
     def acquire(self) -> pipelines.DecodePipeline | None:
         """The idle pipeline of this process, if there is one."""
@@ -79,8 +105,20 @@ class PipelinePool:
             batch_size=self.batch_size,
             num_threads=self.num_threads,
             hw_decoder_load=self.hw_decoder_load,
+            hints=pipelines.memory_hints(
+                *self.largest,
+                num_threads=self.num_threads,
+                num_in_hardware=math.ceil(self.hw_decoder_load * self.batch_size),
+                max_bytes=self.chunk_bytes,
+            ),
             **self.device_arguments,
         )
+
+    def give_back_memory(self) -> None:
+        """Lets go of the idle pipeline, and returns the memory that DALI keeps for pipelines to come."""
+        if self._of_this_process():
+            self._of_this_process().clear()
+            pipelines.release_unused_memory()
 
     def undecodable(self, encoded: pipelines.Encoded) -> list[int]:
         """The indices of the images that do not decode."""
@@ -177,12 +215,12 @@ class DaliDecoder:
         self.decoding.extend(new)
 
     def _chunks(self, batch: EncodedBatch) -> list[Chunk]:
-        """Splits a batch so that the decoded images of a chunk take at most CHUNK_BYTES per thread; none if empty."""
+        """Splits a batch so that the decoded images of a chunk take at most `chunk_bytes`; none if empty."""
         if len(batch.planned.ids) == 0:
             return []
         ids = batch.planned.ids[batch.positions]
         num_bytes = 3 * self.headers.heights[ids].astype(np.int64) * self.headers.widths[ids]
-        parts = slices_by_size(num_bytes, CHUNK_BYTES * self.pool.num_threads) or [slice(0, 0)]
+        parts = slices_by_size(num_bytes, self.pool.chunk_bytes) or [slice(0, 0)]
         return [Chunk(batch, part) for part in parts]
 
     def _recover(self, batches: Iterator[EncodedBatch], undecodable: Sequence[int]) -> None:

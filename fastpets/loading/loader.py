@@ -118,7 +118,8 @@ class Loader(FastaiNames):
             items already and is left alone.
         seed: of the order and of the augmentation, at least 0.
         num_workers: threads that read, decode and warp; 0 means one. Default: the processors this process may use,
-            divided by the processes on this machine (LOCAL_WORLD_SIZE), at most 16.
+            divided by the processes on this machine (LOCAL_WORLD_SIZE), at most 16. On a GPU they decode beside it, and
+            a quarter of them, but at least four, read.
         device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:1".
         output: "float" for normalised images of type `dtype`, "uint8" for 0-255.
         dtype: torch.float32, float16, bfloat16, or uint8, which means `output="uint8"`.
@@ -136,8 +137,8 @@ class Loader(FastaiNames):
             files that later runs and other processes use, too; or "auto", the first of device, host and disk that has
             room for all images. Processes that torchrun started share one cache in the host's memory.
         cache_dir: the folder for `cache="disk"`. Default: the user's cache folder.
-        cache_gb: the most that the cache may take, in GB. Default: half of what is free there. On disk, this is for all
-            datasets together: those used least recently are removed.
+        cache_gb: the most that the cache may take, in GB. Default: half of what is free there; on a GPU, 6 GiB are left
+            for training. On disk, this is for all datasets together: those used least recently are removed.
         on_bad_file: what to do about an unusable image. "raise" BadFileError: for a bad header when the Loader is made,
             for an image that does not decode when its batch is delivered; "skip" it with a warning; or "replace" it
             with the next good image.

@@ -9,7 +9,11 @@ import numpy as np
 import torch
 
 from fastpets import kernels
-from fastpets.utils.system import free_memory
+from fastpets.utils.system import free_memory, num_local_processes
+
+# Of a GPU's free memory, what no cache takes by default: a ResNet-50 trains on 64 images of 224 px in float32 in about
+# 5 GiB, and DALI decodes in about 1 GiB beside it.
+RESERVED_BYTES = 6 * 2**30
 
 # Pages are committed when they are written: what caches have reserved counts as free memory until then.
 _caches: weakref.WeakSet[MemoryCache] = weakref.WeakSet()
@@ -77,8 +81,19 @@ class MemoryCache:
 
 
 def _empty_cache(sizes: np.ndarray, device: torch.device, max_bytes: int) -> MemoryCache:
-    """A cache of at most `max_bytes`, and of at most half of what is free."""
-    return MemoryCache(sizes, device, min(max_bytes, free_bytes(device) // 2))
+    """A cache of at most `max_bytes`, and of at most `default_room`."""
+    return MemoryCache(sizes, device, min(max_bytes, default_room(device, free_bytes(device))))
+
+
+def default_room(device: torch.device, free: int) -> int:
+    """The bytes that a cache may take of the `free` ones of a device, unless the user says how many.
+
+    It is half of them. On a GPU, RESERVED_BYTES are left for training and decoding, however many caches there are. On
+    the host, the processes of this machine divide them.
+    """
+    if device.type == "cuda":
+        return max(0, min(free // 2, free - RESERVED_BYTES))
+    return free // 2 // num_local_processes()
 
 
 def num_bytes(sizes: np.ndarray) -> np.ndarray:

@@ -56,8 +56,9 @@ def shrink(pool: Pool, images: Sequence[torch.Tensor], factors: np.ndarray) -> S
 
     if factors.max(initial=1) == 1:
         return images
-    on_cpu = images[0].device.type == "cpu"  # a GPU's launches stay in this thread, whose current stream they follow
-    return list((pool.map if on_cpu else map)(shrink_one, images, factors.tolist()))
+    if images[0].device.type == "cpu":
+        return list(pool.map(shrink_one, images, factors.tolist()))
+    return kernels.shrink_batch(images, factors)  # in this thread, whose current stream it follows
 
 
 def warp(

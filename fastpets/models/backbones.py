@@ -29,7 +29,9 @@ class ConcatPool(nn.Module):
     """
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return torch.cat([features.amax((2, 3), keepdim=True), features.mean((2, 3), keepdim=True)], dim=1)
+        # As (B, H * W, F), so that the gradient, too, is channels_last; those of amax and mean over H and W are not.
+        pixels = features.permute(0, 2, 3, 1).flatten(1, 2)
+        return torch.cat([pixels.amax(1), pixels.mean(1)], dim=1)[:, :, None, None]
 
 
 class TrainedHead(NamedTuple):

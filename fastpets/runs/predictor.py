@@ -25,6 +25,7 @@ from fastpets.loading.device import resolve_device
 from fastpets.loading.loader import Loader
 from fastpets.models.classifier import Classifier, create_model
 from fastpets.models.weights import load_weights, save_weights
+from fastpets.training.host_copies import HostCopies
 from fastpets.utils.atomic import write_atomically
 from fastpets.utils.progress import track
 from fastpets.utils.system import resolve_num_workers
@@ -105,9 +106,12 @@ class Predictor:
         found: dict[str, torch.Tensor] = {}
         if len(usable):
             loader = self.loader(usable, batch_size=batch_size, num_workers=num_workers, on_bad_file="skip")
+            names: list[str] = []
+            probabilities = HostCopies(torch.empty(0, len(self.classes)))
             for batch in track(loader, "predicting", len(loader)):
-                names = [usable.paths[i] for i in batch.ids.tolist()]
-                found |= zip(names, self.probabilities(batch.images).cpu(), strict=True)
+                names += [usable.paths[i] for i in batch.ids.tolist()]
+                probabilities.append(self.probabilities(batch.images))
+            found |= zip(names, probabilities.joined(), strict=True)
             problems |= loader.bad_files
         return found, problems
 

@@ -134,6 +134,22 @@ def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
     return DistributedDataParallel(model, device_ids=device_ids, static_graph=True)
 
 
+@contextlib.contextmanager
+def without_exchange(model: nn.Module) -> Iterator[None]:
+    """A forward and backward pass of a `data_parallel` model that keeps its gradients to this process."""
+    with model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext():
+        yield
+
+
+def average_gradients(model: nn.Module) -> None:
+    """Replaces the gradients of a model's parameters by their means over all processes."""
+    if world_size() > 1:
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= world_size()
+
+
 def _is_torchrun() -> bool:
     return "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ
 

@@ -22,6 +22,7 @@ from fastpets.models.classifier import Classifier, has_batch_norm
 from fastpets.models.weights import load_weights, save_weights
 from fastpets.training import checks, distributed, lr_finder, out_of_memory, plots
 from fastpets.training.history import EpochPrinter, EpochResult, History, Progress
+from fastpets.training.host_copies import HostCopies
 from fastpets.training.input_timer import InputTimer
 from fastpets.training.metrics import ValidationMetrics
 from fastpets.training.options import TrainingOptions
@@ -209,9 +210,7 @@ class Learner:
             self.train.set_epoch(self.train.epoch + 1)
 
     def _out_of_memory_error(self) -> FastpetsError:
-        return out_of_memory.training_error(
-            self.train_step, self.train.batch_size, self.train.preprocessing.size, self.train.dtype
-        )
+        return out_of_memory.training_error(self.train_step, self.train, self.valid)
 
     def _fit_phases(self, phases: Sequence[Phase]) -> None:
         for number in range(self.progress.phase, len(phases)):
@@ -317,7 +316,8 @@ class Learner:
         for batch in timer.watch(track(self.train, description, total)):
             if self._can_train_on(batch):
                 num_accumulated = min(accumulate, total - progress.num_batches // accumulate * accumulate)
-                loss = self.train_step.backward(batch.images, batch.labels, 1 / num_accumulated)
+                is_last = progress.num_batches % accumulate == num_accumulated - 1
+                loss = self.train_step.backward(batch.images, batch.labels, 1 / num_accumulated, is_last=is_last)
                 self.recorder.add(loss, self.train_step.optimizer.param_groups[-1]["lr"], batch.ids)
                 num_images, has_gradients = num_images + len(batch.labels), True
             progress.num_batches += 1
@@ -349,7 +349,9 @@ class Learner:
         checks.check_labels(valid)
         if valid.device != self.device:
             raise FastpetsError(f"device: {valid.device} of the loader, expected {self.device}, that of the learner")
-        return out_of_memory.guard(lambda: self._validate(valid), lambda: out_of_memory.validation_error(valid))
+        return out_of_memory.guard(
+            lambda: self._validate(valid), lambda: out_of_memory.validation_error(valid, self.train)
+        )
 
     @torch.inference_mode()
     def _validate(self, valid: Loader) -> dict[str, float]:
@@ -383,13 +385,13 @@ class Learner:
         if isinstance(batches, Loader):
             batches = self.matched(batches)
         model = self.train_step.evaluated_model.eval()
-        probabilities = [torch.empty(0, len(self.train.classes))]
-        all_labels = [torch.empty(0, dtype=torch.int64)]
+        probabilities = HostCopies(torch.empty(0, len(self.train.classes)))
+        all_labels = HostCopies(torch.empty(0, dtype=torch.int64))
         for images, labels in batches:
             logits = self.train_step.logits(images.to(self.device), model)
-            probabilities.append(logits.softmax(1).cpu())
-            all_labels.append(labels.cpu())
-        return torch.cat(probabilities), torch.cat(all_labels)
+            probabilities.append(logits.softmax(1))
+            all_labels.append(labels)
+        return probabilities.joined(), all_labels.joined()
 
     def predict(self, path: str | Path) -> tuple[str, int, torch.Tensor]:
         """An image's class, its label, and the probabilities (C,) of all classes. Raises BadFileError."""

@@ -1,99 +1,110 @@
-"""Validation metrics over all images of all processes: by name, from torchmetrics, and the user's own."""
+"""Validation metrics over all images of all processes: by name, and the user's own."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassRecall
-from torchmetrics.wrappers import ClasswiseWrapper
+from torchmetrics import Metric
 
 from fastpets.errors import InvalidArgumentError, warn
 from fastpets.models.weights import short_reason
 from fastpets.training import distributed
+from fastpets.training.host_copies import HostCopies
 from fastpets.training.options import MetricName
 
 MAX_CHECKED = 1000  # classes of which a metric is computed before training
-UNCHECKED: Any = {"validate_args": False}  # torchmetrics' validation would synchronise with the GPU for each batch
 
 
-class ErrorRate(MulticlassAccuracy):
-    """1 - accuracy, each image weighted equally."""
+class Counts(NamedTuple):
+    """Numbers of images, float64: all; with their label among the first 5; and (C,) hits, labels and predictions."""
 
-    def compute(self) -> torch.Tensor:
-        return 1 - super().compute()
-
-
-class Recall(MulticlassRecall):
-    """The recall of each class, NaN for a class without images; torchmetrics has 0 for it."""
-
-    def compute(self) -> torch.Tensor:
-        num_images = torch.as_tensor(self.tp) + torch.as_tensor(self.fn)
-        return super().compute().where(num_images > 0, torch.nan)
+    images: torch.Tensor
+    top5: torch.Tensor
+    hits: torch.Tensor
+    labels: torch.Tensor
+    predictions: torch.Tensor
 
 
-def _standard_metric(name: str, kind: MetricName, classes: Sequence[str]) -> Metric | MetricCollection:
-    """The metric of a kind; "recall" gives one value per class, `NAME/CLASS`."""
-    num_classes = len(classes)
-    if kind == "accuracy":
-        return MulticlassAccuracy(num_classes, average="micro", **UNCHECKED)
-    if kind == "top5":
-        return MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro", **UNCHECKED)
-    if kind == "macro_f1":
-        return MulticlassF1Score(num_classes, average="macro", **UNCHECKED)
-    recall = Recall(num_classes, average=None, **UNCHECKED)
-    return ClasswiseWrapper(recall, labels=list(classes), prefix=f"{name}/")
+def _standard_values(name: str, kind: MetricName, counts: Counts, classes: Sequence[str]) -> dict[str, float]:
+    """The metric of a kind from counts on the CPU; "recall" gives one value per class, `NAME/CLASS`."""
+    if kind == "recall":  # NaN for a class without images
+        recalls = (counts.hits / counts.labels).tolist()
+        return {f"{name}/{label}": recall for label, recall in zip(classes, recalls, strict=True)}
+    if kind == "macro_f1":  # over the classes that have images or predictions
+        pairs = counts.labels + counts.predictions
+        return {name: (2 * counts.hits / pairs)[pairs > 0].mean().item()}
+    return {name: ((counts.top5 if kind == "top5" else counts.hits.sum()) / counts.images).item()}
 
 
 class ValidationMetrics:
     """The error rate and the `metrics` of TrainingOptions over one validation.
 
-    Torchmetrics' objects are copied, so that the user's own stay as they are.
+    `update` queues work on the device and never waits for it, except where a torchmetrics object of the user's does.
+    These objects are copied, so that the user's own stay as they are.
     """
 
     def __init__(self, metrics: Sequence[MetricName] | Mapping[str, Any], classes: Sequence[str], device: torch.device):
         named = metrics if isinstance(metrics, Mapping) else {name: name for name in metrics}
-        standard: dict[str, Any] = {"error_rate": ErrorRate(len(classes), average="micro", **UNCHECKED)}
-        self.device, self.num_classes = device, len(classes)
+        self.device, self.classes = device, tuple(classes)
+        self.standard: dict[str, MetricName] = {}
         self.objects: dict[str, Metric] = {}
         self.functions: dict[str, Callable[..., Any]] = {}
         for name, metric in named.items():
             if isinstance(metric, str):
-                standard[name] = _standard_metric(name, cast(MetricName, metric), classes)
+                self.standard[name] = cast(MetricName, metric)
             elif isinstance(metric, Metric):
-                self.objects[name] = metric.clone().to(device)
+                self.objects[name] = _unchecked(metric.clone().to(device))
                 self.objects[name].reset()
             else:
                 self.functions[name] = metric
-        self.standard = MetricCollection(standard, compute_groups=False).to(device)
-        self._probabilities = [torch.empty(0, len(classes))]
-        self._labels = [torch.empty(0, dtype=torch.int64)]
+        num_classes = len(classes)
+        self._top5 = torch.zeros(1, dtype=torch.int64, device=device)
+        self._by_class = torch.zeros(3, num_classes, dtype=torch.int64, device=device)  # hits, labels, predictions
+        self._probabilities = HostCopies(torch.empty(0, num_classes))
+        self._labels = HostCopies(torch.empty(0, dtype=torch.int64))
 
     def update(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
         """Adds a batch of logits (B, C) and labels (B,)."""
-        self.standard.update(logits, labels)
+        predicted = logits.argmax(1)
+        hits, of_labels, of_predictions = self._by_class
+        # Neither bincount nor a mask: the host would wait for the size of their result.
+        hits.scatter_add_(0, labels, (predicted == labels).long())
+        of_labels.scatter_add_(0, labels, torch.ones_like(labels))
+        of_predictions.scatter_add_(0, predicted, torch.ones_like(predicted))
+        if "top5" in self.standard.values():
+            first = logits.topk(min(5, len(self.classes)), dim=1).indices
+            self._top5 += (first == labels[:, None]).sum()
         if self.objects or self.functions:
             probabilities = logits.softmax(1)
             for metric in self.objects.values():
                 metric.update(probabilities, labels)
         if self.functions:
-            self._probabilities.append(probabilities.cpu())
-            self._labels.append(labels.cpu())
+            self._probabilities.append(probabilities)
+            self._labels.append(labels)
 
     def values(self) -> dict[str, float]:
         """The value of each metric by its name, over the images of all processes.
 
         A metric of the user's own that fails is NaN, with a warning, so that no epoch is lost.
         """
-        found = {name: value.item() for name, value in self.standard.compute().items()}
+        counts = self._counts()
+        found = {"error_rate": 1 - _standard_values("", "accuracy", counts, self.classes)[""]}
+        for name, kind in self.standard.items():
+            found |= _standard_values(name, kind, counts, self.classes)
         found |= {name: _number_or_nan(name, metric.compute) for name, metric in self.objects.items()}
         if self.functions:
-            parts = distributed.gather((torch.cat(self._probabilities), torch.cat(self._labels)))
+            parts = distributed.gather((self._probabilities.joined(), self._labels.joined()))
             arguments = [torch.cat(part) for part in zip(*parts, strict=True)]
             found |= {name: _number_or_nan(name, function, *arguments) for name, function in self.functions.items()}
         return found
+
+    def _counts(self) -> Counts:
+        """The counts over all processes, divided by their number. Waits for the device once."""
+        packed = distributed.mean(torch.cat([self._top5, self._by_class.flatten()]).double()).cpu()
+        hits, labels, predictions = packed[1:].view(3, -1)
+        return Counts(labels.sum(), packed[0], hits, labels, predictions)
 
     def check(self, all_labels: np.ndarray) -> None:
         """Computes the user's own metrics once, of an image of each class in `all_labels` (N,).
@@ -101,7 +112,7 @@ class ValidationMetrics:
         Raises InvalidArgumentError if one fails.
         """
         labels = torch.from_numpy(np.unique(all_labels)[:MAX_CHECKED])
-        probabilities = torch.nn.functional.one_hot(labels, self.num_classes).float().softmax(1)
+        probabilities = torch.nn.functional.one_hot(labels, len(self.classes)).float().softmax(1)
         for name in (*self.objects, *self.functions):
             try:
                 if name in self.objects:
@@ -116,6 +127,13 @@ class ValidationMetrics:
                     f"{tuple(labels.shape)} int64: {type(error).__name__}: {short_reason(error)}"
                 ) from error
             _number(name, value)
+
+
+def _unchecked(metric: Metric) -> Metric:
+    """The metric without torchmetrics' checks of its arguments, which would wait for the GPU in each batch."""
+    if hasattr(metric, "validate_args"):
+        metric.validate_args = False
+    return metric
 
 
 def _number_or_nan(name: str, metric: Callable[..., Any], *arguments: torch.Tensor) -> float:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 
 from fastpets.errors import FastpetsError
+from fastpets.loading.cache import gigabytes
+from fastpets.loading.memory_cache import MemoryCache
 from fastpets.models.classifier import has_batch_norm
 from fastpets.training.train_step import TrainStep
 
@@ -36,30 +38,40 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def training_error(train_step: TrainStep, batch_size: int, size: tuple[int, int], dtype: torch.dtype) -> FastpetsError:
-    """An error for training on batches that do not fit. Tries smaller batch sizes and names the first that fits.
-
-    `size` and `dtype` are those of the images.
-    """
+def training_error(train_step: TrainStep, train: Loader, valid: Loader) -> FastpetsError:
+    """An error for training on batches that do not fit. Tries smaller batch sizes and names the first that fits."""
+    batch_size, size = train.batch_size, train.preprocessing.size
+    alternatives = f"{ALTERNATIVES}{_about_caches(train, valid)}"
     found = f"out of memory at a batch size of {batch_size}, {size[0]} x {size[1]} px"
-    fitting = largest_fitting(train_step, batch_size, size, dtype)
+    fitting = largest_fitting(train_step, batch_size, size, train.dtype)
     if fitting is None:
-        return FastpetsError(f"{found}, and at a half of it, a quarter and so on; {ALTERNATIVES}")
+        return FastpetsError(f"{found}, and at a half of it, a quarter and so on; {alternatives}")
     accumulate = -(-batch_size // fitting) * train_step.options.accumulate
     number = "as many" if batch_size % fitting == 0 else "about as many"
     return FastpetsError(
         f"{found}; {fitting} fits: batch_size={fitting} with accumulate={accumulate} trains on {number} images per "
-        f"step; {ALTERNATIVES}"
+        f"step; {alternatives}"
     )
 
 
-def validation_error(loader: Loader) -> FastpetsError:
+def validation_error(loader: Loader, train: Loader) -> FastpetsError:
     """An error for validating on batches of `loader`, which do not fit."""
     height, width = loader.preprocessing.size
     return FastpetsError(
         f"out of memory in validation, at a batch size of {loader.batch_size}, {height} x {width} px; lower the "
-        f"validation loader's batch_size; {ALTERNATIVES}"
+        f"validation loader's batch_size; {ALTERNATIVES}{_about_caches(train, loader)}"
     )
+
+
+def _about_caches(*loaders: Loader) -> str:
+    """What to do about cached images in the memory that was too small, if there are any."""
+    device = loaders[0].device
+    caches = {id(loader.cache): loader.cache for loader in loaders if isinstance(loader.cache, MemoryCache)}
+    num_bytes = sum(cache.block.numel() for cache in caches.values() if cache.device == device)
+    if num_bytes == 0:
+        return ""
+    other = "disk" if device.type == "cpu" else "host"
+    return f"; cached images take {gigabytes(num_bytes)} of this memory: lower cache_gb, or use cache={other!r}"
 
 
 def largest_fitting(train_step: TrainStep, batch_size: int, size: tuple[int, int], dtype: torch.dtype) -> int | None:
@@ -84,8 +96,10 @@ def _fits(train_step: TrainStep, shape: tuple[int, ...], dtype: torch.dtype) -> 
     labels = torch.zeros(shape[0], dtype=torch.int64, device=train_step.device)
     buffers = [buffer.clone() for buffer in model.buffers()]
     try:
-        # Not wrapped_model, which exchanges gradients: the other processes do not take this step.
-        train_step.loss(train_step.logits(images, model), labels).backward()
+        # The other processes do not take this step, so it must not exchange gradients. It uses neither wrapped_model
+        # nor backward(), which would run DistributedDataParallel's hooks: the failed step may have left them armed.
+        loss = train_step.loss(train_step.logits(images, model), labels)
+        torch.autograd.grad(loss, [each for each in model.parameters() if each.requires_grad], allow_unused=True)
     except RuntimeError as error:
         if is_out_of_memory(error):
             return False

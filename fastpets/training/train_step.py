@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
-from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -62,9 +62,9 @@ class TrainStep:
             )
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp_dtype is torch.float16)
         self.mix = options.mix if callable(options.mix) else make_mix(options.mix, num_classes)
-        self.ema: AveragedModel | None = None
+        self.ema: MovingAverage | None = None
         if options.ema is not None:
-            self.ema = AveragedModel(model, multi_avg_fn=partial(_moving_average, options.ema), use_buffers=True)
+            self.ema = MovingAverage(model, options.ema)
         self.groups = parameter_groups.layer_groups(model, splitter)
         self.fixed = parameter_groups.frozen_by_user(model)
         self.freeze_to(0)
@@ -84,6 +84,8 @@ class TrainStep:
         self.wrapped_model: nn.Module = self.model
         compiled: Any = torch.compile(self.model) if self.options.compile else self.model
         self.wrapped_model = distributed.data_parallel(compiled, self.device)
+        self._has_exchanged = False  # since the wrapper was made
+        self._keeps_gradients = False  # this process has gradients that the others do not have
 
     def train_mode(self) -> None:
         """Sets the model to training mode and clears its gradients."""
@@ -96,12 +98,21 @@ class TrainStep:
         self.optimizer_step()
         return loss
 
-    def backward(self, images: torch.Tensor, labels: torch.Tensor, weight: float = 1.0) -> torch.Tensor:
-        """Adds a batch's gradients, multiplied by `weight`, and returns its loss."""
+    def backward(
+        self, images: torch.Tensor, labels: torch.Tensor, weight: float = 1.0, *, is_last: bool = True
+    ) -> torch.Tensor:
+        """Adds a batch's gradients, multiplied by `weight`, and returns its loss.
+
+        `is_last`: whether an optimizer step follows. Only then do several processes average the gradients so far.
+        """
         if self.mix is not None:
             images, labels = self.mix(images, labels)
-        loss = self.loss(self.logits(images, self.wrapped_model), labels)
-        self.scaler.scale(loss if weight == 1 else loss * weight).backward()
+        # A static graph is recorded in the wrapper's first pass, which must exchange gradients.
+        exchanges = is_last or not self._has_exchanged
+        with contextlib.nullcontext() if exchanges else distributed.without_exchange(self.wrapped_model):
+            loss = self.loss(self.logits(images, self.wrapped_model), labels)
+            self.scaler.scale(loss if weight == 1 else loss * weight).backward()
+        self._has_exchanged, self._keeps_gradients = True, not exchanges
         return loss.detach()
 
     def optimizer_step(self) -> bool:
@@ -111,6 +122,9 @@ class TrainStep:
         large, and would skip the first steps of a short warm-up: they do not count until one is taken. Later skipped
         steps count, as in fastai. Only the GPU knows which are skipped, and waiting for it in each step would be slow.
         """
+        if self._keeps_gradients:  # the batch that was to be the last could not be trained on
+            distributed.average_gradients(self.model)
+            self._keeps_gradients = False
         if self.options.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
@@ -212,6 +226,27 @@ def _as_logits(output: Any) -> torch.Tensor:
     return output.float()
 
 
-def _moving_average(decay: float, averaged: Any, current: Any, num_averaged: Any) -> None:
-    """Torch's own update of averaged parameters by current ones, as a function that can be pickled."""
-    get_ema_multi_avg_fn(decay)(averaged, current, num_averaged)
+class MovingAverage(AveragedModel):
+    """An exponential moving average of a model's parameters and buffers, which starts from the first ones.
+
+    AveragedModel's own update copies its counter to the GPU in each step, and so waits for it.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, use_buffers=True)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        averaged, current = ([*each.parameters(), *each.buffers()] for each in (self.module, model))
+        pairs: dict[torch.dtype, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        for pair in zip(averaged, current, strict=True):
+            pairs.setdefault(pair[0].dtype, []).append(pair)
+        is_first = bool(self.n_averaged == 0)  # on the CPU
+        for same_dtype in pairs.values():
+            ours, theirs = (list(tensors) for tensors in zip(*same_dtype, strict=True))
+            if is_first:
+                torch._foreach_copy_(ours, theirs)
+            else:
+                get_ema_multi_avg_fn(self.decay)(ours, theirs, None)
+        self.n_averaged += 1

@@ -20,7 +20,7 @@ Mix = Literal["none", "mixup", "cutmix", "both"]
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 
 
-MAX_BATCH_SIZE = 65_535  # CUDA's limit of the third dimension of a grid, which is the batch in the Triton kernel
+MAX_BATCH_SIZE = 65_535  # kernels.MAX_BATCH, without importing torch
 MAX_WORKERS = 1024
 MAX_CACHE_GB = 1e6
 MAX_SEED = 2**63 - 1

@@ -7,6 +7,7 @@ import torch
 from fastpets import kernels
 from fastpets.kernels import reference
 from fastpets.kernels.memory import addresses_and_sizes
+from fastpets.utils.validation import MAX_BATCH_SIZE
 from tests.images import drawing
 
 SHAPES = [(1, 1), (1, 7), (5, 2), (37, 53), (2000, 30), (460, 460)]
@@ -230,3 +231,22 @@ def test_lookup_tables_are_converted_as_torch_does(dtype: torch.dtype) -> None:
     values = np.concatenate([bits[np.isfinite(bits) & (np.abs(bits) < 60_000)], ties, np.linspace(-3, 3, 10_001)])
     values = values.astype(np.float32)
     assert torch.equal(kernels.converted(values, dtype), torch.from_numpy(values).to(dtype))
+
+
+def test_more_images_than_a_grid_has_blocks_are_refused_as_by_a_loader() -> None:
+    assert kernels.MAX_BATCH == MAX_BATCH_SIZE
+    too_many = VALID["images"] * (kernels.MAX_BATCH + 1)
+    for function in (
+        lambda: kernels.warp(**{**VALID, "images": too_many}),
+        lambda: kernels.shrink_batch(too_many, None),
+    ):
+        with pytest.raises(ValueError, match=r"^images: 65536, expected at most 65535$"):
+            function()
+
+
+def test_a_batch_shrinks_as_its_images_do() -> None:
+    images = [torch.from_numpy(np.array(drawing(*size))) for size in ((37, 53), (20, 30), (64, 9))]
+    factors = np.array([[2, 3], [1, 1], [7, 4]])
+    found = kernels.shrink_batch(images, factors)
+    assert all(torch.equal(a, kernels.shrink(image, *by)) for a, image, by in zip(found, images, factors, strict=True))
+    assert len(kernels.shrink_batch([], np.empty((0, 2), np.int64))) == 0

@@ -1,46 +1,27 @@
 """The GPU kernel equals the reference, in Triton's interpreter and on a GPU, and compiles to efficient machine code."""
 
-import importlib.util
-import re
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
-import triton
 from torch.nn.functional import grid_sample
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 from triton.runtime import interpreter
 
 from fastpets.kernels import reference, warp_triton
 from tests.devices import GPU
+from tests.kernels.triton_modules import CAPABILITIES, Compiled, compiled, interpreted
 
-CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 UNIT = 2**-24  # the largest relative error of rounding to float32
 SIZE = (19, 23)  # of the output: 2 x 2 tiles, three of them incomplete
 
 
-@pytest.fixture(scope="module")
-def interpreted() -> ModuleType:
-    """A second copy of the kernel's module, for Triton's interpreter: Triton reads TRITON_INTERPRET on import."""
-    spec = importlib.util.spec_from_file_location("warp_interpreted", warp_triton.__file__)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_INTERPRET", "1")
-        spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(params=["interpreter", pytest.param("cuda", marks=GPU)])
-def warp(request: pytest.FixtureRequest, interpreted: ModuleType) -> Callable[..., torch.Tensor]:
+def warp(request: pytest.FixtureRequest) -> Callable[..., torch.Tensor]:
     """Runs the kernel on arguments on the CPU, checks that it writes nothing around its output, and returns that."""
-    module, device = (interpreted, "cpu") if request.param == "interpreter" else (warp_triton, "cuda")
+    on_gpu = request.param == "cuda"
+    module, device = (warp_triton if on_gpu else interpreted(warp_triton)), "cuda" if on_gpu else "cpu"
 
     def run(images, matrices, factors, luts, size, borders):
         guarded = torch.full((len(images) + 2, *size, 3), 77, dtype=luts.dtype, device=device)
@@ -215,41 +196,28 @@ def test_the_error_on_a_gpu_is_at_most_twice_that_of_grid_sample_in_float32(bord
         assert beyond_rounding.max() <= 2 * (plain - value).abs()[visible].max()
 
 
-@pytest.fixture
-def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[str, dict[str, int]]]:
-    """Compiles the kernel; returns its layouts and a thread's registers (REG), bytes of STACK and of LOCAL memory."""
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-
-    def compile(borders: str, pointer: str, capability: int, **options: int) -> tuple[str, dict[str, int]]:
-        pointers = {"rows": "*i64", "integers": "*i32", "floats": "*fp32", "luts": pointer, "out": pointer}
-        constants = {"borders": borders, "TILE": warp_triton.TILE}
-        signature = pointers | {"height": "i32", "width": "i32"} | dict.fromkeys(constants, "constexpr")
-        aligned = {(i,): [["tt.divisibility", 16]] for i in range(len(pointers))}
-        source = ASTSource(warp_triton._warp, signature, constants, aligned)
-        asm = triton.compile(source, GPUTarget("cuda", capability, 32), {"num_warps": 4, **options}).asm
-        cubin = tmp_path / "kernel.cubin"
-        cubin.write_bytes(asm["cubin"])
-        command = [CUOBJDUMP, "--dump-resource-usage", cubin]
-        usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        used = {name: int(count) for name, count in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
-        return " ".join(re.findall(r"blocked<.*>", asm["ttgir"])), used
-
-    return compile
+def compile_warp(borders: str, pointer: str, capability: int, folder: Path, **options: int) -> Compiled:
+    pointers = {"rows": "*i64", "integers": "*i32", "floats": "*fp32", "luts": pointer, "out": pointer}
+    constants = {"borders": borders, "TILE": warp_triton.TILE}
+    arguments = pointers | {"height": "i32", "width": "i32"}
+    return compiled(warp_triton._warp, arguments, constants, capability, folder, **options)
 
 
-@pytest.mark.parametrize("capability", [80, 90, 100])
+@pytest.mark.parametrize("capability", CAPABILITIES)
 @pytest.mark.parametrize("pointer", ["*u8", "*i16", "*i32"])
 @pytest.mark.parametrize("borders", ["reflect", "border", "zeros"])
 def test_warps_take_adjacent_pixels_no_register_spills_and_five_blocks_fit_a_multiprocessor(
-    compiled: Callable[..., tuple[str, dict[str, int]]], borders: str, pointer: str, capability: int
+    tmp_path: Path, borders: str, pointer: str, capability: int
 ) -> None:
-    layouts, used = compiled(borders, pointer, capability)
+    layouts, used, instructions = compile_warp(borders, pointer, capability, tmp_path)
     assert layouts == "blocked<{sizePerThread = [1], threadsPerWarp = [32], warpsPerCTA = [4], order = [0]}>"
     assert (used["STACK"], used["LOCAL"]) == (0, 0)
     # With 96 registers per thread, 5 blocks of 128 threads fit into 65,536 registers: 20 warps with 24 loads in flight
     # each.
     assert 32 <= used["REG"] <= 96
+    # `warp` states its cost for 90 instructions per pixel and 100 per sample; a lane computes two pixels.
+    assert len(instructions) <= 1.05 * 2 * (90 + 100)
 
 
-def test_register_spills_are_detected(compiled: Callable[..., tuple[str, dict[str, int]]]) -> None:
-    assert compiled("reflect", "*i16", 90, maxnreg=24)[1]["STACK"] > 0
+def test_register_spills_are_detected(tmp_path: Path) -> None:
+    assert compile_warp("reflect", "*i16", 90, tmp_path, maxnreg=24).used["STACK"] > 0

@@ -188,6 +188,7 @@ def test_cached_and_uncached_epochs_have_equal_pixels(
     needed = loader(dataset, "cpu", cache="host").cache.block.numel()
     free = int(2 * room * needed)  # the cache takes at most half of it
     monkeypatch.setattr("fastpets.loading.cache.free_bytes", lambda device: free)
+    monkeypatch.setattr("fastpets.loading.memory_cache.RESERVED_BYTES", 0)
     cached, uncached = loader(dataset, device, cache=where), loader(dataset, device)
     for _ in range(3):
         assert same(pixels_by_id(cached), pixels_by_id(uncached))

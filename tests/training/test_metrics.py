@@ -5,9 +5,11 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC, MulticlassF1Score
 
 from fastpets.training.metrics import ValidationMetrics
 from fastpets.training.options import MetricName
+from tests.waiting import imagined_gpu, nothing_waits
 
 CLASSES = [f"class {number}" for number in range(7)]
 CPU = torch.device("cpu")
@@ -45,3 +47,44 @@ def test_the_recall_of_a_class_without_images_is_no_number() -> None:
     found = metrics.values()
     assert (found["recall/class 0"], found["recall/class 1"]) == (0.5, 1)
     assert np.isnan(found["recall/class 2"])
+
+
+def test_classes_without_images_count_as_in_torchmetrics() -> None:
+    logits = torch.randn(50, 7).index_fill(1, torch.tensor([2, 5]), -100)  # never predicted
+    labels = torch.randint(5, (50,))  # never 5 or 6
+    metrics = ValidationMetrics(["macro_f1", "top5"], CLASSES, CPU)
+    metrics.update(logits, labels)
+    expected = {
+        "error_rate": 1 - MulticlassAccuracy(7, average="micro")(logits, labels).item(),
+        "macro_f1": MulticlassF1Score(7, average="macro")(logits, labels).item(),
+        "top5": MulticlassAccuracy(7, top_k=5, average="micro")(logits, labels).item(),
+    }
+    assert metrics.values() == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_users_metric_has_all_images_and_torchmetrics_objects_are_not_changed() -> None:
+    seen: list[torch.Tensor] = []
+    auroc = MulticlassAUROC(3, thresholds=20)
+    metrics = ValidationMetrics({"own": lambda *both: seen.extend(both) or 0.5, "auroc": auroc}, CLASSES[:3], CPU)
+    logits, labels = torch.randn(20, 3), torch.arange(20) % 3
+    for part in (slice(0, 8), slice(8, 20)):
+        metrics.update(logits[part], labels[part])
+    expected = MulticlassAUROC(3, thresholds=20)(logits.softmax(1), labels).item()
+    found = metrics.values()
+    assert (found["own"], found["auroc"]) == pytest.approx((0.5, expected))
+    assert torch.equal(seen[0], logits.softmax(1))
+    assert torch.equal(seen[1], labels)
+    assert auroc.validate_args
+    assert auroc.update_count == 0
+
+
+def test_an_update_does_not_wait_for_the_gpu() -> None:
+    with imagined_gpu() as device:
+        metrics = ValidationMetrics({**{name: name for name in get_args(MetricName)}, "own": own}, CLASSES, device)
+        with nothing_waits():
+            for _ in range(2):
+                metrics.update(torch.zeros(4, 7, device=device), torch.zeros(4, dtype=torch.int64, device=device))
+
+
+def own(probabilities: torch.Tensor, labels: torch.Tensor) -> float:
+    return 0.0

@@ -47,6 +47,16 @@ def test_out_of_memory_is_reported_with_a_batch_size_that_was_tried_and_fits(
         assert torch.equal(torch.get_rng_state(), random_state)  # the steps that were tried contain dropout
 
 
+def test_the_advice_names_cached_images_in_the_same_memory(make_folder: Callable[..., Path]) -> None:
+    train, valid = fastpets.loaders(make_folder(40), size=32, batch_size=16, cache="host", device="cpu")
+    learner = Learner(train, valid, create_model("resnet18", 2, "none"))
+    limit_memory(learner.model, 5)
+    with pytest.raises(
+        FastpetsError, match=r"; cached images take 0\.\d MB of this memory: lower cache_gb, or use cache='disk'$"
+    ):
+        learner.fit_one_cycle(1, 1e-3)
+
+
 def limit_memory(model: torch.nn.Module, num_images: int, *, training: bool = True) -> None:
     """Lets a model run out of memory on batches of more images, in training or in evaluation mode."""
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from fastpets.errors import FastpetsError, InvalidArgumentError
-from fastpets.models.classifier import Classifier
+from fastpets.models.classifier import Classifier, create_model
 from fastpets.training import parameter_groups
 from fastpets.training.mixing import make_mix
 from fastpets.training.options import TrainingOptions
@@ -258,3 +258,29 @@ def test_running_statistics_of_frozen_instance_norms_are_fixed_with_bn_eval() ->
     assert not model.backbone[1].training
     parameter_groups.train_mode(model, groups, 1, "train")
     assert model.backbone[1].training
+
+
+@pytest.mark.parametrize(
+    ("arch", "mix"),
+    [("resnet18", "none"), ("resnet18", "mixup"), ("resnet18", "cutmix"), ("timm/efficientnet_lite0", "none")],
+)
+def test_activations_and_their_gradients_are_channels_last_from_the_images_to_the_head(arch: str, mix: Any) -> None:
+    model = create_model(arch, 3, "none")
+    train_step = TrainStep(model, TrainingOptions(mix=mix), CPU)
+    found: dict[str, bool] = {}
+
+    def record(name: str, *tensors: Any) -> None:
+        for tensor in tensors:
+            if isinstance(tensor, torch.Tensor) and tensor.ndim == 4 and tensor.shape[2] > 1:
+                found[name] = found.get(name, True) and tensor.is_contiguous(memory_format=torch.channels_last)
+
+    def watch(name: str, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        record(name, *inputs, output)
+        output.register_hook(lambda gradient: record(f"gradient of {name}", gradient))
+
+    for name, layer in model.named_modules():
+        if not list(layer.children()):
+            layer.register_forward_hook(lambda _, inputs, output, name=name: watch(name, inputs, output))
+    train_step.backward(torch.randn(2, 3, 64, 64).to(memory_format=torch.channels_last), torch.tensor([0, 1]))
+    assert len(found) > 50
+    assert [name for name, is_channels_last in found.items() if not is_channels_last] == []
