@@ -17,7 +17,7 @@ import torch
 
 from fastpets.data.headers import ImageHeaders, file_keys
 from fastpets.errors import FastpetsError, InvalidArgumentError
-from fastpets.loading.memory_cache import MemoryCache, default_room, free_bytes, num_bytes
+from fastpets.loading.memory_cache import MemoryCache, free_bytes, num_bytes, room_in_memory
 from fastpets.utils.system import num_local_processes, resolve_num_workers
 from fastpets.utils.validation import CacheWhere, Decode
 
@@ -127,7 +127,7 @@ def make_cache(
     Args:
         cache_dir: the folder below which the files are. Default: the user's cache folder.
         cache_gb: room in GB; on a disk, that of all datasets together. Default: half of what is free, less what
-            `default_room` leaves to training and to other processes.
+            `room_in_memory` leaves to training and to other processes.
 
     Raises FastpetsError if the files cannot be written, InvalidArgumentError for "disk" without image files.
     """
@@ -166,10 +166,7 @@ def _places(
         return free // 2 if cache_gb is None else int(cache_gb * 1e9)
 
     def memory(name: str, device: torch.device) -> Place:
-        free = free_bytes(device)
-        allowed = default_room(device, free) if cache_gb is None else int(cache_gb * 1e9)
-        if device.type == "cuda":
-            allowed = min(allowed, free)  # it is allocated at once; on the host, `free` is an estimate
+        allowed = room_in_memory(device, free_bytes(device), cache_gb)
         return Place(name, allowed, lambda: MemoryCache(images.sizes, device, allowed))
 
     def files(name: str, folder: Path, allowed: int, is_temporary: bool) -> Place | FastpetsError:

@@ -81,16 +81,18 @@ class MemoryCache:
 
 
 def _empty_cache(sizes: np.ndarray, device: torch.device, max_bytes: int) -> MemoryCache:
-    """A cache of at most `max_bytes`, and of at most `default_room`."""
-    return MemoryCache(sizes, device, min(max_bytes, default_room(device, free_bytes(device))))
+    """A cache of at most `max_bytes`, and of at most `room_in_memory`."""
+    return MemoryCache(sizes, device, min(max_bytes, room_in_memory(device, free_bytes(device))))
 
 
-def default_room(device: torch.device, free: int) -> int:
-    """The bytes that a cache may take of the `free` ones of a device, unless the user says how many.
+def room_in_memory(device: torch.device, free: int, cache_gb: float | None = None) -> int:
+    """The bytes that a cache may take of the `free` ones of a device: `cache_gb`, or half of them.
 
-    It is half of them. On a GPU, RESERVED_BYTES are left for training and decoding, however many caches there are. On
-    the host, the processes of this machine divide them.
+    By default, RESERVED_BYTES are left for training and decoding on a GPU, however many caches there are. On the host,
+    the processes of this machine divide them.
     """
+    if cache_gb is not None:  # a GPU allocates it at once; on the host, `free` is an estimate
+        return min(int(cache_gb * 1e9), free) if device.type == "cuda" else int(cache_gb * 1e9)
     if device.type == "cuda":
         return max(0, min(free // 2, free - RESERVED_BYTES))
     return free // 2 // num_local_processes()

@@ -47,7 +47,7 @@ class ValidationMetrics:
 
     def __init__(self, metrics: Sequence[MetricName] | Mapping[str, Any], classes: Sequence[str], device: torch.device):
         named = metrics if isinstance(metrics, Mapping) else {name: name for name in metrics}
-        self.device, self.classes = device, tuple(classes)
+        self.named, self.device, self.classes = named, device, tuple(classes)
         self.standard: dict[str, MetricName] = {}
         self.objects: dict[str, Metric] = {}
         self.functions: dict[str, Callable[..., Any]] = {}
@@ -55,8 +55,7 @@ class ValidationMetrics:
             if isinstance(metric, str):
                 self.standard[name] = cast(MetricName, metric)
             elif isinstance(metric, Metric):
-                self.objects[name] = _unchecked(metric.clone().to(device))
-                self.objects[name].reset()
+                self.objects[name] = _unchecked(_new(metric, device))
             else:
                 self.functions[name] = metric
         num_classes = len(classes)
@@ -116,9 +115,9 @@ class ValidationMetrics:
         for name in (*self.objects, *self.functions):
             try:
                 if name in self.objects:
-                    self.objects[name].update(probabilities.to(self.device), labels.to(self.device))
-                    value = self.objects[name].compute()
-                    self.objects[name].reset()
+                    metric = _new(self.named[name], self.device)  # with torchmetrics' own checks
+                    metric.update(probabilities.to(self.device), labels.to(self.device))
+                    value = metric.compute()
                 else:
                     value = self.functions[name](probabilities, labels)
             except Exception as error:  # the user's own code raises errors of any type
@@ -127,6 +126,13 @@ class ValidationMetrics:
                     f"{tuple(labels.shape)} int64: {type(error).__name__}: {short_reason(error)}"
                 ) from error
             _number(name, value)
+
+
+def _new(metric: Metric, device: torch.device) -> Metric:
+    """A copy of a metric, without what was added to it."""
+    copy = metric.clone().to(device)
+    copy.reset()
+    return copy
 
 
 def _unchecked(metric: Metric) -> Metric:

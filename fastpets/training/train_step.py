@@ -245,8 +245,5 @@ class MovingAverage(AveragedModel):
         is_first = bool(self.n_averaged == 0)  # on the CPU
         for same_dtype in pairs.values():
             ours, theirs = (list(tensors) for tensors in zip(*same_dtype, strict=True))
-            if is_first:
-                torch._foreach_copy_(ours, theirs)
-            else:
-                get_ema_multi_avg_fn(self.decay)(ours, theirs, None)
+            get_ema_multi_avg_fn(0.0 if is_first else self.decay)(ours, theirs, None)
         self.n_averaged += 1

@@ -14,7 +14,7 @@ from fastpets.data.sources import from_folder
 from fastpets.loading import cache as cache_module
 from fastpets.loading import dali_decoding, dali_engine, memory_cache
 from fastpets.loading.dali_decoding import PipelinePool
-from fastpets.loading.memory_cache import RESERVED_BYTES, default_room
+from fastpets.loading.memory_cache import RESERVED_BYTES, room_in_memory
 from tests.images import drawing
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -25,11 +25,11 @@ GIB = 2**30
 def test_any_number_of_caches_on_a_gpu_leaves_room_for_training(total: int) -> None:
     free = total
     for _ in range(5):
-        room = default_room(GPU, free)
+        room = room_in_memory(GPU, free)
         assert 0 <= room <= free // 2
         free -= room
     assert free >= min(total, RESERVED_BYTES)
-    assert default_room(GPU, 80 * GIB) == 40 * GIB
+    assert room_in_memory(GPU, 80 * GIB) == 40 * GIB
 
 
 def test_processes_with_caches_of_their_own_divide_the_hosts_memory(

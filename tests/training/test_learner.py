@@ -460,8 +460,8 @@ def overflow_first(learner: Learner, num_steps: int) -> None:
     train_step.freeze_to(0)
     backward = train_step.backward
 
-    def overflowing(images: torch.Tensor, labels: torch.Tensor, weight: float) -> torch.Tensor:
-        return backward(images, labels, math.inf if next(calls) < num_steps else weight)
+    def overflowing(images: torch.Tensor, labels: torch.Tensor, weight: float, *, is_last: bool) -> torch.Tensor:
+        return backward(images, labels, math.inf if next(calls) < num_steps else weight, is_last=is_last)
 
     train_step.backward = overflowing  # type: ignore[method-assign]
 
