@@ -10,6 +10,7 @@ In reading order:
     storage.py     lists and reads local files, remote files and members of shards
     path_table.py  stores millions of paths
     image.py       decodes an image with Pillow
+    jpeg.py        finds damaged JPEGs
     pets.py        the Oxford-IIIT Pet images, downloaded
     sample.py      a data set of drawn shapes
 """
