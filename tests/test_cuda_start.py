@@ -108,7 +108,7 @@ run("cache")
 run("predict", run_folder, images, "--device", "cpu")
 run("suspects", run_folder, "--device", "cpu")
 run("report", run_folder, "--device", "cpu")
-run("compare", run_folder)
+run("compare", run_folder, "--out", out + "/compare.png")
 run("export", run_folder, "--out", out + "/export")
 """
     out = tmp_path / "out"
