@@ -4,9 +4,11 @@ In reading order:
 
     parse.py            reads an image's size from its header; refuses bytes that crash the decoder
     graphs.py           the DALI graph that decodes a batch
+    errors.py           what DALI's errors mean
     decode_pipeline.py  a running pipeline: batches go in ahead of time and come out decoded, in order
 
-Importing this package needs one of the two DALI wheels, chosen by CUDA version.
+Importing this package needs one of the two DALI wheels, chosen by CUDA version. Where there is a GPU it starts CUDA, on
+the current device: nvImageCodec does. So it is imported only where DALI decodes, and the device is set first.
 """
 
 try:
@@ -19,6 +21,7 @@ except ImportError as error:
     ) from error
 
 from fastpets.pipelines.decode_pipeline import DecodePipeline, Encoded, release_unused_memory, undecodable
+from fastpets.pipelines.errors import UndecodableError
 from fastpets.pipelines.graphs import decoded_images, memory_hints
 from fastpets.pipelines.parse import ParseError, parse
 
@@ -26,6 +29,7 @@ __all__ = [
     "DecodePipeline",
     "Encoded",
     "ParseError",
+    "UndecodableError",
     "decoded_images",
     "memory_hints",
     "parse",

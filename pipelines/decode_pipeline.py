@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from nvidia.dali import backend
 
+from fastpets.pipelines.errors import UndecodableError, translated
 from fastpets.pipelines.graphs import decoded_images
 
 Encoded = Sequence[np.ndarray]  # a batch of encoded images, each 1-D uint8
@@ -21,7 +22,8 @@ os.register_at_fork(after_in_child=lambda: _inherited.extend(_pipelines))
 class DecodePipeline:
     """A queue of batches in decoding: `put` adds an encoded batch, `take` returns the images of the oldest one.
 
-    The arrays of a batch must stay alive until its images are taken.
+    The arrays of a batch must stay alive until its images are taken. If DALI's memory, or a GPU's, is exhausted, each
+    method raises torch.OutOfMemoryError, and RuntimeError if CUDA fails; the pipeline must not be used after that.
 
     Args:
         first: the first batches. Their number is the pipeline's prefetch depth: DALI takes that many at once before the
@@ -49,36 +51,39 @@ class DecodePipeline:
     ) -> None:
         # stream=-1 asks DLPack for no synchronization: take() has waited for the images already.
         self._dlpack_arguments = {} if device == "cpu" else {"stream": -1}
-        self._pipeline = decoded_images(
-            device=device,
-            hw_decoder_load=hw_decoder_load,
-            hints=hints,
-            batch_size=batch_size,
-            num_threads=num_threads,
-            device_id=device_id,
-            prefetch_queue_depth=len(first),
-        )
-        _pipelines.add(self._pipeline)
-        self._pipeline.build()
-        for encoded in first:
-            self._pipeline.feed_input("encoded", encoded)
-        self._pipeline.schedule_run()
+        with translated():
+            self._pipeline = decoded_images(
+                device=device,
+                hw_decoder_load=hw_decoder_load,
+                hints=hints,
+                batch_size=batch_size,
+                num_threads=num_threads,
+                device_id=device_id,
+                prefetch_queue_depth=len(first),
+            )
+            _pipelines.add(self._pipeline)
+            self._pipeline.build()
+            for encoded in first:
+                self._pipeline.feed_input("encoded", encoded)
+            self._pipeline.schedule_run()
 
     def put(self, encoded: Encoded) -> None:
         """Adds a batch to the queue and starts to decode it."""
-        self._pipeline.feed_input("encoded", encoded)
-        self._pipeline.schedule_run()
+        with translated():
+            self._pipeline.feed_input("encoded", encoded)
+            self._pipeline.schedule_run()
 
     def take(self) -> tuple[Any, np.ndarray]:
         """Waits for the oldest batch and returns its B images without a copy: their memory, and their sizes (B, 2).
 
         DALI makes the output of a pipeline contiguous: the images (H, W, 3) lie one after another in the memory, which
         is a DLPack capsule (bytes,). It stays valid while a tensor made from the capsule exists, which only the dynamic
-        executor guarantees. Raises RuntimeError if an image of the batch cannot be decoded; the pipeline must not be
-        used after that.
+        executor guarantees. Raises UndecodableError if an image of the batch cannot be decoded; the pipeline must not
+        be used after that.
         """
-        (images,) = self._pipeline.share_outputs()
-        self._pipeline.release_outputs()
+        with translated():
+            (images,) = self._pipeline.share_outputs()
+            self._pipeline.release_outputs()
         shapes = np.array(images.shape(), np.int64)
         block = images.as_reshaped_tensor([int(shapes.prod(axis=1).sum())])
         return block.__dlpack__(**self._dlpack_arguments), shapes[:, :2]
@@ -89,12 +94,23 @@ def release_unused_memory() -> None:
     backend.ReleaseUnusedMemory()  # type: ignore[attr-defined]
 
 
-def undecodable(encoded: Encoded, *, device: str, device_id: int | None) -> list[int]:
-    """Returns the batch positions of the images that cannot be decoded, by decoding each in a pipeline of its own."""
-    positions = []
+def undecodable(encoded: Encoded, sizes: np.ndarray) -> list[int]:
+    """Returns the batch positions of the images that do not decode, on the CPU, to their `sizes` (B, 2).
+
+    Each is a batch of its own, as an error does not say which image it is about.
+    """
+    pipeline, positions = None, []
     for position, image in enumerate(encoded):
         try:
-            DecodePipeline([[image]], batch_size=1, num_threads=1, device=device, device_id=device_id).take()
-        except RuntimeError:
+            if pipeline is None:
+                pipeline = DecodePipeline([[image]], batch_size=1, num_threads=1, device="cpu", device_id=None)
+            else:
+                pipeline.put([image])
+            _, found = pipeline.take()
+        except UndecodableError:
+            pipeline = None
             positions.append(position)
+        else:
+            if tuple(found[0]) != tuple(sizes[position]):
+                positions.append(position)
     return positions

@@ -15,6 +15,7 @@ In reading order:
     path_table.py  stores millions of paths
     image.py       decodes an image with Pillow
     network.py     whether a server can be reached
+    jpeg.py        finds damaged JPEGs
     pets.py        the Oxford-IIIT Pet images, downloaded
     sample.py      a data set of drawn shapes
 """

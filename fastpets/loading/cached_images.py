@@ -14,17 +14,20 @@ from fastpets.kernels import PackedImages
 from fastpets.loading.cache import Cache
 from fastpets.loading.memory_cache import MemoryCache, num_bytes
 from fastpets.loading.pool import Pool
+from fastpets.loading.stream_order import StreamOrder
 
 
 class CachedImages(NamedTuple):
     """The images at the `positions` (K,) of a batch that are in a cache.
 
-    `tasks` read consecutive shares of them into `images`, and return for each image whether it is intact.
+    `tasks` read consecutive shares of them into `images`, and return for each image whether it is intact. `order` is
+    that of a cache in which they lie.
     """
 
     positions: np.ndarray
     images: PackedImages
     tasks: Sequence[Future[list[bool]]]
+    order: StreamOrder | None = None
 
     @classmethod
     def start(
@@ -38,7 +41,7 @@ class CachedImages(NamedTuple):
         if cache is None:
             return cls(positions, PackedImages(torch.empty(0, dtype=torch.uint8), ids, np.empty((0, 2), np.int64)), [])
         if isinstance(cache, MemoryCache) and cache.device == device:
-            return cls(positions, cache.packed(ids), [])
+            return cls(positions, cache.packed(ids), [], cache.order)
         sizes = cache.sizes[ids]
         ends = np.cumsum(num_bytes(sizes))
         block = torch.empty(int(ends.max(initial=0)), dtype=torch.uint8, pin_memory=device.type == "cuda")
@@ -63,9 +66,15 @@ class CachedImages(NamedTuple):
         return self._replace(positions=self.positions[which], images=PackedImages(block, starts, sizes))
 
     def on(self, device: torch.device) -> PackedImages:
-        """The images on a device. On a GPU, they are copied on a stream of its own, for which the current one waits."""
+        """The images on a device, for work of its current stream.
+
+        On a GPU, they are copied on a stream of its own, for which the current one waits. If they are there already, it
+        waits for the streams that filled the cache.
+        """
         block = self.images.block
-        if block.device == device:
+        if self.order is not None:
+            self.order.wait()
+        if block.device == device or len(self.positions) == 0:
             return self.images
         with torch.cuda.stream(_copy_stream(device)):
             copy = block.to(device, non_blocking=True)
@@ -85,7 +94,7 @@ def keep(pool: Pool, cache: Cache, ids: np.ndarray, images: Sequence[torch.Tenso
     for copy, image in zip(copies, images, strict=True):
         copy.copy_(image, non_blocking=True)
     is_copied = torch.cuda.Event()
-    is_copied.record()
+    is_copied.record(torch.cuda.current_stream(images[0].device))  # by default it would be another GPU's, the current
 
     def put() -> None:
         is_copied.synchronize()

@@ -69,6 +69,7 @@ class PipelinePool:
         hw_decoder_load: float,
         largest: tuple[int, int],
     ) -> None:
+        self.device = device
         self.batch_size, self.num_threads, self.hw_decoder_load = batch_size, num_threads, hw_decoder_load
         self.largest = largest
         on_gpu = device.type == "cuda"
@@ -120,10 +121,6 @@ class PipelinePool:
             self._of_this_process().clear()
             pipelines.release_unused_memory()
 
-    def undecodable(self, encoded: pipelines.Encoded) -> list[int]:
-        """The indices of the images that do not decode."""
-        return pipelines.undecodable(encoded, **self.device_arguments)
-
     def _of_this_process(self) -> list[pipelines.DecodePipeline]:
         return self._idle.setdefault(os.getpid(), [])
 
@@ -131,8 +128,10 @@ class PipelinePool:
 class DaliDecoder:
     """Decodes the batches of one epoch in order.
 
-    `repair` is called with a batch and the indices, in `encoded`, of the images that DALI failed to decode. It returns
-    the batch with these decoded by Pillow, replaced or left out; all its chunks are then decoded again.
+    `repair` is called with a batch and the indices, in `encoded`, of the images that DALI does not decode on a CPU,
+    when decoding the batch has failed. It returns the batch with these decoded by Pillow, replaced or left out; all its
+    chunks are then decoded again, once. Whatever else fails, in DALI, in CUDA or for lack of memory, is no fault of an
+    image, and is raised.
     """
 
     def __init__(self, pool: PipelinePool, headers: ImageHeaders, repair: Repair) -> None:
@@ -140,6 +139,7 @@ class DaliDecoder:
         self.pipeline = pool.acquire()
         self.waiting: deque[Chunk] = deque()
         self.decoding: deque[Chunk] = deque()
+        self.repaired: EncodedBatch | None = None  # the latest one
         self.error: FastpetsError | None = None
 
     def __enter__(self) -> DaliDecoder:
@@ -157,18 +157,20 @@ class DaliDecoder:
     def decode(self, batches: Iterator[EncodedBatch]) -> Iterator[tuple[Chunk, Sequence[torch.Tensor]]]:
         """Yields each chunk with its images, (H, W, 3) uint8, on the device.
 
-        A FastpetsError from `batches` is raised after all earlier chunks were yielded.
+        A FastpetsError from `batches` is raised after all earlier chunks were yielded. Raises torch.OutOfMemoryError,
+        and RuntimeError for another failure of DALI or CUDA.
         """
         self._fill(batches)
         while self.decoding:
-            chunk = self.decoding[0]
+            chunk, problem = self.decoding[0], ""
             try:
                 images = self._take(chunk)
-            except RuntimeError:
-                self._recover(batches, self.pool.undecodable(chunk.encoded))
-                continue
-            if wrong := self._of_other_size(chunk, images):
-                self._recover(batches, wrong)
+                if not self._have_expected_sizes(chunk, images):
+                    problem = "images of other sizes than their headers have"
+            except pipelines.UndecodableError as error:
+                problem = str(error)
+            if problem:  # outside the handler, in which the traceback keeps the pipeline and its memory
+                self._recover(batches, problem)
                 continue
             self.decoding.popleft()
             self._fill(batches)  # before the caller warps these, so that DALI is at work meanwhile
@@ -184,12 +186,11 @@ class DaliDecoder:
         num_bytes = 3 * sizes.prod(axis=1)
         return kernels.PackedImages(torch.from_dlpack(block), np.cumsum(num_bytes) - num_bytes, sizes)
 
-    def _of_other_size(self, chunk: Chunk, images: Sequence[torch.Tensor]) -> list[int]:
-        """The indices in a chunk of images that DALI decoded to another size than their headers have."""
+    def _have_expected_sizes(self, chunk: Chunk, images: Sequence[torch.Tensor]) -> bool:
+        """Whether DALI decoded the images of a chunk to the sizes that their headers have."""
         if not isinstance(images, kernels.PackedImages):
-            return []
-        expected = self.headers.stored_sizes(chunk.batch.planned.ids[chunk.positions])
-        return np.flatnonzero((images.sizes != expected).any(axis=1)).tolist()
+            return True
+        return np.array_equal(images.sizes, self.headers.stored_sizes(chunk.batch.planned.ids[chunk.positions]))
 
     def _fill(self, batches: Iterator[EncodedBatch]) -> None:
         """Gives DALI chunks until DECODE_AHEAD are in its queue."""
@@ -223,23 +224,39 @@ class DaliDecoder:
         parts = slices_by_size(num_bytes, self.pool.chunk_bytes) or [slice(0, 0)]
         return [Chunk(batch, part) for part in parts]
 
-    def _recover(self, batches: Iterator[EncodedBatch], undecodable: Sequence[int]) -> None:
+    def _recover(self, batches: Iterator[EncodedBatch], problem: str) -> None:
         """Repairs the batch of the chunk that failed, and decodes it and all that follow with a new pipeline.
 
-        `undecodable` are the indices of images in that chunk.
+        Raises RuntimeError if no image of the batch is to blame.
         """
         self.pipeline = None
-        failed = self.decoding[0]
-        rejected = [failed.part.start + index for index in undecodable]
-        if not rejected:
+        if self.pool.device.type == "cuda":
+            torch.cuda.synchronize(self.pool.device)  # raises CUDA's own error, if that is why decoding failed
+        failed = self.decoding[0].batch
+        repaired = failed if failed is self.repaired else self._repaired(failed)
+        if repaired is failed:
             raise RuntimeError(
-                "DALI failed to decode a batch, but decodes each of its images alone: probably out of memory; lower "
-                "batch_size"
+                f"DALI failed to decode {len(failed.encoded)} images on {self.pool.device} ({problem}), and decodes "
+                "each of them on the CPU; if memory is short, lower batch_size, num_workers or cache_gb"
             )
-        others = [chunk for chunk in (*self.decoding, *self.waiting) if chunk.batch is not failed.batch]
-        self.waiting = deque([*self._chunks(self.repair(failed.batch, rejected)), *others])
+        others = [chunk for chunk in (*self.decoding, *self.waiting) if chunk.batch is not failed]
+        self.waiting = deque([*self._chunks(repaired), *others])
         self.decoding.clear()
+        self.repaired = repaired
         self._fill(batches)
+
+    def _repaired(self, batch: EncodedBatch) -> EncodedBatch:
+        """The batch repaired until DALI decodes all its images on the CPU; the same one if it does so already."""
+        checked: list[np.ndarray] = []
+        while True:
+            seen = {id(encoded) for encoded in checked}
+            new = [index for index, encoded in enumerate(batch.encoded) if id(encoded) not in seen]
+            sizes = self.headers.stored_sizes(batch.planned.ids[batch.positions[new]])
+            undecodable = pipelines.undecodable([batch.encoded[index] for index in new], sizes)
+            if not undecodable:
+                return batch
+            checked = batch.encoded
+            batch = self.repair(batch, [new[index] for index in undecodable])
 
 
 def slices_by_size(sizes: np.ndarray, limit: int) -> list[slice]:

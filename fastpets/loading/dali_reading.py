@@ -13,7 +13,7 @@ from PIL import Image
 
 from fastpets import pipelines
 from fastpets.augment.transforms import Transforms
-from fastpets.data import storage
+from fastpets.data import jpeg, storage
 from fastpets.data.headers import DALI, ImageHeaders
 from fastpets.data.image import decode_stored_rgb
 from fastpets.errors import reason
@@ -162,15 +162,16 @@ class Reader:
 def read_encoded(path: str, decoder: int, height: int, width: int, read: Callable[[str], np.ndarray]) -> np.ndarray:
     """Reads a file as encoded bytes (n,) uint8 that DALI decodes to the stored (height, width) of its header.
 
-    Bytes that DALI's parser rejects, and formats it does not decode, are decoded by Pillow and passed on as BMP. Raises
-    UnusableImageError if the file is missing, not an image, or has changed its size since the headers were read.
+    Damaged JPEGs, bytes that DALI's parser rejects, and formats it does not decode, are decoded by Pillow and passed on
+    as BMP: Pillow decides which files are bad, whatever a GPU's decoder would accept. Raises UnusableImageError if the
+    file is missing, not an image, or has changed its size since the headers were read.
     """
     try:
         encoded = read(path)
     except OSError as error:
         raise UnusableImageError(f"unreadable ({reason(error)})") from None
     try:
-        size = pipelines.parse(encoded) if decoder == DALI else None
+        size = pipelines.parse(encoded) if decoder == DALI and not jpeg.is_damaged(encoded) else None
     except pipelines.ParseError:
         size = None  # such as lossless WebP with EXIF
     by_pillow = size is None

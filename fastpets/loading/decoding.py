@@ -9,14 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 import simplejpeg
 
-from fastpets.data import storage
+from fastpets.data import jpeg, storage
 from fastpets.data.image import decode_stored_rgb
 from fastpets.errors import reason
 from fastpets.kernels.shrink_cpu import shrink_into
 from fastpets.loading.bad_files import ChangedImageError, UnusableImageError
 from fastpets.utils.validation import Decode
 
-JPEG = b"\xff\xd8"  # the first bytes of a JPEG
 COLORSPACES = ("Gray", "YCbCr", "RGB")  # others are Pillow's to convert
 SMALLEST_SCALE = 8  # "fast" decodes at 1/2, 1/4 or 1/8; libjpeg-turbo's other scales are slow
 MAX_SCRATCH_BYTES = 2**27  # a thread keeps no larger buffer from one image to the next
@@ -80,7 +79,7 @@ def load(path: str, size: tuple[int, int], factors: Sequence[int], scratch: Scra
 
 def _decode(encoded: bytes, size: tuple[int, int], scale: int, buffer: Buffer) -> tuple[np.ndarray, int]:
     """Decodes an image at 1 / `scale` of its size, rounded up, or whole: the image, and the scale that it has."""
-    if encoded.startswith(JPEG):
+    if encoded.startswith(jpeg.START):
         try:
             height, width, colorspace, _ = simplejpeg.decode_jpeg_header(encoded)
             if colorspace in COLORSPACES:

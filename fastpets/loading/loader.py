@@ -8,7 +8,7 @@ import os
 import warnings
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
 
@@ -128,7 +128,7 @@ class Loader(FastaiNames):
             those of its model.
         batch_transform: called with the images and labels of each batch, on the device; its result is delivered.
         decoder: "auto" is DALI on a GPU, and libjpeg-turbo and Pillow on a CPU. "dali" is DALI on a CPU, too, which
-            needs its wheel.
+            needs its wheel, and starts CUDA where there is a GPU.
         decode: "exact" decodes all pixels, as Pillow does. "fast" decodes JPEGs that are shrunk anyway (see `presize`)
             at a half, a quarter or an eighth of their size, where that divides the factors. It takes 0.4 times as long
             for 12 megapixels; the pixels differ by a PSNR of more than 40 dB in photos. Not with DALI.
@@ -259,14 +259,18 @@ class Loader(FastaiNames):
         return self.device.type != "cpu" or self.decoder == "dali"
 
     def _make_engine(self) -> Engine:
-        """The engine for this device and decoder, which is imported only now. Raises FastpetsError without DALI."""
+        """The engine for this device and decoder. Raises FastpetsError without DALI.
+
+        It is imported only now: importing nvImageCodec starts CUDA where there is a GPU, on the current one.
+        """
         parts = self.dataset.paths, self.headers, self._bad_files, self.cache, self.num_workers
         if not self._uses_dali:
             from fastpets.loading.cpu_engine import CpuEngine
 
             return CpuEngine(*parts, decode=self.decode)
         try:
-            from fastpets.loading.dali_engine import DaliEngine
+            with nullcontext() if self.device.type == "cpu" else torch.cuda.device(self.device):
+                from fastpets.loading.dali_engine import DaliEngine
         except ImportError as error:
             raise FastpetsError(str(error)) from None
         return DaliEngine(*parts, device=self.device, batch_size=self.batch_size, hw_decoder_load=self.hw_decoder_load)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from fastpets import kernels
+from fastpets.loading.stream_order import StreamOrder
 from fastpets.utils.system import free_memory, num_local_processes
 
 # Of a GPU's free memory, what no cache takes by default: a ResNet-50 trains on 64 images of 224 px in float32 in about
@@ -26,6 +27,7 @@ class MemoryCache:
 
     Attributes:
         filled: (N,) bool, the images that are in the cache.
+        order: makes CUDA streams that read the block wait for those that fill it.
     """
 
     def __init__(self, sizes: np.ndarray, device: torch.device, max_bytes: int) -> None:
@@ -38,6 +40,7 @@ class MemoryCache:
         else:
             self.block = torch.empty(end, dtype=torch.uint8, device=device)
         self.filled = np.zeros(len(sizes), bool)
+        self.order = StreamOrder(self.block)
         _caches.add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -62,7 +65,10 @@ class MemoryCache:
         return self.block.numpy()[self.starts[i] : self.starts[i + 1]].reshape(out.shape)
 
     def packed(self, ids: np.ndarray) -> kernels.PackedImages:
-        """Returns the images of items `ids` (B,), which must be in the cache, where they lie."""
+        """Returns the images of items `ids` (B,), which must be in the cache, where they lie.
+
+        On a GPU, the stream that reads them must have called `order.wait` after this.
+        """
         return kernels.PackedImages(self.block, self.starts[ids], self.sizes[ids])
 
     def put(self, i: int, image: torch.Tensor) -> None:
@@ -76,7 +82,9 @@ class MemoryCache:
         if view.device.type == image.device.type == "cpu":
             np.copyto(view.numpy(), image.numpy())  # torch would wake its own threads for each image
         else:
+            self.order.wait()
             view.copy_(image)
+            self.order.wrote()
         self.filled[i] = True
 
 

@@ -15,6 +15,8 @@ from fastpets.loading.cache import Cache
 from fastpets.loading.cached_images import CachedImages, keep
 from fastpets.loading.pool import Pool
 
+MAX_HELD = 4  # chunks that were shrunk and batches that were warped, so two batches of one chunk
+
 
 class DecodedImages(NamedTuple):
     """Images (H, W, 3) uint8, decoded and shrunk, and their positions (M,) in a batch."""
@@ -24,7 +26,11 @@ class DecodedImages(NamedTuple):
 
 
 class HeldImages:
-    """Keeps DALI's images on a GPU until kernels that read them are done: once freed, DALI overwrites them."""
+    """Keeps images on a GPU until kernels that read them are done: DALI overwrites its own as soon as they are freed.
+
+    It also keeps the caller from running ahead of the GPU, since memory for decoded images and copies of cached ones
+    would grow without limit in a loop that never waits, such as one that replays a CUDA graph.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -37,14 +43,20 @@ class HeldImages:
         for event, _ in self._held:  # the caller may have changed streams between them
             event.synchronize()
 
-    def hold(self, images: Sequence[Any]) -> None:
-        """Keeps images until all work that the current stream has now is done; on a CPU, does nothing."""
-        if self.device.type != "cuda" or not images:
+    def hold(self, images: Any) -> None:
+        """Keeps images until all work that the current stream has now is done; on a CPU, does nothing.
+
+        Waits for the oldest ones if there are more than MAX_HELD.
+        """
+        if self.device.type != "cuda":
             return
         event = torch.cuda.Event()
         event.record(torch.cuda.current_stream(self.device))
         self._held.append((event, images))
         while self._held and self._held[0][0].query():
+            self._held.popleft()
+        while len(self._held) > MAX_HELD:
+            self._held[0][0].synchronize()
             self._held.popleft()
 
 

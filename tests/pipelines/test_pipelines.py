@@ -74,7 +74,8 @@ def test_the_parser_returns_the_stored_size() -> None:
 def test_undecodable_returns_the_position_of_each_truncated_image() -> None:
     whole = encode(np.asarray(drawing(60, 80)), "JPEG")
     streams = [whole, whole[: len(whole) // 2], whole, whole[: len(whole) // 3]]
-    assert pipelines.undecodable([np.frombuffer(stream, np.uint8) for stream in streams], **CPU) == [1, 3]
+    sizes = np.array([[60, 80]] * 4)
+    assert pipelines.undecodable([np.frombuffer(stream, np.uint8) for stream in streams], sizes) == [1, 3]
 
 
 def test_the_parser_refuses_a_png_with_a_chunk_longer_than_the_file() -> None:

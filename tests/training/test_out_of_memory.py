@@ -84,3 +84,20 @@ def test_other_runtime_errors_pass_through(make_folder: Callable[..., Path]) -> 
     learner.model.backbone.conv1 = torch.nn.Conv2d(4, 64, 7)
     with pytest.raises(RuntimeError, match="expected input"):
         learner.fit_one_cycle(1, 1e-3)
+
+
+@pytest.mark.parametrize("text", ["Can't allocate 129499136 bytes on device 0.", "CUDA allocation failed"])
+def test_exhausted_memory_of_the_decoder_is_reported_as_that_of_the_model_is(
+    make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    train, valid = fastpets.loaders(make_folder(40), size=32, batch_size=16, decoder="dali", device="cpu")
+    learner = Learner(train, valid, create_model("resnet18", 2, "none"), TrainingOptions())
+
+    def fail(self: object) -> None:
+        raise RuntimeError(f"Critical error in pipeline:\nError when executing Mixed operator encountered:\n{text}\n")
+
+    monkeypatch.setattr("nvidia.dali.Pipeline.share_outputs", fail)
+    with pytest.raises(FastpetsError, match="out of memory at a batch size of 16, 32 x 32 px; 8 fits: batch_size=8"):
+        learner.fit_one_cycle(1, 1e-3)
+    with pytest.raises(FastpetsError, match="out of memory in validation, at a batch size of"):
+        learner.validate()
