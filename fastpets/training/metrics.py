@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -46,10 +47,11 @@ class ValidationMetrics:
     """
 
     def __init__(self, metrics: Sequence[MetricName] | Mapping[str, Any], classes: Sequence[str], device: torch.device):
-        named = metrics if isinstance(metrics, Mapping) else {name: name for name in metrics}
+        named: Mapping[str, Any] = metrics if isinstance(metrics, Mapping) else {name: name for name in metrics}
         self.named, self.device, self.classes = named, device, tuple(classes)
         self.standard: dict[str, MetricName] = {}
         self.objects: dict[str, Metric] = {}
+        self.failures: dict[str, Exception] = {}  # the first of each object's update
         self.functions: dict[str, Callable[..., Any]] = {}
         for name, metric in named.items():
             if isinstance(metric, str):
@@ -77,8 +79,11 @@ class ValidationMetrics:
             self._top5 += (first == labels[:, None]).sum()
         if self.objects or self.functions:
             probabilities = logits.softmax(1)
-            for metric in self.objects.values():
-                metric.update(probabilities, labels)
+            for name, metric in self.objects.items():
+                try:
+                    metric.update(probabilities, labels)
+                except Exception as error:  # the user's own code raises errors of any type
+                    self.failures.setdefault(name, error)
         if self.functions:
             self._probabilities.append(probabilities)
             self._labels.append(labels)
@@ -92,12 +97,19 @@ class ValidationMetrics:
         found = {"error_rate": 1 - _standard_values("", "accuracy", counts, self.classes)[""]}
         for name, kind in self.standard.items():
             found |= _standard_values(name, kind, counts, self.classes)
-        found |= {name: _number_or_nan(name, metric.compute) for name, metric in self.objects.items()}
+        found |= {name: _number_or_nan(name, partial(self._computed, name)) for name in self.objects}
         if self.functions:
             parts = distributed.gather((self._probabilities.joined(), self._labels.joined()))
             arguments = [torch.cat(part) for part in zip(*parts, strict=True)]
             found |= {name: _number_or_nan(name, function, *arguments) for name, function in self.functions.items()}
         return found
+
+    def _computed(self, name: str) -> Any:
+        """The value of one of the user's objects. Raises what its `update` or `compute` has raised."""
+        value = self.objects[name].compute()  # even if an update has failed: other processes wait for this one
+        if name in self.failures:
+            raise self.failures[name]
+        return value
 
     def _counts(self) -> Counts:
         """The counts over all processes, divided by their number. Waits for the device once."""

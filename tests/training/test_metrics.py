@@ -88,3 +88,19 @@ def test_an_update_does_not_wait_for_the_gpu() -> None:
 
 def own(probabilities: torch.Tensor, labels: torch.Tensor) -> float:
     return 0.0
+
+
+def test_a_metric_whose_update_fails_is_nan_with_a_warning() -> None:
+    class Failing(MulticlassAccuracy):
+        def update(self, preds: torch.Tensor, target: torch.Tensor) -> None:
+            if len(target) == 3:
+                raise ValueError("three images")
+            super().update(preds, target)
+
+    metrics = ValidationMetrics({"mine": Failing(2)}, ("a", "b"), torch.device("cpu"))
+    for num_images in (2, 3, 4):
+        metrics.update(torch.eye(2)[torch.arange(num_images) % 2], torch.arange(num_images) % 2)
+    with pytest.warns(UserWarning, match=r"^metrics: mine fails: ValueError: three images; its value is NaN$"):
+        values = metrics.values()
+    assert np.isnan(values["mine"])
+    assert values["error_rate"] == 0
