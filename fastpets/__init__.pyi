@@ -7,6 +7,7 @@ from .errors import BadFileError, BadFileWarning, FastpetsError, InvalidArgument
 from .loading.batch import Batch
 from .loading.loader import Loader, loaders
 from .models.classifier import create_model
+from .runs.build import Recipe
 from .runs.predictor import Predictor, load
 from .training.learner import Learner
 from .training.mixing import make_mix
@@ -28,6 +29,7 @@ __all__ = [
     "Phase",
     "Predictor",
     "Preprocessing",
+    "Recipe",
     "TrainingOptions",
     "create_model",
     "interpolation_figure",

@@ -51,6 +51,7 @@ COMMANDS = {
     "lr-find": Command("LrFindConfig", "suggest a learning rate and draw the curve of the learning rate finder"),
     "compare": Command("CompareConfig", "compare runs: a table and curves"),
     "report": Command("ReportConfig", "write the page of a run again"),
+    "recipes": Command("RecipesConfig", "list the recipes of train and their settings"),
     "models": Command("ModelsConfig", "list the architectures of torchvision and timm", module="list_models"),
     "cache": Command("CacheConfig", "list or remove the decoded images that are kept on disk"),
     "ceiling": Command("CeilingConfig", "measure how much of its speed training loses to loading"),

@@ -35,8 +35,9 @@ class ConcatPool(nn.Module):
 
 
 class TrainedHead(NamedTuple):
-    """The head of a run: the names of its classes, and its tensors by parameter name."""
+    """The head of a run: its kind, the names of its classes, and its tensors by parameter name."""
 
+    name: str
     classes: tuple[str, ...]
     tensors: dict[str, torch.Tensor]
 
@@ -213,7 +214,7 @@ def _load_pretrained(arch: str, backbone: Backbone, path: Path) -> Backbone:
     """
     file = _weight_file(path)
     if path.is_dir():
-        backbone, classes = _like_run(arch, backbone, path / "model.json")
+        backbone, classes, head_name = _like_run(arch, backbone, path / "model.json")
     tensors = read_tensors(file)
     problems = _load(backbone, _named_as_in(backbone.network, tensors, file))
     if problems and (converted := _converted_by_timm(backbone.network, tensors)):
@@ -222,12 +223,12 @@ def _load_pretrained(arch: str, backbone: Backbone, path: Path) -> Backbone:
         raise FastpetsError(f"weights: {file}: names that do not fit {arch}: {problems}; expected weights of this arch")
     if path.is_dir():
         head = {name.removeprefix("head."): value for name, value in tensors.items() if name.startswith("head.")}
-        return backbone._replace(run=TrainedHead(classes, head))
+        return backbone._replace(run=TrainedHead(head_name, classes, head))
     return backbone
 
 
-def _like_run(arch: str, backbone: Backbone, description: Path) -> tuple[Backbone, tuple[str, ...]]:
-    """The backbone with the normalisation in a run's model.json, and the run's classes.
+def _like_run(arch: str, backbone: Backbone, description: Path) -> tuple[Backbone, tuple[str, ...], str]:
+    """The backbone with the normalisation in a run's model.json, and the classes and the kind of head of the run.
 
     Raises FastpetsError if its arch is another one.
     """
@@ -235,13 +236,13 @@ def _like_run(arch: str, backbone: Backbone, description: Path) -> tuple[Backbon
         values = json.loads(description.read_text(encoding="utf-8"))
         found, preprocessing = values["arch"], values["preprocessing"]
         mean, std = tuple(preprocessing["mean"]), tuple(preprocessing["std"])
-        classes = tuple(map(str, values["classes"]))
+        classes, head_name = tuple(map(str, values["classes"])), values.get("head", "fastai")
     except (OSError, ValueError, TypeError, KeyError) as error:
         text = reason(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
         raise FastpetsError(f"weights: {description}: {text}, expected a weight file or a run folder") from None
     if found != arch:
         raise FastpetsError(f"weights: {description.parent}: a run with arch={found!r}, expected {arch}")
-    return backbone._replace(mean=mean, std=std), classes
+    return backbone._replace(mean=mean, std=std), classes, head_name
 
 
 def _named_as_in(network: nn.Module, tensors: dict[str, torch.Tensor], file: Path) -> dict[str, torch.Tensor]:

@@ -11,6 +11,7 @@ from fastpets.augment.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from fastpets.errors import FastpetsError, first_few, one_line
 from fastpets.models.backbones import TrainedHead, create_backbone
 from fastpets.models.weights import short_reason
+from fastpets.utils.validation import HeadName, check_choice
 
 # Lazy norm layers become one of these classes in their first forward pass.
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -28,14 +29,15 @@ class Classifier(nn.Module):
         num_classes: C.
         classes: their names, if known: given to create_model, or those of the Learner that trained it; else None.
         arch: the name by which create_model made it, or "".
+        head_name: the kind of its head.
         pretrained: whether the backbone has trained weights, so that freezing it makes sense.
         mean, std: normalisation per channel that these weights expect, for values from 0 to 1.
     """
 
-    def __init__(self, backbone: nn.Module, num_features: int, num_classes: int) -> None:
+    def __init__(self, backbone: nn.Module, num_features: int, num_classes: int, head: HeadName = "fastai") -> None:
         super().__init__()
-        self.backbone = backbone
-        self.head = make_head(num_features, num_classes)
+        self.backbone, self.head_name = backbone, head
+        self.head = make_head(num_features, num_classes, head)
         self.num_classes = num_classes
         self.classes: tuple[str, ...] | None = None
         self.pretrained = False
@@ -67,8 +69,17 @@ def has_batch_norm(model: nn.Module) -> bool:
     return any(isinstance(layer, BATCH_NORMS) for layer in model.modules())
 
 
-def make_head(num_features: int, num_classes: int) -> nn.Sequential:
-    """fastai's head, (B, F) to (B, C): two linear layers, each after batch norm and dropout."""
+def make_head(num_features: int, num_classes: int, name: HeadName = "fastai") -> nn.Sequential:
+    """A head, (B, F) to (B, C): fastai's two linear layers, each after batch norm and dropout, or a single one.
+
+    Batch norm before the single layer has no parameters: it gives all features one scale, whatever the backbone. With
+    few images it is the better head, since it has a fifth of the parameters.
+    """
+    check_choice("head", name, HeadName)
+    if name == "linear":
+        return nn.Sequential(
+            nn.BatchNorm1d(num_features, affine=False), nn.Dropout(0.25), nn.Linear(num_features, num_classes)
+        )
     layers = nn.Sequential(
         nn.BatchNorm1d(num_features),
         nn.Dropout(0.25),
@@ -92,6 +103,7 @@ def create_model(
     weights: str | Path = "default",
     *,
     classes: Sequence[str] | None = None,
+    head: HeadName = "fastai",
     seed: int = 0,
 ) -> Classifier:
     """Builds a classifier on a backbone of torchvision or timm. Raises FastpetsError for weights that do not load.
@@ -103,11 +115,12 @@ def create_model(
             or a safetensors or pth file: one of the library's, of fastai's, or a checkpoint of a training script. The
             head is new, except for a run with the same `classes`. With a run, a printed line says which.
         classes: names of the logits, in any order: those of a run's head are moved to the class of the same name.
+        head: fastai's head, or a "linear" one.
         seed: of all randomly initialised parameters; the caller's random state stays as it is.
     """
     with _seeded(seed):
         backbone = create_backbone(arch, str(weights))
-        model = Classifier(backbone.module, backbone.num_features, num_classes)
+        model = Classifier(backbone.module, backbone.num_features, num_classes, head)
     if backbone.run is not None:
         print(f"weights: {weights}: {_take_head(model, backbone.run, classes)}", flush=True)
     model.mean, model.std, model.pretrained = backbone.mean, backbone.std, str(weights) != "none"
@@ -122,6 +135,8 @@ def _take_head(model: Classifier, run: TrainedHead, classes: Sequence[str] | Non
     """
     if classes is None:
         return "the head is new, since no classes are given to compare"
+    if run.name != model.head_name:
+        return f"the head is new, since the run's is {run.name}, not {model.head_name}"
     missing = [repr(name) for name in run.classes if name not in classes]
     new = [repr(name) for name in classes if name not in run.classes]
     if missing or new:

@@ -17,12 +17,15 @@ from fastpets.loading.device import resolve_device
 from fastpets.loading.loader import Loader
 from fastpets.models.backbones import check_backbone
 from fastpets.models.classifier import create_model
-from fastpets.runs.config import DataConfig, LearnerConfig, read_config, read_settings
+from fastpets.runs.config import DataConfig, LearnerConfig, TrainConfig, parse_size, read_config, read_settings
 from fastpets.runs.images import IMAGES, check_images, read_images
+from fastpets.runs.recipes import RECIPES
 from fastpets.training import distributed
 from fastpets.training.learner import Learner
+from fastpets.training.phases import Phase
 from fastpets.training.train_step import resolve_amp_dtype
 from fastpets.utils.system import keep_freed_memory, num_local_processes, num_processors, resolve_num_workers
+from fastpets.utils.validation import RecipeName, check_choice
 
 PerChannel = tuple[float, float, float]
 
@@ -67,7 +70,7 @@ def build_learner(
         train_dataset, valid_dataset = build_datasets(config)
         weights = config.weights if normalization is None else "none"
         classes = train_dataset.classes
-        model = create_model(config.arch, len(classes), weights, classes=classes, seed=config.seed)
+        model = create_model(config.arch, len(classes), weights, classes=classes, head=config.head, seed=config.seed)
     if normalization is not None:
         model.mean, model.std = normalization
         model.pretrained = config.weights != "none"
@@ -142,6 +145,8 @@ def build_loaders(
     train = Loader(train_dataset, augment=config.augment, shuffle=True, sampler=config.sampler, drop_last=True, **both)
     # With augment="none" a Loader plans its epochs as for validation, with batches that may differ between ranks.
     train.sampler.even = True
+    if config.valid_size is not None:
+        both["size"] = parse_size("valid_size", config.valid_size)
     return train, Loader(valid_dataset, **both)
 
 
@@ -156,3 +161,42 @@ def _source(config: DataConfig) -> str | Path | None:
     from fastpets.data.pets import pets_folder
 
     return pets_folder()
+
+
+class Recipe:
+    """The settings of a recipe, some of them changed, for use in Python.
+
+        recipe = fastpets.Recipe.strong(data="photos/", arch="resnet50")
+        learner = recipe.learner()
+        learner.fit(recipe.phases())
+
+    Attributes:
+        config: the settings, which are the flags of `fastpets train`, with values as on the command line.
+    """
+
+    def __init__(self, name: RecipeName, **changes: Any) -> None:
+        check_choice("recipe", name, RecipeName)
+        self.config = TrainConfig(recipe=name, **RECIPES[name] | changes)
+
+    @classmethod
+    def fastai(cls, **changes: Any) -> Recipe:
+        """fastai's recipe. `changes` are other values of settings; raises InvalidArgumentError for wrong ones."""
+        return cls("fastai", **changes)
+
+    @classmethod
+    def fast(cls, **changes: Any) -> Recipe:
+        """The fast recipe, with `changes` as of `fastai`."""
+        return cls("fast", **changes)
+
+    @classmethod
+    def strong(cls, **changes: Any) -> Recipe:
+        """The strong recipe, with `changes` as of `fastai`."""
+        return cls("strong", **changes)
+
+    def learner(self) -> Learner:
+        """A learner with the recipe's loaders, model and options. Downloads missing data and weights."""
+        return build_learner(self.config, resolve_device(self.config.device))
+
+    def phases(self) -> list[Phase]:
+        """The phases of training, for `Learner.fit`."""
+        return self.config.phases(pretrained=self.config.weights != "none")

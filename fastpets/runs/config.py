@@ -14,6 +14,7 @@ from fastpets.data.sources import LABEL_PATTERN
 from fastpets.data.storage import is_remote
 from fastpets.errors import FastpetsError, InvalidArgumentError
 from fastpets.runs.files import CONFIG, read_about
+from fastpets.runs.recipes import RECIPES
 from fastpets.training.options import AmpDtype, MetricName, TrainingOptions
 from fastpets.training.phases import Phase, fine_tune_phases, parse_rate, parse_schedule
 from fastpets.utils.validation import (
@@ -28,10 +29,12 @@ from fastpets.utils.validation import (
     CacheWhere,
     Decode,
     FrozenNorms,
+    HeadName,
     LabelFrom,
     Mix,
     OnBadFile,
     PresizeMethod,
+    RecipeName,
     Split,
     TrackerName,
     check_range,
@@ -97,6 +100,8 @@ class ModelFlags:
     weights: str = "default"
     """Pretrained weights: `default` (the library's best for ImageNet), `none`, a run folder, whose head is kept if its
     classes are the same, or a safetensors or pth file."""
+    head: HeadName = "fastai"
+    """The layers after the backbone: those of fastai, or a single linear layer, the better choice for few images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +122,17 @@ class StepFlags:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RecipeFlags:
+    """A named set of settings."""
+
+    title = "recipe"
+
+    recipe: RecipeName = "fastai"
+    """Settings that other flags change: those of fastai, or better ones for the same or less time. `fastpets recipes`
+    lists them. Defaults below are those of fastai."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LossFlags(StepFlags):
     """The training step and its loss."""
 
@@ -125,7 +141,8 @@ class LossFlags(StepFlags):
     weight_decay: float = 0.01
     """Decoupled weight decay; none on norm layers and biases."""
     bn: FrozenNorms = "train"
-    """Norm layers of frozen layer groups: continue to train them, as fastai does, or freeze them as well (eval)."""
+    """Norm layers of frozen layer groups: continue to train them, as fastai does, or freeze them as well (eval).
+    `fixed`: never train them but in the head."""
     label_smoothing: float = 0.0
     """Label smoothing of the training loss."""
     class_weights: bool = False
@@ -163,6 +180,8 @@ class AugmentationFlags:
 
     size: Annotated[str, arg(metavar="PIXELS|HxW")] = "224"
     """Size of the model's input, in pixels: the side of a square, or HEIGHTxWIDTH."""
+    valid_size: Annotated[str | None, arg(metavar="PIXELS|HxW")] = None
+    """Size of images in validation and prediction, if another one. Default: `size`."""
     augment: PolicyName = "fastai"
     """Augmentation of training images: `fastai`; `trivial-geometric`, one random transform per image; or `none`."""
     presize: Annotated[int | None, arg(metavar="PIXELS")] = None
@@ -288,7 +307,7 @@ class LearnerConfig(DataConfig, SamplerFlags, ModelFlags, StepFlags, SpeedFlags)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(LearnerConfig, ScheduleFlags, OutputFlags):
+class TrainConfig(RecipeFlags, LearnerConfig, ScheduleFlags, OutputFlags):
     """Train an image classifier: the head first, then the whole network, as fastai's fine_tune does.
 
     Without `data`, the data set is Oxford-IIIT Pet, 37 breeds, downloaded once into the user's cache folder.
@@ -319,13 +338,17 @@ class TrainConfig(LearnerConfig, ScheduleFlags, OutputFlags):
             )
 
     def defaults(self) -> "TrainConfig | None":
-        """The settings of the run that is resumed, with its folder as `out`, or those of `config`; None for neither.
+        """The settings of the run that is resumed, with its folder as `out`, or those of `config` or `recipe`.
 
-        Raises FastpetsError if they cannot be read.
+        None if there are none. Raises FastpetsError if they cannot be read.
         """
         if self.resume is None and self.config is not None:
+            if self.recipe != "fastai":
+                raise InvalidArgumentError("recipe: given with config, which has all settings; leave out one of them")
             return read_config(self.config, out=None, resume=None)
-        if self.resume is None or not self.resume.exists():  # training reports a missing run
+        if self.resume is None:
+            return TrainConfig(recipe=self.recipe, **RECIPES[self.recipe])
+        if not self.resume.exists():  # training reports a missing run
             return None
         folder = self.resume if self.resume.is_dir() else self.resume.parent
         return read_config(folder, out=folder, resume=self.resume)

@@ -29,7 +29,7 @@ from fastpets.training.host_copies import HostCopies
 from fastpets.utils.atomic import write_atomically
 from fastpets.utils.progress import track
 from fastpets.utils.system import resolve_num_workers
-from fastpets.utils.validation import MAX_TOP, check_range
+from fastpets.utils.validation import MAX_TOP, HeadName, check_range
 
 REMEDY = "leave them out, or give other images"
 Classes = list[tuple[str, float]]  # names and probabilities, the most probable first
@@ -183,7 +183,8 @@ def save_model(
     """Writes model.safetensors and model.json, from which `load` builds the model again."""
     save_weights(model, folder / "model.safetensors")
     preprocessing = replace(preprocessing, dtype="float32")  # it predicts without autocast
-    description = {"arch": arch, "classes": list(classes), "preprocessing": preprocessing.to_dict()}
+    description = {"arch": arch, "head": getattr(model, "head_name", "fastai"), "classes": list(classes)}
+    description |= {"preprocessing": preprocessing.to_dict()}
     text = json.dumps(description, indent=2) + "\n"
     write_atomically(folder / "model.json", lambda staging: staging.write_text(text, encoding="utf-8"))
 
@@ -192,10 +193,10 @@ def load(folder: str | Path, device: str | torch.device = "auto") -> Predictor:
     """Loads the trained model of a run folder, or of a learner's `export`. Raises FastpetsError if there is none."""
     file = Path(folder) / "model.json"
     resolved_device = resolve_device(device)
-    arch, classes, preprocessing = _read_description(file)
+    arch, head, classes, preprocessing = _read_description(file)
     try:
-        model = create_model(arch, len(classes), "none", classes=classes)
-    except InvalidArgumentError as error:  # an unknown architecture
+        model = create_model(arch, len(classes), "none", classes=classes, head=head)
+    except InvalidArgumentError as error:  # an unknown architecture or head
         raise FastpetsError(f"{file}: {error}") from None
     load_weights(model, file.with_name("model.safetensors"))
     model.pretrained, model.mean, model.std = True, preprocessing.mean, preprocessing.std
@@ -203,8 +204,8 @@ def load(folder: str | Path, device: str | torch.device = "auto") -> Predictor:
     return Predictor(model, classes, preprocessing, resolved_device)
 
 
-def _read_description(file: Path) -> tuple[str, tuple[str, ...], Preprocessing]:
-    """The architecture, the classes and the preprocessing in a model.json. Raises FastpetsError."""
+def _read_description(file: Path) -> tuple[str, HeadName, tuple[str, ...], Preprocessing]:
+    """The architecture, the head, the classes and the preprocessing in a model.json. Raises FastpetsError."""
     try:
         description = json.loads(file.read_text(encoding="utf-8"))
         arch, classes = description["arch"], description["classes"]
@@ -214,7 +215,7 @@ def _read_description(file: Path) -> tuple[str, tuple[str, ...], Preprocessing]:
         is_list = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
         if not is_list or not classes or len(set(classes)) < len(classes):
             raise ValueError("classes is not a list of different names")
-        return arch, tuple(classes), preprocessing
+        return arch, description.get("head", "fastai"), tuple(classes), preprocessing
     except KeyError as error:
         found: object = f"{error} is missing"
     except (OSError, ValueError, TypeError, OverflowError, RecursionError, FastpetsError) as error:

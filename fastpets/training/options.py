@@ -43,7 +43,8 @@ class TrainingOptions:
             a GPU and no mixed precision on a CPU. With float16, gradients are scaled.
         weight_decay: decoupled, as in AdamW; none on norm layers and biases.
         bn: norm layers of frozen groups: "train" keeps training them, as fastai does; "eval" also freezes their
-            parameters and statistics.
+            parameters and statistics; "fixed" does so in all groups but the last, even while they train. A Classifier
+            without pretrained weights trains them all.
         loss: training loss instead of cross entropy: a module or function of logits (B, C) and labels (B,) int64, or
             probabilities (B, C) with `mix`, that gives a scalar. The validation loss is plain cross entropy.
         label_smoothing: of the training loss, 0 to 1; the validation loss is plain cross entropy.

@@ -74,7 +74,8 @@ def frozen_by_user(model: nn.Module) -> set[str]:
 def freeze(model: nn.Module, groups: Groups, n: int, bn: FrozenNorms, fixed: set[str]) -> None:
     """Freezes the parameters of the layer groups before the `n`-th, and makes all others but the `fixed` trainable.
 
-    Norm layers stay trainable unless `bn` is "eval". Raises InvalidArgumentError if all that would train is fixed.
+    Norm layers stay trainable if `bn` is "train"; if it is "fixed", all but those of the last group freeze. Raises
+    InvalidArgumentError if all that would train is fixed.
     """
     first, number_of = first_trained(groups, n), _number_of(groups)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -85,8 +86,8 @@ def freeze(model: nn.Module, groups: Groups, n: int, bn: FrozenNorms, fixed: set
         )
     frozen = set()
     for layer in model.modules():
-        if bn == "eval" or not is_norm(layer):
-            frozen |= {names[id(each)] for each in layer.parameters(recurse=False) if number_of[id(each)] < first}
+        end = _first_with_norms(groups, first, bn) if is_norm(layer) else first
+        frozen |= {names[id(each)] for each in layer.parameters(recurse=False) if number_of[id(each)] < end}
     model.zero_grad()
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in frozen and name not in fixed)
@@ -94,13 +95,18 @@ def freeze(model: nn.Module, groups: Groups, n: int, bn: FrozenNorms, fixed: set
 
 
 def train_mode(model: nn.Module, groups: Groups, n: int, bn: FrozenNorms) -> None:
-    """Sets training mode. If `bn` is "eval", norm layers of frozen groups do not update their running statistics."""
+    """Sets training mode, in which norm layers that `freeze` freezes do not update their running statistics."""
     model.train()
-    if bn == "eval":
-        first = first_trained(groups, n)
+    if bn != "train":
+        end = _first_with_norms(groups, first_trained(groups, n), bn)
         for layer, number in _layers(model, groups):
-            if number < first and isinstance(layer, (*BATCH_NORMS, *INSTANCE_NORMS)):
+            if number < end and isinstance(layer, (*BATCH_NORMS, *INSTANCE_NORMS)):
                 layer.eval()
+
+
+def _first_with_norms(groups: Groups, first: int, bn: FrozenNorms) -> int:
+    """The first layer group whose norm layers train, if `first` is the first group that trains."""
+    return {"train": 0, "eval": first, "fixed": max(first, len(groups) - 1)}[bn]
 
 
 def adamw(model: nn.Module, groups: Groups, weight_decay: float) -> torch.optim.AdamW:

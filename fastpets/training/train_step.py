@@ -22,6 +22,7 @@ from fastpets.training.mixing import make_mix
 from fastpets.training.options import AmpDtype, TrainingOptions
 from fastpets.training.parameter_groups import Splitter
 from fastpets.utils.system import cpu_has_bfloat16
+from fastpets.utils.validation import FrozenNorms
 
 
 class TrainStep:
@@ -75,8 +76,8 @@ class TrainStep:
         A Classifier without pretrained weights stays trainable as a whole. Raises InvalidArgumentError.
         """
         parameter_groups.first_trained(self.groups, n)  # raises before anything has changed
-        n = n if getattr(self.model, "pretrained", True) else 0
-        parameter_groups.freeze(self.model, self.groups, n, self.options.bn, self.fixed)
+        n = n if self._is_pretrained else 0
+        parameter_groups.freeze(self.model, self.groups, n, self._bn, self.fixed)
         self.frozen_to = n
         self.optimizer = parameter_groups.adamw(self.model, self.groups, self.options.weight_decay)
         self.only_overflows = self.scaler.is_enabled()
@@ -87,9 +88,18 @@ class TrainStep:
         self._has_exchanged = False  # since the wrapper was made
         self._keeps_gradients = False  # this process has gradients that the others do not have
 
+    @property
+    def _is_pretrained(self) -> bool:
+        """Whether freezing makes sense: not for a Classifier without pretrained weights."""
+        return getattr(self.model, "pretrained", True)
+
+    @property
+    def _bn(self) -> FrozenNorms:
+        return self.options.bn if self._is_pretrained else "train"
+
     def train_mode(self) -> None:
         """Sets the model to training mode and clears its gradients."""
-        parameter_groups.train_mode(self.model, self.groups, self.frozen_to, self.options.bn)
+        parameter_groups.train_mode(self.model, self.groups, self.frozen_to, self._bn)
         self.optimizer.zero_grad()
 
     def step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

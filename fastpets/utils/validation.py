@@ -15,8 +15,10 @@ CacheWhere = Literal["none", "host", "device", "disk", "auto"]
 DecoderName = Literal["auto", "dali"]
 Decode = Literal["exact", "fast"]
 OnBadFile = Literal["raise", "skip", "replace"]
-FrozenNorms = Literal["train", "eval"]
+FrozenNorms = Literal["train", "eval", "fixed"]
 Mix = Literal["none", "mixup", "cutmix", "both"]
+RecipeName = Literal["fastai", "fast", "strong"]
+HeadName = Literal["fastai", "linear"]
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 
 
