@@ -13,7 +13,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from tyro.conf import Positional, arg
 
-from fastpets.errors import InvalidArgumentError, one_line
+from fastpets.errors import InvalidArgumentError, counted, one_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,9 @@ def found(folder: Path) -> list[Entry]:
     from fastpets.loading.cached_datasets import cached_datasets, remove
 
     entries = [
-        Entry(each.root, f"{each.num_images:,} images", each.num_bytes, each.last_used, partial(remove, each.folder))
+        Entry(
+            each.root, counted(each.num_images, "image"), each.num_bytes, each.last_used, partial(remove, each.folder)
+        )
         for each in cached_datasets(folder)
     ]
     for file in unpacked_files():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from fastpets.augment.preprocessing import LIMITS, MAX_PIXELS
-from fastpets.errors import one_line, out_must_be_writable
+from fastpets.errors import counted, one_line, out_must_be_writable
 from fastpets.runs.files import BAD_FILES, write_bad_files
 from fastpets.utils.progress import track
 from fastpets.utils.validation import MAX_WORKERS, check_range
@@ -60,8 +60,8 @@ def check(config: CheckConfig) -> int:
     for path, problem in narrow_ranges(dataset).items():
         print(one_line(f"warning: {path}: {problem}"))
     if dataset.ignored_files:
-        print(f"ignored {len(dataset.ignored_files)} files without an image's suffix")
-    print(f"{len(dataset)} files: {num_good} good, {len(problems)} bad")
+        print(f"ignored {counted(len(dataset.ignored_files), 'file')} without an image's suffix")
+    print(f"{counted(len(dataset), 'file')}: {num_good} good, {len(problems)} bad")
     if problems or config.out:
         save(config.out or DEFAULT_OUT, problems)
     return 1 if problems else 0

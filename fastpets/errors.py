@@ -57,6 +57,12 @@ def first_few(items: Sequence[str], separator: str = ", ") -> str:
     return separator.join([*items[:MAX_SHOWN], *rest])
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, such as "1 epoch", "2 classes" or "1,478 images"."""
+    plural = noun if number == 1 else f"{noun}es" if noun.endswith(("s", "tch")) else f"{noun}s"
+    return f"{number:,} {plural}"
+
+
 def warn(message: str) -> None:
     """Issues a UserWarning that names the first line of code outside this package."""
     frame, level = inspect.currentframe(), 1

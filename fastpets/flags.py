@@ -11,6 +11,8 @@ import io
 import itertools
 import re
 import shlex
+import shutil
+import textwrap
 import typing
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -20,6 +22,8 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
 from fastpets.errors import FastpetsError
+
+MAX_WIDTH = 80  # characters of a line of help
 
 
 class UsageError(FastpetsError):
@@ -54,13 +58,13 @@ def groups(config_class: type) -> dict[str, list[str]]:
     """The names of the fields in each group of flags in the help, by the group's title.
 
     The title is that of the class that defines the field. Fields of classes without a `title` have the title "", and
-    are last.
+    are last. In its group, `data` is first, as it may be on the command line.
     """
     found: dict[str, list[str]] = {}
     for base in sorted(config_class.__mro__, key=lambda base: "title" not in vars(base)):
         if names := [*inspect.get_annotations(base)]:
             found.setdefault(vars(base).get("title", ""), []).extend(names)
-    return found
+    return {title: sorted(names, key=lambda name: name != "data") for title, names in found.items()}
 
 
 def with_flags(message: str, config_class: type | None) -> str:
@@ -111,7 +115,11 @@ def _parsed(
     try:
         with contextlib.redirect_stderr(printed):
             parsed: tuple[Any, list[str]] = tyro.cli(
-                _form(config_class, defaults or {}), args=arguments, prog=prog, return_unknown_args=True
+                _form(config_class, defaults or {}),
+                args=arguments,
+                prog=prog,
+                description=_description(config_class),
+                return_unknown_args=True,
             )
     except SystemExit as end:
         if end.code == 0:
@@ -139,13 +147,15 @@ def _form(config_class: type, defaults: dict[str, Any]) -> type:
 
     def member(name: str) -> tuple[str, Any, Any]:
         default = default_of[name]
-        shown = f"(default: {default})"
+        text, title, rest = texts[name].partition("Default:")
         if default is dataclasses.MISSING:
             shown = "(required)"
-        elif default in (None, ()) or "Default:" in texts[name]:
-            shown = ""
-        text = tyro.conf.arg(help=texts[name], help_behavior_hint=shown)
-        return name, Annotated[hints[name], text], dataclasses.field(default=default)
+        elif title:
+            shown = title + rest
+        else:  # a hint that is empty would leave an empty line below some texts
+            shown = "(optional)" if default in (None, ()) else f"(default: {default})"
+        help_text = tyro.conf.arg(help=text.rstrip(), help_behavior_hint=shown)
+        return name, Annotated[hints[name], help_text], dataclasses.field(default=default)
 
     members: list[tuple[str, Any, Any]] = []
     for title, names in groups(config_class).items():
@@ -154,8 +164,17 @@ def _form(config_class: type, defaults: dict[str, Any]) -> type:
             continue
         group = dataclasses.make_dataclass(title, map(member, names), frozen=True, kw_only=True)
         members.append((title, Annotated[group, OmitArgPrefixes], dataclasses.field(default=group())))
-    namespace = {"__doc__": inspect.getdoc(config_class)}
-    return dataclasses.make_dataclass("Form", members, kw_only=True, namespace=namespace)
+    return dataclasses.make_dataclass("Form", members, kw_only=True)
+
+
+def _description(config_class: type) -> str:
+    """The class's docstring, in lines of up to MAX_WIDTH characters. tyro would make one line of each paragraph.
+
+    It keeps the breaks before lines that begin with a space.
+    """
+    width = min(MAX_WIDTH, shutil.get_terminal_size().columns)
+    paragraphs = (inspect.getdoc(config_class) or "").split("\n\n")
+    return "\n".join(textwrap.fill(each, width, initial_indent=" ", subsequent_indent=" ") for each in paragraphs)
 
 
 def _texts(config_class: type) -> dict[str, str]:
@@ -173,7 +192,8 @@ def _first_paragraph(box: str) -> str:
     is_text = [any(map(str.isalnum, line)) for line in lines]
     start = is_text.index(True)
     end = is_text.index(False, start)
-    return " ".join(lines[start:end]).removeprefix("Error parsing ").removesuffix(".")
+    text = " ".join(lines[start:end]).removeprefix("Error parsing ").removesuffix(".")
+    return text.replace("{None}|", "")  # tyro's name of the type of a value that may be left out
 
 
 def _flag(name: str, value: bool = True) -> str:

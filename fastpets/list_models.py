@@ -9,7 +9,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from fastpets.errors import InvalidArgumentError
+from fastpets.errors import InvalidArgumentError, counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +17,8 @@ class ModelsConfig:
     """List the architectures that --arch accepts: torchvision's and, if it is installed, timm's."""
 
     pattern: Annotated[Positional[str | None], arg(metavar="PATTERN")] = None
-    """Part of the name, or a shell pattern, such as "timm/convnext*". With a dot, it also finds the tags of timm's
-    pretrained weights: "convnext_tiny."."""
+    """Part of the name, or a shell pattern, such as "convnext*" or "timm/convnext*". With a dot, it also finds the
+    tags of timm's pretrained weights: "convnext_tiny."."""
     pretrained: bool = False
     """Only those with pretrained weights."""
 
@@ -38,13 +38,13 @@ def list_models(config: ModelsConfig) -> int:
     width = max(map(len, found))
     for name, has_weights in found.items():
         print(f"{name:<{width}}  pretrained" if has_weights else name)
-    print(f"{len(found)} architectures, {sum(found.values())} with pretrained weights")
+    print(f"{counted(len(found), 'architecture')}, {sum(found.values())} with pretrained weights")
     return 0
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Whether a shell pattern matches a whole name, or is a part of it."""
-    return fnmatch.fnmatchcase(name, pattern) or pattern in name
+    """Whether a shell pattern matches a whole name, with or without timm/ before it, or is a part of it."""
+    return pattern in name or any(fnmatch.fnmatchcase(each, pattern) for each in (name, name.removeprefix("timm/")))
 
 
 if __name__ == "__main__":

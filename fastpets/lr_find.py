@@ -10,6 +10,7 @@ from typing import Annotated
 from tyro.conf import arg
 
 from fastpets.errors import InvalidArgumentError, out_must_be_writable
+from fastpets.flags import with_flags
 from fastpets.runs.config import LearnerConfig, LossFlags
 from fastpets.training.phases import MAX_RATE, MIN_RATE
 from fastpets.utils.validation import check_range
@@ -63,6 +64,8 @@ def lr_find(config: LrFindConfig) -> int:
     print(f"valley        {curve.valley:.2e}  in the middle of the longest descent; what train --lr auto takes")
     print(f"steep         {curve.steep:.2e}  where the loss falls most steeply")
     print(f"minimum / 10  {curve.minimum:.2e}  a tenth of the rate with the lowest loss")
+    if warning := curve.warning():
+        print(with_flags(warning, LrFindConfig))
     print(f"curve: {config.out}")
     return 0
 

@@ -46,9 +46,9 @@ class ServeConfig:
     """The run folder."""
     port: int = 8000
     """TCP port; 0 picks a free one."""
-    max_megabytes: float = 20.0
+    max_megabytes: Annotated[float, arg(metavar="MEGABYTES")] = 20.0
     """Largest image file to accept, in megabytes."""
-    max_pixels: Annotated[int, arg(metavar="N")] = 50_000_000
+    max_pixels: Annotated[int, arg(metavar="PIXELS")] = 50_000_000
     """Largest image to accept, in pixels. An image of as many takes half a gigabyte of memory."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
@@ -85,6 +85,7 @@ def serve(config: ServeConfig) -> int:
 
 def make_app(predictor: Predictor, config: ServeConfig) -> Starlette:
     """Answers GET / with the page, and POST /predict, whose body is an image file, with its classes as JSON."""
+    from jinja2 import Template
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -95,9 +96,11 @@ def make_app(predictor: Predictor, config: ServeConfig) -> Starlette:
     max_bytes = int(config.max_megabytes * 1e6)
     max_pixels = min(config.max_pixels, predictor.preprocessing.max_pixels)
     worker = ThreadPoolExecutor(1)  # one image at a time
+    name, classes = one_line(config.run.resolve().name), [one_line(each) for each in predictor.classes]
+    html = Template(PAGE.read_text(encoding="utf-8"), autoescape=True).render(name=name, classes=classes)
 
     async def page(request: Request) -> HTMLResponse:
-        return HTMLResponse(PAGE.read_text(encoding="utf-8"), headers={"Content-Security-Policy": CONTENT_POLICY})
+        return HTMLResponse(html, headers={"Content-Security-Policy": CONTENT_POLICY})
 
     async def predict(request: Request) -> Response:
         if not is_same_origin(request):

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from fastpets.errors import InvalidArgumentError, out_must_be_writable
+from fastpets.errors import InvalidArgumentError, counted, out_must_be_writable
 from fastpets.runs.config import DataConfig, SamplerFlags
 from fastpets.utils.validation import check_range
 
@@ -62,7 +62,7 @@ def show(config: ShowConfig) -> int:
     with out_must_be_writable(folder):
         for name, grid in grids.items():
             grid.save(folder / name)
-    print(f"{num_usable} training images; written: {' and '.join(str(folder / name) for name in grids)}")
+    print(f"{counted(num_usable, 'training image')}; written: {' and '.join(str(folder / name) for name in grids)}")
     return 0
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from tyro.conf import arg
 
-from fastpets.errors import BadFileError, FastpetsError, describe_bad_files, one_line
+from fastpets.errors import BadFileError, FastpetsError, counted, describe_bad_files, first_few, one_line
 from fastpets.flags import with_flags
 from fastpets.runs.config import DataConfig, TrainConfig
 
@@ -28,7 +28,7 @@ MAX_LISTED = 10
 class SummaryConfig(DataConfig):
     """Describe a data set, trace one image through the loader, and warn of data-quality problems."""
 
-    image: str | None = None
+    image: Annotated[str | None, arg(metavar="TEXT")] = None
     """Part of the path of the training image to trace. Default: the first image."""
     out: Annotated[Path | None, arg(metavar="FILE.png")] = None
     """Also draw the traced image and the model's input that is cut out of it."""
@@ -75,7 +75,7 @@ def describe(train: ImageDataset, valid: ImageDataset, problems: dict[str, str])
     assert valid.headers is not None
     headers = (train.headers, valid.headers)
     yield f"Data set in {one_line(train.root)}"
-    yield f"  {len(train) + len(valid)} images: {len(train)} for training, {len(valid)} for validation"
+    yield f"  {counted(len(train) + len(valid), 'image')}: {len(train)} for training, {len(valid)} for validation"
     suffixes = Counter(Path(path).suffix.lower() for paths in (train.paths, valid.paths, problems) for path in paths)
     yield f"  suffixes: {', '.join(f'{count} {suffix}' for suffix, count in suffixes.most_common())}"
     if num_pillow := sum(int(np.isin(part.decoders, (PILLOW, DEEP)).sum()) for part in headers):
@@ -89,22 +89,25 @@ def describe(train: ImageDataset, valid: ImageDataset, problems: dict[str, str])
         yield f"  bad file: {one_line(path)}: {problem}"
     if len(problems) > MAX_LISTED:
         yield f"  bad files: {len(problems) - MAX_LISTED} more; `fastpets check` lists all"
-    yield f"  {len(train.classes)} classes, with their numbers of training and validation images:"
     yield from class_counts(train.classes, train.labels, valid.labels)
 
 
 def class_counts(classes: tuple[str, ...], train_labels: np.ndarray, valid_labels: np.ndarray) -> Iterator[str]:
-    """Yields a line for each of the largest and the smallest classes."""
+    """Yields their number, a line for each of the largest and the smallest classes, and the classes without images."""
     from fastpets.data.dataset import count_labels
 
     num_train, num_valid = (count_labels(labels, len(classes)) for labels in (train_labels, valid_labels))
-    order = np.argsort(-num_train, kind="stable").tolist()
-    width = max(len(one_line(name)) for name in classes)
+    has_images = num_train + num_valid > 0
+    order = [label for label in np.argsort(-num_train, kind="stable").tolist() if has_images[label]]
+    yield f"  {counted(len(order), 'class')}, with the numbers of training and validation images:"
+    width = max((len(one_line(classes[label])) for label in order), default=0)
     for place, label in enumerate(order):
         if place < MAX_LISTED or place >= len(order) - MAX_LISTED:
             yield f"    {one_line(classes[label]):<{width}} {num_train[label]:>6} {num_valid[label]:>6}"
         elif place == MAX_LISTED:
             yield f"    ... {len(order) - 2 * MAX_LISTED} more"
+    if without := [one_line(classes[label]) for label in np.flatnonzero(~has_images).tolist()]:
+        yield f"  classes none of whose files can be used ({len(without)}): {first_few(without)}"
 
 
 def find_items(image: str | None, dataset: ImageDataset, problems: dict[str, str]) -> list[int]:
@@ -113,7 +116,9 @@ def find_items(image: str | None, dataset: ImageDataset, problems: dict[str, str
     found = (i for i, path in paths if path not in problems and (image is None or image in path))
     if items := list(itertools.islice(found, MAX_LISTED)):
         return items
-    raise FastpetsError(f"image: {image!r} is in no path of the {len(dataset) - len(problems)} training images")
+    raise FastpetsError(
+        f"image: {image!r} is in no path of the {counted(len(dataset) - len(problems), 'training image')}"
+    )
 
 
 def trace_one(config: SummaryConfig, dataset: ImageDataset, items: Sequence[int]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastpets.errors import InvalidArgumentError, first_few, one_line
+from fastpets.errors import InvalidArgumentError, counted, first_few, one_line
 from fastpets.flags import command_line, with_flags
 from fastpets.runs.config import OF_ONE_RUN, TrainConfig, with_absolute_paths
 
@@ -79,8 +79,11 @@ def _train(config: TrainConfig) -> int:
         learner.load_state_dict(state)
         learner.random.diverge(distributed.rank())
     elif config.lr == "auto" and config.schedule is None:
-        found_lr = learner.lr_find().valley
+        curve = learner.lr_find()
+        found_lr = curve.valley
         print(f"the learning rate finder suggests {found_lr:.2e}")
+        if warning := curve.warning():
+            print(with_flags(warning, TrainConfig))
     phases = _phases(config, learner, found_lr, planned)
     if distributed.rank() != 0:
         return _run(learner, test, phases, config, None)
@@ -122,7 +125,7 @@ def _run(learner: Learner, test: Loader | None, phases: list[Phase], config: Tra
         if run is not None:
             _write_report(learner, config, run)
     if run is not None and num_bad:
-        print(f"{num_bad} images could not be used; they are listed in {run.path / BAD_FILES}")
+        print(f"{counted(num_bad, 'image')} could not be used, listed in {run.path / BAD_FILES}")
     if run is not None and learner.history:
         print(f"model and metrics: {run.path}")
     return status
@@ -212,7 +215,7 @@ def _fit(learner: Learner, phases: list[Phase], run: RunFolder | None, *, resume
         if run is not None:
             save_checkpoint(run, learner)
             path = shlex.quote(str(run.path))
-            print(f"\nstopped after {len(learner.history)} complete epochs; resume with --resume {path}")
+            print(f"\nstopped after {counted(len(learner.history), 'complete epoch')}; resume with --resume {path}")
         return 128 + interrupted.number
     return 0
 
@@ -229,12 +232,13 @@ def _print_images(learner: Learner, test: Loader | None) -> None:
     """Prints the numbers of images and classes, the files in the folder that are not images, and the cache."""
     dataset = learner.train.dataset
     num_train, num_valid = (loader.headers.usable.sum() for loader in (learner.train, learner.valid))
-    print(f"{num_train} training images, {num_valid} validation images, {len(dataset.classes)} classes")
+    images = f"{counted(num_train, 'training image')}, {counted(num_valid, 'validation image')}"
+    print(f"{images}, {counted(len(dataset.classes), 'class')}")
     if dataset.ignored_files:
         names = one_line(first_few([Path(path).name for path in dataset.ignored_files]))
-        print(f"ignored {len(dataset.ignored_files)} files without an image's suffix: {names}")
+        print(f"ignored {counted(len(dataset.ignored_files), 'file')} without an image's suffix: {names}")
     if test is not None:
-        print(f"{test.headers.usable.sum()} test images, for the evaluation after training")
+        print(f"{counted(test.headers.usable.sum(), 'test image')}, for the evaluation after training")
     if learner.train.cache_reason != "none":
         print(f"cache: {learner.train.cache_reason}")
 

@@ -7,9 +7,23 @@ from typing import Any
 import pytest
 
 import fastpets
-from fastpets.errors import MAX_LENGTH, FastpetsError, InvalidArgumentError, without_middle
+from fastpets.errors import MAX_LENGTH, FastpetsError, InvalidArgumentError, counted, without_middle
 
 BYTES = os.urandom(2**20)
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "expected"),
+    [
+        (1, "epoch", "1 epoch"),
+        (0, "epoch", "0 epochs"),
+        (2, "class", "2 classes"),
+        (3, "batch", "3 batches"),
+        (1478, "validation image", "1,478 validation images"),
+    ],
+)
+def test_a_noun_is_counted(number: int, noun: str, expected: str) -> None:
+    assert counted(number, noun) == expected
 
 
 def test_the_start_and_the_end_of_a_long_message_are_kept() -> None:

@@ -51,8 +51,8 @@ def find_warnings(train: ImageDataset, valid: ImageDataset, num_workers: int | N
     if pairs := duplicates(train_hashes, valid_hashes):
         names = first_few([f"{train.paths[i]} and {valid.paths[j]}" for i, j in pairs])
         yield (
-            f"{len(pairs)} validation images look identical to training images: {names}; remove each from one of the "
-            "two sets"
+            f"validation images that look identical to training images ({len(pairs)}): {names}; remove each from "
+            "one of the two sets"
         )
     if narrow := narrow_ranges(train) | narrow_ranges(valid):
         lines = first_few([f"{path}: {problem}" for path, problem in narrow.items()], "; ")

@@ -41,7 +41,8 @@ def export(learner: Learner, folder: Path, *, with_model: bool = True) -> None:
             save_model(folder, model, arch=model.arch, classes=classes, preprocessing=preprocessing)
         options = {name: str(value) for name, value in vars(learner.options).items()}
         name = getattr(model, "arch", "") or type(model).__name__
-        about = {"arch": name, "data": learner.train.dataset.root, "options": options}
+        weights = model.weights if isinstance(model, Classifier) else ""
+        about = {"arch": name, "weights": weights, "data": learner.train.dataset.root, "options": options}
         run.save_config({}, {"started": now(), **resolved_by(learner), **about})
         save_images(folder, learner.train.dataset, learner.valid.dataset)
         if learner.history:

@@ -14,7 +14,8 @@ from fastpets.analysis import page
 from fastpets.analysis.grad_cam import overlays
 from fastpets.analysis.interpretation import Interpretation
 from fastpets.analysis.page import MAX_IMAGES, linked, thumbnail, write_page
-from fastpets.errors import FastpetsError
+from fastpets.analysis.plots import MIN_BIN_IMAGES
+from fastpets.errors import FastpetsError, counted
 from fastpets.runs.files import (
     BAD_FILES,
     CONFIG,
@@ -29,7 +30,6 @@ from fastpets.runs.files import (
     read_resolved,
     read_rows,
 )
-from fastpets.runs.hints import MAX_INPUT_SHARE
 from fastpets.runs.images import PARTS, VALIDATION, count_images, same_images
 from fastpets.training.history import EpochResult
 from fastpets.training.lr_finder import RateCurve
@@ -38,7 +38,7 @@ NUM_EXPLAINED = 24  # mistakes with Grad-CAM
 MAX_POINTS = 1000  # per curve
 # What the page shows, passed to its script.
 LIMITS = page.LIMITS | {
-    "inputShare": MAX_INPUT_SHARE,
+    "binImages": MIN_BIN_IMAGES,
     "matrixClasses": 60,
     "confusedPairs": 20,
 }
@@ -134,16 +134,18 @@ def _facts(run_folder: Path, config: dict[str, Any], interpretation: Interpretat
     """What the head of the page says of a run: labels and values. Those that its files do not tell are left out."""
     settings, resolved = config.get("settings", {}), config.get("resolved", {})
     arch = settings.get("arch") or resolved.get("arch") or getattr(interpretation.model, "arch", "")
-    weights = settings.get("weights", "")
+    weights = settings.get("weights") or resolved.get("weights", "")
     size = " x ".join(str(side) for side in reversed(interpretation.loader.preprocessing.size))
-    started_from = {"none": "from random weights", "default": "pretrained"}.get(weights, f"weights of {weights}")
+    started_from = {"": "", "none": ", from random weights", "default": ", pretrained"}.get(
+        weights, f", weights of {weights}"
+    )
     images = count_images(run_folder) or Counter({VALIDATION: len(interpretation.labels)})
     counts = " and ".join(f"{images[part]:,} {part}" for part in PARTS if images[part])
     data = settings.get("data") or settings.get("labels") or resolved.get("data")
     data = data or ("Oxford-IIIT Pet" if settings else "")
     facts = [
-        ("model", f"{arch}, {started_from}, {size} px" if settings else f"{arch}, {size} px"),
-        ("data", f"{data}: " * bool(data) + f"{len(interpretation.classes)} classes, {counts} images"),
+        ("model", f"{arch}{started_from}, {size} px"),
+        ("data", f"{data}: " * bool(data) + f"{counted(len(interpretation.classes), 'class')}, {counts} images"),
     ]
     if (started := _started(run_folder)) is not None:
         facts.append(("started", f"{started:%Y-%m-%d %H:%M} {started.tzname() or ''}"))

@@ -14,7 +14,7 @@ import xxhash
 from fastpets.data import storage
 from fastpets.data.headers import ImageHeaders, scan_headers
 from fastpets.data.path_table import as_path_table
-from fastpets.errors import FastpetsError, InvalidArgumentError, first_few
+from fastpets.errors import FastpetsError, InvalidArgumentError, counted, first_few
 from fastpets.utils import notebook
 
 NO_LABEL = -1
@@ -65,7 +65,8 @@ class ImageDataset:
         if len(paths) != len(labels):
             raise InvalidArgumentError(f"labels: {len(labels)} for {len(paths)} paths, expected one for each path")
         if (highest := labels.max(initial=NO_LABEL)) >= len(classes):
-            raise InvalidArgumentError(f"labels: {highest} with {len(classes)} classes, expected less than that number")
+            num_classes = counted(len(classes), "class")
+            raise InvalidArgumentError(f"labels: {highest} with {num_classes}, expected less than that number")
         if repeated := [name for name, count in Counter(classes).items() if count > 1]:
             shown = first_few([repr(name) for name in repeated])
             raise InvalidArgumentError(f"classes: {shown} more than once, expected each name once; rename the others")
@@ -78,14 +79,14 @@ class ImageDataset:
         return len(self.labels)
 
     def __repr__(self) -> str:
-        return f"ImageDataset({len(self):,} images of {len(self.classes)} classes in {self.root})"
+        return f"ImageDataset({counted(len(self), 'image')} of {counted(len(self.classes), 'class')} in {self.root})"
 
     def _repr_html_(self) -> str:
         rows = [
             {"class": name, "images": count}
             for name, count in zip(self.classes, count_labels(self.labels, len(self.classes)), strict=True)
         ]
-        title = f"{len(self):,} images of {len(self.classes)} classes in {self.root}"
+        title = f"{counted(len(self), 'image')} of {counted(len(self.classes), 'class')} in {self.root}"
         if len(rows) > MAX_SHOWN_CLASSES:
             rows = [*rows[:MAX_SHOWN_CLASSES], {"class": f"and {len(rows) - MAX_SHOWN_CLASSES} more", "images": ""}]
         return notebook.heading(title) + (notebook.table(rows) if rows else "")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fastpets.errors import FastpetsError
+from fastpets.errors import FastpetsError, counted
 from fastpets.utils import philox
 from fastpets.utils.validation import VALID_SHARE
 
@@ -53,7 +53,8 @@ def fold_split(labels: np.ndarray, seed: int, fold: int, num_folds: int) -> Ids:
     order = order[counts[codes[order]] > 1]
     if len(order) < num_folds:
         raise FastpetsError(
-            f"{len(order)} images of classes with several, expected at least {num_folds} for as many folds; add some"
+            f"{counted(len(order), 'image')} of classes with several, expected at least {num_folds} for as many folds; "
+            "add some"
         )
     is_valid = np.zeros(len(labels), bool)
     is_valid[order[fold::num_folds]] = True
@@ -105,8 +106,8 @@ def _num_valid(num_images: int, share: float) -> int:
         return num_valid
     shown = "a fifth" if share == VALID_SHARE else f"a share of {share:g}"
     raise FastpetsError(
-        f"{num_images} images, expected at least {int(np.ceil(1 / share))}, of which {shown} validates; add some, or "
-        "move them into folders named train and valid"
+        f"{counted(num_images, 'image')}, expected at least {int(np.ceil(1 / share))}, of which {shown} validates; "
+        "add some, or move them into folders named train and valid"
     )
 
 

@@ -11,7 +11,7 @@ from fastpets.data.columns import columns_named
 from fastpets.data.dataset import ImageDataset, labels_from_names
 from fastpets.data.labels import ANOTHER_PATTERN, LABEL_PATTERN, labels_in_names, unlabelled
 from fastpets.data.path_table import PathTable
-from fastpets.errors import FastpetsError, warn
+from fastpets.errors import FastpetsError, counted, warn
 from fastpets.utils.validation import LabelFrom
 
 LABEL_SUFFIXES = (".cls", ".json")  # of members that contain the label of an image, the preferred one first
@@ -49,7 +49,9 @@ def from_shards(shards: str, *, label_from: LabelFrom = "auto", label_pattern: s
 
     paths = PathTable(images())
     if not paths:
-        raise FastpetsError(f"{shards}: {len(ignored)} files but no image in the shards, expected .jpg and the like")
+        raise FastpetsError(
+            f"{shards}: {counted(len(ignored), 'file')} but no image in the shards, expected .jpg and the like"
+        )
     if label_from == "none":
         return unlabelled(paths, ignored, shards)
     names: Iterable[str] = [label for label in labels if label is not None]
@@ -84,7 +86,7 @@ def _samples(shard: str, ignored: list[str], *, with_labels: bool) -> Iterator[t
                 labels[suffix.lower()][stem] = error
     counts = Counter(key for _, key, stem in images if stem == key)
     if repeated := [key for key, count in counts.items() if count > 1]:
-        warn(f"{shard}: {len(repeated)} samples have several images, such as {repeated[0]}; each image counts")
+        warn(f"{shard}: several images in {counted(len(repeated), 'sample')}, such as {repeated[0]}; each image counts")
     for path, key, stem in images:
         if stem != key and key in counts:
             ignored.append(path)

@@ -13,7 +13,7 @@ import torch.distributed
 from torch.utils.data import WeightedRandomSampler
 
 from fastpets.data.dataset import NO_LABEL, ImageDataset
-from fastpets.errors import FastpetsError, InvalidArgumentError
+from fastpets.errors import FastpetsError, InvalidArgumentError, counted
 from fastpets.utils import philox
 from fastpets.utils.validation import check_range
 
@@ -101,17 +101,18 @@ class EpochSampler:
             return None
         _, world_size = resolve_ranks(self.rank, self.world_size)
         num_items, batch_size = self._num_items(), self.batch_size
+        images = counted(num_items, "training image")
         each = " for each process" if world_size > 1 else ""
         if num_items < world_size:
-            return f"{num_items} training images for {world_size} processes: an epoch has no batch; use fewer processes"
+            return f"{images} for {world_size} processes: an epoch has no batch; use fewer processes"
         if num_items < batch_size * world_size:
             return (
-                f"{num_items} training images, expected at least batch_size={batch_size}{each}: an epoch is one "
+                f"{images}, expected at least batch_size={batch_size}{each}: an epoch is one "
                 "smaller batch; lower batch_size for more steps"
             )
         if num_items % (batch_size * world_size) // world_size == 1 and batch_size > 1 and not self.drop_last:
             return (
-                f"{num_items} training images in batches of {batch_size}{each}: the last batch would hold one image, "
+                f"{images} in batches of {batch_size}{each}: the last batch would hold one image, "
                 "which batch norm cannot train on, and is dropped; choose another batch_size to use every image"
             )
         return None
@@ -194,7 +195,8 @@ class EpochSampler:
             )
         if state["num_items"] != (here := int(self.usable.sum())):
             raise FastpetsError(
-                f"loader state: {state['num_items']} usable images, but this dataset has {here}; load the same images"
+                f"loader state: {counted(state['num_items'], 'usable image')}, but this dataset has {here}; load "
+                "the same images"
             )
         if state["fingerprint"] != self.fingerprint():
             raise FastpetsError(

@@ -30,6 +30,7 @@ class Classifier(nn.Module):
         classes: their names, if known: given to create_model, or those of the Learner that trained it; else None.
         arch: the name by which create_model made it, or "".
         head_name: the kind of its head.
+        weights: those of the backbone, as given to create_model, or "".
         pretrained: whether the backbone has trained weights, so that freezing it makes sense.
         mean, std: normalisation per channel that these weights expect, for values from 0 to 1.
     """
@@ -41,7 +42,7 @@ class Classifier(nn.Module):
         self.num_classes = num_classes
         self.classes: tuple[str, ...] | None = None
         self.pretrained = False
-        self.arch = ""
+        self.arch = self.weights = ""
         self.mean, self.std = IMAGENET_MEAN, IMAGENET_STD
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -124,7 +125,7 @@ def create_model(
     if backbone.run is not None:
         print(f"weights: {weights}: {_take_head(model, backbone.run, classes)}", flush=True)
     model.mean, model.std, model.pretrained = backbone.mean, backbone.std, str(weights) != "none"
-    model.arch, model.classes = arch, None if classes is None else tuple(classes)
+    model.arch, model.weights, model.classes = arch, str(weights), None if classes is None else tuple(classes)
     return model
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load, save_file
 from torch import nn
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from fastpets.errors import FastpetsError, first_few
+from fastpets.errors import FastpetsError, counted, first_few
 from fastpets.utils.atomic import write_atomically
 
 CLASSES = "classes"  # key of the names of the classes in the metadata of a safetensors file
@@ -66,9 +66,8 @@ def _saved_classes(contents: bytes) -> list[str] | None:
 def different_classes(saved: Sequence[str], own: Sequence[str]) -> str:
     """Names the first difference of the classes of weights from a learner's."""
     before, now = next(pair for pair in zip_longest(saved, own) if pair[0] != pair[1])
-    return (
-        f"the weights are of {len(saved)} classes, here are {len(own)}; the first difference is {now!r}, was {before!r}"
-    )
+    first = f"the first difference is {now!r}, was {before!r}"
+    return f"the weights are of {counted(len(saved), 'class')}, here are {len(own)}; {first}"
 
 
 def check_fit(model: nn.Module, state: Mapping[str, Any]) -> None:

@@ -85,7 +85,7 @@ class SamplerFlags(DataFlags):
 
     title = "data"
 
-    sampler: Literal["balanced"] | None = None
+    sampler: Annotated[Literal["balanced"] | None, arg(metavar="balanced")] = None
     """`balanced` samples training images with replacement, every class equally often."""
 
 
@@ -235,7 +235,7 @@ class SpeedFlags(MachineFlags):
 class OutputFlags:
     """What a run computes and writes."""
 
-    title = "output"
+    title = "run"
 
     folds: Annotated[int, arg(metavar="K")] = 0
     """Cross-validation: train K runs, each of which validates on another of K stratified folds, and report the mean and

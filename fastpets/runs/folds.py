@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from fastpets.errors import FastpetsError, out_must_be_writable
+from fastpets.errors import FastpetsError, counted, out_must_be_writable
 from fastpets.runs.config import TrainConfig
 from fastpets.runs.files import FOLDS, METRICS, PREDICTIONS, read_resolved, read_rows
 from fastpets.runs.folder import RunFolder, failure_is_a_warning, new_folder, now
@@ -52,7 +52,7 @@ def cross_validate(config: TrainConfig, train: Callable[[TrainConfig], int], *, 
         with failure_is_a_warning(run.path / PREDICTIONS):
             folders = [fold_config.out for fold_config in configs if fold_config.out is not None]
             num_images = join_predictions(run.path, folders)
-            print(f"predictions for {num_images} images, each by a model that was not trained on it: "
+            print(f"predictions for {counted(num_images, 'image')}, each by a model that was not trained on it: "
                   f"{run.path / PREDICTIONS}")  # fmt: skip
         print(summary(done))
     return 0

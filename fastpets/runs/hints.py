@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from fastpets.errors import counted
 from fastpets.training.history import EpochResult
 
 MAX_INPUT_SHARE = 0.1  # of the training time; above it, training is called input-bound
@@ -25,15 +26,12 @@ def best_epoch(history: Sequence[EpochResult], num_valid: int) -> str | None:
     deviation = math.sqrt(best.error_rate * (1 - best.error_rate) * num_valid)  # of a binomial number of errors
     finding = (
         f"epoch {best.epoch} of the {best.phase} phase had the lowest error rate, {best.error_rate:.4f}; the last has "
-        f"{last.error_rate:.4f}, {num_images} {'image' if num_images == 1 else 'images'} more"
+        f"{last.error_rate:.4f}, {counted(num_images, 'image')} more"
     )
     if num_images <= deviation:
-        return f"{finding}, which may be chance with {num_valid} images"
+        return f"{finding}, which may be chance with {counted(num_valid, 'image')}"
     num_epochs = best.epoch + 1
-    return (
-        f"{finding}; for possibly better weights, train the {best.phase} phase for {num_epochs} "
-        f"{'epoch' if num_epochs == 1 else 'epochs'}"
-    )
+    return f"{finding}; for possibly better weights, train the {best.phase} phase for {counted(num_epochs, 'epoch')}"
 
 
 def input_bound(input_share: float, num_epochs: int, cached: bool) -> str | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from fastpets.errors import FastpetsError, InvalidArgumentError
+from fastpets.errors import FastpetsError, InvalidArgumentError, counted
 from fastpets.models.classifier import Classifier, create_model, has_batch_norm
 from fastpets.models.weights import different_classes, short_reason
 from fastpets.training import distributed
@@ -74,7 +74,7 @@ def check_module(model: nn.Module, size: tuple[int, int], num_classes: int, devi
         found = f"a tensor {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise FastpetsError(
             f"the model, {name}, gives {found} for two images, expected logits (2, {num_classes}): "
-            f"the loader has {num_classes} classes"
+            f"the loader has {counted(num_classes, 'class')}"
         )
 
 
@@ -102,7 +102,8 @@ def check_loaders(model: nn.Module, train: Loader, valid: Loader) -> None:
         check_labels(loader)
     if isinstance(model, Classifier) and model.num_classes != len(train.classes):
         raise FastpetsError(
-            f"the model has {model.num_classes} outputs, the loader {len(train.classes)} classes; create it with "
+            f"the model has {counted(model.num_classes, 'output')}, the loader "
+            f"{counted(len(train.classes), 'class')}; create it with "
             f"num_classes={len(train.classes)}"
         )
     if isinstance(model, Classifier) and model.classes is not None and model.classes != train.classes:

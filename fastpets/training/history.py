@@ -7,6 +7,7 @@ import textwrap
 from dataclasses import dataclass
 from typing import Any
 
+from fastpets.errors import counted
 from fastpets.utils import notebook
 
 MAX_WIDTH = 80  # characters of a printed line
@@ -68,7 +69,7 @@ class History(list[EpochResult]):
     """The results of a learner's epochs. A notebook shows them as a table."""
 
     def __repr__(self) -> str:
-        return f"{len(self)} epochs" + (f", the last with error_rate {self[-1].error_rate:.6f}" if self else "")
+        return counted(len(self), "epoch") + (f", the last with error_rate {self[-1].error_rate:.6f}" if self else "")
 
     def _repr_html_(self) -> str:
         rows = [_row(result) for result in self]
@@ -87,16 +88,16 @@ def _row(result: EpochResult) -> dict[str, Any]:
         **{name: f"{value:.6f}" for name, value in values.items()},
         "time": f"{minutes:02}:{seconds:02}",
         "images/s": f"{result.images_per_sec:.0f}",
-        "input": f"{result.input_share:.0%}",
+        "waiting": f"{result.input_share:.0%}",
     }
 
 
 class EpochPrinter:
     """A callback that prints a line for each epoch, and a heading above its first one and that of each phase.
 
-    The columns are fastai's, then images per second and input, the share of the training time in which training waited
-    for images. A line has at most MAX_WIDTH characters: where there are many metrics, first images per second, then
-    input is left out, then metrics continue on lines below. Metrics of single classes are left out.
+    The columns are fastai's, then images per second and waiting, the share of the training time in which training
+    waited for images. A line has at most MAX_WIDTH characters: where there are many metrics, first images per second,
+    then waiting is left out, then metrics continue on lines below. Metrics of single classes are left out.
     In a notebook it is one table for each cell, which grows.
     """
 
@@ -127,7 +128,7 @@ def _columns(result: EpochResult) -> tuple[list[tuple[str, int, str]], list[str]
     losses = {name: getattr(result, name) for name in ("train_loss", "valid_loss", "error_rate")}
     columns = [("epoch", 5, str(result.epoch)), *(_column(name, value) for name, value in losses.items())]
     time = ("time", 6, f"{minutes:02}:{seconds:02}")
-    speed = [("images/s", 8, f"{result.images_per_sec:.1f}"), ("input", 5, f"{result.input_share:.0%}")]
+    speed = [("images/s", 8, f"{result.images_per_sec:.1f}"), ("waiting", 7, f"{result.input_share:.0%}")]
     below: list[str] = []
     for name, value in result.metrics.items():
         if "/" not in name:

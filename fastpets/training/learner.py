@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from fastpets.errors import FastpetsError, InvalidArgumentError, describe_bad_files, first_few
+from fastpets.errors import FastpetsError, InvalidArgumentError, counted, describe_bad_files, first_few
 from fastpets.loading.batch import Batch
 from fastpets.loading.loader import Loader
 from fastpets.models.classifier import Classifier, has_batch_norm
@@ -295,9 +295,8 @@ class Learner:
         are_finite = torch.stack([parameter.isfinite().all() for parameter in parameters.values()]).tolist()  # one wait
         wrong = [name for name, is_finite in zip(parameters, are_finite, strict=True) if not is_finite]
         if wrong:
-            raise FastpetsError(
-                f"the weights are not finite after {len(self.recorder.losses)} batches: {first_few(wrong)}; {REMEDY}"
-            )
+            batches = counted(len(self.recorder.losses), "batch")
+            raise FastpetsError(f"the weights are not finite after {batches}: {first_few(wrong)}; {REMEDY}")
 
     def _train_epoch(self, scheduler: LRScheduler, timer: InputTimer, description: str) -> int:
         """Trains on an epoch, or on the rest of an interrupted one; returns the number of images.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastpets.errors import FastpetsError
+from fastpets.errors import FastpetsError, counted
 from fastpets.training import distributed, plots
 from fastpets.training.phases import MAX_RATE, MIN_RATE
 from fastpets.training.recorder import SMOOTHING
@@ -23,6 +23,9 @@ from fastpets.utils.validation import check_range
 DIVERGED = 4  # a loss above this many times the lowest one so far ends the sweep
 SKIPPED_LAST = 5  # points at the end that suggestions and plots leave out, since the loss explodes there
 MIN_POINTS = 3  # that a suggestion needs
+# Beyond these, noise decides where the suggestions are.
+MAX_RATIO = 100  # of the suggestions steep and valley
+MIN_FALL = 0.05  # of the loss, as a share of the first one
 
 
 @dataclass(frozen=True, repr=False, eq=False)  # arrays have no single answer to ==
@@ -99,6 +102,16 @@ class RateCurve:
         except FastpetsError:
             return {}
 
+    def warning(self) -> str | None:
+        """A line if the curve is too noisy to trust its suggestions, else None."""
+        _, losses = self._usable_part()
+        fall = (losses[0] - losses.min()) / max(abs(losses[0]), 1e-12)
+        ratio = max(self.steep, self.valley) / min(self.steep, self.valley)
+        if fall >= MIN_FALL and ratio <= MAX_RATIO:
+            return None
+        found = f"the loss fell by only {fall:.0%}" if fall < MIN_FALL else f"valley and steep differ {ratio:.0f}-fold"
+        return f"the curve is too noisy to trust these rates: {found}; use a larger batch_size or more images"
+
     def __repr__(self) -> str:
         try:
             suggested = f"valley={self.valley:.2e}, steep={self.steep:.2e}, minimum={self.minimum:.2e}"
@@ -118,9 +131,9 @@ class RateCurve:
             rates, losses = rates[: not_finite.argmax()], losses[: not_finite.argmax()]
         if len(losses) < MIN_POINTS:
             raise FastpetsError(
-                f"the learning rate finder stopped after {len(self.losses)} steps, at a rate of {self.rates[-1]:.1e}, "
-                f"where the loss was {self.losses[-1]:.3g}: too few to suggest a rate; start at a rate below lowest="
-                f"{self.rates[0]:.1e}, or look at the images"
+                f"the learning rate finder stopped after {counted(len(self.losses), 'step')}, at a rate of "
+                f"{self.rates[-1]:.1e}, where the loss was {self.losses[-1]:.3g}: too few to suggest a rate; "
+                f"start at a rate below lowest={self.rates[0]:.1e}, or look at the images"
             )
         return rates, losses
 

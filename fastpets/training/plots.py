@@ -73,7 +73,8 @@ def plot_runs(
         figure.subplots(1, 2), (errors, losses), ("error rate", "validation loss"), strict=True
     ):
         for name, curve in values.items():
-            axes.plot(np.arange(1, len(curve) + 1), curve, "o-", markersize=3, label=shorten(name, NAME_LENGTH))
+            size = 3 if len(curve) > 1 else 8  # a point without a line
+            axes.plot(np.arange(1, len(curve) + 1), curve, "o-", markersize=size, label=shorten(name, NAME_LENGTH))
         axes.set(xlabel="epochs", ylabel=label, ylim=(0, None))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)

@@ -290,6 +290,81 @@ def test_a_narrow_screen_needs_no_horizontal_scrolling(
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+CONTRASTS = """
+  const pixel = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+  const luminance = colour => {
+    pixel.fillStyle = colour;
+    pixel.fillRect(0, 0, 1, 1);
+    const linear = [...pixel.getImageData(0, 0, 1, 1).data].map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+    return .2126 * linear[0] + .7152 * linear[1] + .0722 * linear[2];
+  };
+  return [...document.querySelectorAll("#matrix button")].flatMap(button => [0, 25, 50, 65, 80, 100].map(share => {
+    button.style.setProperty("--share", share);
+    const style = getComputedStyle(button), [a, b] = [style.color, style.backgroundColor].map(luminance);
+    return (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+  }));"""  # noqa: E501
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_numbers_in_cells_can_be_read_on_every_shade(browser: Any, page: Path, scheme: str) -> None:
+    """A contrast of 4.5 is what WCAG 2 asks for text of this size."""
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    browser.get(page.as_uri())
+    found = browser.execute_script(CONTRASTS)
+    assert len(found) >= 12
+    assert min(found) >= 4.5
+
+
+def test_cards_with_two_images_have_no_empty_half(browser: Any, page: Path) -> None:
+    browser.get(page.as_uri())
+    shares = browser.execute_script("""
+      const figures = [...document.querySelectorAll("#mistakes figure:has(.heat)")];
+      const right = figure => figure.querySelector(".heat").getBoundingClientRect().right;
+      return figures.map(figure => (right(figure) - figure.getBoundingClientRect().left) / figure.offsetWidth);""")
+    assert shares
+    assert min(shares) > 0.9
+
+
+def test_points_of_few_images_are_hollow_and_not_joined_and_all_have_counts(
+    browser: Any, trained_run: Path, page: Path
+) -> None:
+    found = Interpretation.from_run(trained_run, device="cpu")
+    confidence = np.array([0.45] * 4 + [0.65] * 1 + [0.85] * 7)
+    probabilities = np.repeat((1 - confidence[:, None]) / 2, 3, 1)
+    probabilities[:, 0] = confidence
+    report.write_report(page.parent, Interpretation(found.loader, found.ids, found.labels, probabilities, found.losses))
+    browser.get(page.as_uri())
+    hollow, number, joined, texts = browser.execute_script("""
+      const figure = [...document.querySelectorAll("#charts figure")].at(-1);
+      return [figure.querySelectorAll("circle.sparse").length, figure.querySelectorAll("circle").length,
+        figure.querySelector("path.series").getAttribute("d").includes("L"),
+        [...figure.querySelectorAll("text")].map(e => e.textContent)];""")
+    assert (hollow, number, joined) == (2, 3, False)
+    assert {"4", "1", "7"} <= set(texts)
+    assert "<title>run: training report - fastpets</title>" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 0.0005, 0.001, 0.0015, 0.002], ["0.0000", "0.0005", "0.0010", "0.0015", "0.0020"]),
+        ([0, 10, 20], ["0", "10", "20"]),
+        ([4.8, 5, 5.2], ["4.8", "5.0", "5.2"]),
+        ([0, 1e-6, 2e-6], ["0", "1.0e-6", "2.0e-6"]),
+        ([0, 20_000, 40_000], ["0", "20000", "40000"]),
+    ],
+)
+def test_the_ticks_of_an_axis_have_one_notation(
+    browser: Any, page: Path, values: list[float], expected: list[str]
+) -> None:
+    browser.get(page.as_uri())
+    found = browser.execute_script("return tickTexts(arguments[0])", values)
+    assert found == expected
+    percents = browser.execute_script("return tickTexts([0, 0.2, 0.4], true)")
+    assert percents == ["0%", "20%", "40%"]
+
+
 def test_ticks_are_round_numbers(browser: Any, page: Path) -> None:
     browser.get(page.as_uri())
     for low, high in [(0, 27), (4.82, 23.5), (0, 0.986), (3.31, 3.32), (0, 0.002), (-7, 10)]:

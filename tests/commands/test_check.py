@@ -47,7 +47,7 @@ def test_every_bad_file_is_printed_on_its_own_line_counted_and_saved(
     assert [line.split(": ")[0] for line in lines] == shown
     assert all("expected an image" in lines[number] for number in (0, 2))
     assert all("truncated" in lines[number] for number in (1, 3))
-    assert ignored == "ignored 1 files without an image's suffix"
+    assert ignored == "ignored 1 file without an image's suffix"
     assert summary == "22 files: 18 good, 4 bad"
     assert saved == "list of bad files: bad_files.csv"
     heading, *rows = listed(tmp_path / "bad_files.csv")

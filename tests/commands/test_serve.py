@@ -1,6 +1,7 @@
 """`fastpets serve`: requests to a running server, and its page in a headless browser."""
 
 import contextlib
+import html
 import http.client
 import json
 import os
@@ -190,6 +191,14 @@ def peak_bytes(process: psutil.Process) -> int:
     """The most memory that a process had so far."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+
+
+def test_the_page_names_the_run_and_its_classes(server: Server, trained_run: Path) -> None:
+    status, page = server.ask("GET", "/")
+    assert status == 200
+    assert f"<title>{trained_run.name}: fastpets</title>" in page
+    names = ", ".join(html.escape(name, quote=False) for name in load(trained_run, "cpu").classes)
+    assert f"Classifies images into 3 classes</summary>{names}</details>" in page
 
 
 def test_there_is_one_page_and_only_for_this_machine(server: Server) -> None:

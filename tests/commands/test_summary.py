@@ -29,7 +29,7 @@ def test_a_data_set_is_described_and_an_image_traced(
         "60 images: 48 for training, 12 for validation",
         "suffixes: 60 .jpg",
         "heights: 60 to 116 px",
-        "3 classes, with their numbers of training and validation images:",
+        "3 classes, with the numbers of training and validation images:",
         "beagle_0.jpg",
         r"label    2, 'beagle', from the pattern (.+)_\d+\.\w+$ on 'beagle_0.jpg'",
         "decoded  upright, 70 x 60 px, 8-bit RGB",
@@ -155,8 +155,23 @@ def test_a_class_without_training_images_does_not_hide_the_imbalance_of_the_othe
 
 
 def test_images_without_a_label_are_not_counted() -> None:
-    lines = list(class_counts(("a", "b"), np.array([0, 1, -1]), np.array([-1, 1])))
+    heading, *lines = class_counts(("a", "b"), np.array([0, 1, -1]), np.array([-1, 1]))
+    assert heading.startswith("  2 classes, ")
     assert [line.split() for line in lines] == [["a", "1", "0"], ["b", "1", "1"]]
+
+
+def test_a_class_none_of_whose_files_can_be_used_is_named_and_not_counted(
+    make_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_folder(40)
+    for path in folder.glob("kind1_*"):
+        path.write_bytes(b"")
+    assert main(["summary", str(folder), "--size", "16", "--on-bad-file", "skip"]) == 0
+    printed = capsys.readouterr().out
+    heading = "  1 class, with the numbers of training and validation images:\n    kind0 "
+    assert heading in printed
+    assert "\n  classes none of whose files can be used (1): kind1\n" in printed
+    assert "    kind1 " not in printed
 
 
 def test_images_that_do_not_decode_are_reported(

@@ -83,7 +83,7 @@ def test_a_run_prints_a_line_per_epoch_and_writes_its_folder(make_folder: Callab
     assert "24 training images, 6 validation images, 2 classes" in child.stdout
     assert "ignored 1 files without an image's suffix: notes.txt" in child.stdout
     heading = [line.split() for line in child.stdout.splitlines() if "train_loss" in line]
-    assert heading == [["epoch", "train_loss", "valid_loss", "error_rate", "time", "images/s", "input"]]
+    assert heading == [["epoch", "train_loss", "valid_loss", "error_rate", "time", "images/s", "waiting"]]
     assert len(re.findall(r"^ +\d .* \d+%$", child.stdout, re.MULTILINE)) == 2
     assert child.stdout.splitlines()[-1] == f"model and metrics: {out}"
 

@@ -314,7 +314,7 @@ def test_a_sample_that_cannot_be_read_is_named(files: dict[str, bytes | str], me
 
 def test_two_images_of_a_sample_are_counted_in_a_warning(tmp_path: Path) -> None:
     path = shard(tmp_path, {"a.jpg": b"", "a.png": b"", "a.cls": b"x"})
-    with pytest.warns(UserWarning, match=r"1 samples have several images, such as a; each image counts"):
+    with pytest.warns(UserWarning, match=r"several images in 1 sample, such as a; each image counts"):
         assert len(as_dataset(path)) == 2
 
 

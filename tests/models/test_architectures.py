@@ -29,7 +29,9 @@ def listed(pattern: str, capsys: pytest.CaptureFixture[str], *flags: str) -> lis
 def test_a_pattern_is_a_part_of_the_name_or_of_the_shell(capsys: pytest.CaptureFixture[str]) -> None:
     assert listed("resnet18", capsys)[0] == "resnet18"
     assert listed("timm/resnet18*", capsys) == ["timm/resnet18", "timm/resnet18d"]
-    assert listed("resnet3?", capsys) == ["resnet34"]
+    assert listed("resnet3?", capsys) == ["resnet34", "timm/resnet34"]
+    assert "timm/resnet50d" in listed("resnet*d", capsys)
+    assert not any("." in name for name in listed("resnet*", capsys))
     assert "timm/resnet18.a1_in1k" in listed("resnet18.", capsys)
     assert "timm/nf_resnet101" in listed("nf_resnet101", capsys)
     assert main(["models", "nf_resnet101", "--pretrained"]) == 1

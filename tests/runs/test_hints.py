@@ -26,7 +26,7 @@ def test_a_difference_of_a_few_images_may_be_chance() -> None:
     # The chapter's run: 1,478 images, of which 0.0514 wrong in epoch 8 and 0.0541 in the last; sd 8.5 images.
     line = hints.best_epoch(history_of(0.06, 0.051421, 0.054127), num_valid=1478)
     assert line is not None
-    assert line.endswith("4 images more, which may be chance with 1478 images")
+    assert line.endswith("4 images more, which may be chance with 1,478 images")
 
 
 @pytest.mark.parametrize("rates", [(), (0.1,), (0.3, 0.2, 0.1), (0.1, 0.1)])

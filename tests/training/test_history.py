@@ -23,9 +23,9 @@ def result(epoch: int, metrics: dict[str, float]) -> EpochResult:
 @pytest.mark.parametrize(
     ("names", "columns"),
     [
-        ((), ["time", "images/s", "input"]),
-        (("macro_f1",), ["macro_f1", "time", "images/s", "input"]),
-        (("accuracy", "top5"), ["accuracy", "top5", "time", "input"]),
+        ((), ["time", "images/s", "waiting"]),
+        (("macro_f1",), ["macro_f1", "time", "images/s", "waiting"]),
+        (("accuracy", "top5"), ["accuracy", "top5", "time", "waiting"]),
         (("accuracy", "top5", "macro_f1"), ["accuracy", "top5", "macro_f1", "time"]),
     ],
 )

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,15 @@ def test_a_curve_that_is_too_short_for_a_suggestion_is_an_error(losses: list[flo
 def test_the_valley_of_a_curve_that_falls_in_one_step_only_is_not_the_highest_rate() -> None:
     curve = curve_of([3.0] * 10 + [2.0, 1.0, *range(2, 20)] + [50.0] * 5)
     assert curve.valley == curve.rates[10]
+
+
+def test_a_curve_is_trusted_only_if_the_loss_fell_and_two_suggestions_agree() -> None:
+    steps = np.arange(100)
+    good = 3 - 2 / (1 + np.exp(-(steps - 60) / 5))
+    assert curve_of(good.tolist()).warning() is None
+    assert "the loss fell by only 2%" in curve_of((3 - (3 - good) / 33).tolist()).warning()
+    noisy = good - 1.5 * (steps == 12)  # a lucky batch at a low rate is the steepest place
+    assert re.search("valley and steep differ [0-9]+-fold", curve_of(noisy.tolist()).warning())
 
 
 def test_a_curve_without_suggestions_is_plotted_without_them(tmp_path: Path) -> None:
