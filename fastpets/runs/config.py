@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import arg
 
 from fastpets.augment.policy import PolicyName
-from fastpets.augment.preprocessing import MAX_PIXELS, Preprocessing
+from fastpets.augment.preprocessing import LIMITS, MAX_PIXELS, Preprocessing
 from fastpets.data.sources import LABEL_PATTERN
 from fastpets.data.storage import is_remote
 from fastpets.errors import FastpetsError, InvalidArgumentError
@@ -180,8 +180,6 @@ class AugmentationFlags:
 
     size: Annotated[str, arg(metavar="PIXELS|HxW")] = "224"
     """Size of the model's input, in pixels: the side of a square, or HEIGHTxWIDTH."""
-    valid_size: Annotated[str | None, arg(metavar="PIXELS|HxW")] = None
-    """Size of images in validation and prediction, if another one. Default: `size`."""
     augment: PolicyName = "fastai"
     """Augmentation of training images: `fastai`; `trivial-geometric`, one random transform per image; or `none`."""
     presize: Annotated[int | None, arg(metavar="PIXELS")] = None
@@ -194,6 +192,16 @@ class AugmentationFlags:
     """Multiplies the number of samples per output pixel and axis, 1 to 4. 2 is less aliased than 1, and slower."""
     seed: int = 0
     """Seed of the new layers' weights, the order of the images, and augmentation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationFlags:
+    """The model's input in validation."""
+
+    title = "augmentation"
+
+    valid_size: Annotated[str | None, arg(metavar="PIXELS|HxW")] = None
+    """Size of images in validation and prediction, if another one. Default: `size`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,12 +293,15 @@ class DataConfig(DataFlags, AugmentationFlags, MachineFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LearnerConfig(DataConfig, SamplerFlags, ModelFlags, StepFlags, SpeedFlags):
+class LearnerConfig(DataConfig, SamplerFlags, ModelFlags, StepFlags, ValidationFlags, SpeedFlags):
     """The settings of a learner that affect its speed: those of its data, its model and its train step."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.options()
+        if self.valid_size is not None:
+            for side in parse_size("valid_size", self.valid_size):
+                check_range("valid_size", side, *LIMITS["size"])
         check_range("batch_size", self.batch_size, 1, MAX_BATCH_SIZE)
         if self.cache_gb is not None:
             check_range("cache_gb", self.cache_gb, 0, MAX_CACHE_GB)
@@ -347,7 +358,7 @@ class TrainConfig(RecipeFlags, LearnerConfig, ScheduleFlags, OutputFlags):
                 raise InvalidArgumentError("recipe: given with config, which has all settings; leave out one of them")
             return read_config(self.config, out=None, resume=None)
         if self.resume is None:
-            return TrainConfig(recipe=self.recipe, **RECIPES[self.recipe])
+            return None if self.recipe == "fastai" else TrainConfig(recipe=self.recipe, **RECIPES[self.recipe])
         if not self.resume.exists():  # training reports a missing run
             return None
         folder = self.resume if self.resume.is_dir() else self.resume.parent

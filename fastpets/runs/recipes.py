@@ -10,16 +10,16 @@ from typing import Any
 from fastpets.utils.validation import RecipeName
 
 # A frozen backbone whose norm layers are fixed needs only a forward pass, and keeps what it has learned.
-FROZEN: dict[str, Any] = {"bn": "fixed", "head": "linear", "valid_size": "256"}
+FROZEN: dict[str, Any] = {"bn": "fixed", "head": "linear", "lr": "4e-3", "epochs": 0}
 
 # What differs from the defaults, by the name of the recipe.
 RECIPES: dict[RecipeName, dict[str, Any]] = {
     "fastai": {},
-    "fast": {**FROZEN, "epochs": 0, "freeze_epochs": 9, "lr": "4e-3"},
-    "strong": {**FROZEN, "epochs": 4, "freeze_epochs": 12, "lr": "4e-3", "ema": 0.95},
+    "fast": {**FROZEN, "freeze_epochs": 9, "valid_size": "256"},
+    "strong": {**FROZEN, "freeze_epochs": 20, "size": "256", "valid_size": "288", "ema": 0.95},
 }
 SUMMARIES: dict[RecipeName, str] = {
     "fastai": "the chapter's fine_tune: three frozen epochs, six of the whole network; the default",
-    "fast": "a linear layer on the frozen backbone: a good model in the shortest time, best for few images",
-    "strong": "the same for longer, then the whole network: the better model",
+    "fast": "a linear layer on the frozen backbone, for few images: a good model in the shortest time",
+    "strong": "the same for longer, on larger images, and with averaged weights: the better model",
 }

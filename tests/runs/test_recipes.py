@@ -42,6 +42,8 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         fastpets.Recipe("fats")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="epoch"):
         fastpets.Recipe.fast(epoch=3)
+    assert main(["train", "--valid-size", "0"]) == 1
+    assert capsys.readouterr().err.startswith("error: --valid-size: 0, expected a value from 1 to 16384")
     assert main(["train", "--recipe", "fast", "--config", str(tmp_path)]) == 1
     assert capsys.readouterr().err.startswith("error: --recipe: given with config")
 
