@@ -5,7 +5,8 @@ from .augment.preprocessing import Preprocessing
 from .data.dataset import ImageDataset
 from .errors import BadFileError, BadFileWarning, FastpetsError, InvalidArgumentError
 from .loading.batch import Batch
-from .loading.loader import Loader, loaders
+from .loading.loader import Loader
+from .loading.loaders import loaders
 from .models.classifier import create_model
 from .runs.build import Recipe
 from .runs.predictor import Predictor, load

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -20,12 +20,12 @@ from fastpets import kernels
 from fastpets.augment.geometry import shrunk_sizes
 from fastpets.augment.policy import Augment, as_policy
 from fastpets.augment.preprocessing import IMAGENET_MEAN, IMAGENET_STD, MAX_PIXELS, Preprocessing
-from fastpets.data.sources import LABEL_PATTERN, as_dataset
-from fastpets.data.splits import train_valid_datasets
+from fastpets.data.sources import as_dataset
 from fastpets.errors import FastpetsError, InvalidArgumentError
 from fastpets.loading.bad_files import BadFiles
 from fastpets.loading.batch import Batch
 from fastpets.loading.cache import ImagesToCache, make_cache
+from fastpets.loading.dataloader_arguments import reject
 from fastpets.loading.device import resolve_device
 from fastpets.loading.display import batch_grid
 from fastpets.loading.engine import Engine
@@ -38,7 +38,6 @@ from fastpets.utils.validation import (
     MAX_BATCH_SIZE,
     MAX_CACHE_GB,
     MAX_WORKERS,
-    VALID_SHARE,
     Borders,
     CacheWhere,
     Decode,
@@ -48,32 +47,9 @@ from fastpets.utils.validation import (
     OnBadFile,
     Output,
     PresizeMethod,
-    Split,
     check_choice,
     check_range,
 )
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-_THREADS = "a Loader prefetches with threads of this process; leave it out"
-# What to do instead of the parameters of a torch DataLoader that a Loader does not have.
-_DATALOADER_ONLY = {
-    "dataset": "give it as the first argument",
-    "batch_sampler": "give sampler, batch_size and drop_last",
-    "collate_fn": "a batch is one tensor from the start; change it with batch_transform(images, labels)",
-    "transform": "augment changes each image, batch_transform(images, labels) a whole batch",
-    "worker_init_fn": "there are no worker processes, and random parameters depend on seed and image; leave it out",
-    "generator": "give seed",
-    "pin_memory": _THREADS,
-    "pin_memory_device": _THREADS,
-    "persistent_workers": _THREADS,
-    "prefetch_factor": _THREADS,
-    "multiprocessing_context": _THREADS,
-    "timeout": _THREADS,
-    "in_order": "batches always come in order; leave it out",
-}
-
 
 # Epochs that the caller has not finished. At the end of the process they end before Python takes its modules apart.
 _unfinished = weakref.WeakSet[Generator[Batch]]()
@@ -200,7 +176,7 @@ class Loader(FastaiNames):
         label_from: LabelFrom = "auto",
         **dataloader_arguments: NoReturn,  # type checkers reject them; _DATALOADER_ONLY has the messages
     ) -> None:
-        _reject(dataloader_arguments)
+        reject(dataloader_arguments)
         self.has_own_normalization = mean is not None or std is not None
         mean, std = IMAGENET_MEAN if mean is None else mean, IMAGENET_STD if std is None else std
         converted: dict[str, Any] = {"size": size, "mean": mean, "std": std, "dtype": dtype}  # by Preprocessing
@@ -443,102 +419,3 @@ class Loader(FastaiNames):
     def show_batch(self, num_images: int = 9) -> Image.Image:
         """A grid of the next batch's first images as the model sees them; a notebook displays it."""
         return batch_grid(self.peek(), self.classes, self.preprocessing, num_images)
-
-
-class LoaderSettings(TypedDict, total=False):
-    """The arguments of a Loader that `loaders` passes to both, for type checkers and editors."""
-
-    size: int | tuple[int, int]
-    presize: int | None
-    presize_method: PresizeMethod
-    borders: Borders
-    supersample: int
-    rank: int | None
-    world_size: int | None
-    seed: int
-    device: str | torch.device
-    output: Output
-    dtype: torch.dtype | str
-    layout: Layout
-    mean: Sequence[float] | None
-    std: Sequence[float] | None
-    batch_transform: Callable[[torch.Tensor, torch.Tensor], Any] | None
-    decoder: DecoderName
-    decode: Decode
-    hw_decoder_load: float
-    cache: CacheWhere
-    cache_dir: str | os.PathLike[str] | None
-    cache_gb: float | None
-
-
-def loaders(
-    source: Any,
-    batch_size: int = 64,
-    *,
-    label_from: LabelFrom = "auto",
-    label_pattern: str = LABEL_PATTERN,
-    labels: str | os.PathLike[str] | None = None,
-    split: Split = "auto",
-    valid_share: float = VALID_SHARE,
-    k_fold: tuple[int, int] | None = None,
-    split_seed: int = 42,
-    augment: bool | str | Augment = True,
-    shuffle: bool | None = None,
-    sampler: Iterable[int] | str | None = None,
-    drop_last: bool | None = None,
-    valid_size: int | tuple[int, int] | None = None,
-    on_bad_file: OnBadFile = "raise",
-    max_pixels: int = MAX_PIXELS,
-    num_workers: int | None = None,
-    **settings: Unpack[LoaderSettings],
-) -> tuple[Loader, Loader]:
-    """Returns a training and a validation Loader: `train, valid = fastpets.loaders("photos/")`.
-
-    Args:
-        source: as of a Loader. A dict of data sets of Hugging Face, and Parquet files or tar shards with names such as
-            train-* or test/*, are the split. A list of paths is labelled as a folder.
-        label_from: as of a Loader.
-        label_pattern: regular expression on the file name whose first group is the label.
-        labels: table with the columns file, label and optionally split or is_valid, instead of `label_from`; its
-            relative files are below `source`.
-        split: how validation images are chosen where neither the table nor folders named train and valid say which:
-            "random"; "stratified", the share of each class, with at least one image in both parts if it has two;
-            "fastai", those of its RandomSplitter(valid_share, split_seed); or "auto", "stratified" if a class would
-            have fewer than 5 validation images on average, else "random". Images in folders named test, beside these,
-            are kept aside.
-        valid_share: share of the images that validate.
-        k_fold: (i, k): instead of a share, fold i (from 0) of k stratified ones validates.
-        split_seed: of this choice.
-        augment, shuffle, sampler, drop_last: of the training Loader only.
-        valid_size: size of the validation images. Default: `size`. As training crops and enlarges images, objects look
-            larger there; a size 1.15 to 1.3 times as large makes up for it (H. Touvron et al., "Fixing the train-test
-            resolution discrepancy", NeurIPS 2019).
-        on_bad_file, max_pixels, num_workers, settings: as of a Loader, for both.
-    """
-    datasets = train_valid_datasets(
-        source,
-        label_from=label_from,
-        label_pattern=label_pattern,
-        labels=labels,
-        split=split,
-        valid_share=valid_share,
-        k_fold=k_fold,
-        split_seed=split_seed,
-        on_bad_file=on_bad_file,
-        max_pixels=max_pixels,
-        num_workers=num_workers,
-    )
-    both = {"on_bad_file": on_bad_file, "max_pixels": max_pixels, "num_workers": num_workers, **settings}
-    order = {"shuffle": shuffle, "sampler": sampler, "drop_last": drop_last}
-    train = Loader(datasets[0], batch_size, augment=augment, **order, **both)  # type: ignore[arg-type]
-    if valid_size is not None:
-        both["size"] = valid_size
-    return train, Loader(datasets[1], batch_size, **both)  # type: ignore[arg-type]
-
-
-def _reject(arguments: dict[str, Any]) -> None:
-    """Raises InvalidArgumentError for a DataLoader's parameter, TypeError for an unknown one."""
-    for name in arguments:
-        if name in _DATALOADER_ONLY:
-            raise InvalidArgumentError(f"{name}: not a parameter of Loader; {_DATALOADER_ONLY[name]}")
-        raise TypeError(f"Loader() got an unexpected keyword argument {name!r}")

@@ -1,7 +1,9 @@
-"""Checks of what a learner is given: a model, and loaders that fit it and each other, or follow it."""
+"""Checks of what a learner is given: a model, and loaders that fit it and each other; and of numbers while it trains."""
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +17,11 @@ from fastpets.models.weights import different_classes, short_reason
 from fastpets.training import distributed
 
 if TYPE_CHECKING:
+    from fastpets.loading.batch import Batch
     from fastpets.loading.loader import Loader
 
+
+REMEDY = "use a lower lr, clip_norm=1, or amp_dtype='bfloat16' if it was float16"  # for numbers that are not finite
 
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]  # mean and std
 
@@ -157,3 +162,33 @@ def check_sizes(initial: tuple[int, int] | None, final: tuple[int, int]) -> None
         raise InvalidArgumentError(
             f"initial_size: {initial[0]} x {initial[1]} px, expected at most the loader's {final[0]} x {final[1]}"
         )
+
+
+def check_weights(model: nn.Module, num_batches: int) -> None:
+    """Raises FastpetsError if a parameter is not finite after so many batches."""
+    parameters = dict(model.named_parameters())
+    are_finite = torch.stack([parameter.isfinite().all() for parameter in parameters.values()]).tolist()  # one wait
+    wrong = [name for name, is_finite in zip(parameters, are_finite, strict=True) if not is_finite]
+    if wrong:
+        batches = counted(num_batches, "batch")
+        raise FastpetsError(f"the weights are not finite after {batches}: {first_few(wrong)}; {REMEDY}")
+
+
+def check_validation(valid_loss: float) -> None:
+    """Raises FastpetsError if a validation loss is not finite."""
+    if not math.isfinite(valid_loss):
+        raise FastpetsError(f"the validation loss is {valid_loss}; {REMEDY}, and look at the validation images")
+
+
+def can_train_on(model: nn.Module, batch: Batch) -> bool:
+    """Whether a batch has enough images for the model's batch norm; warns if not."""
+    if len(batch.labels) > 1 or not has_batch_norm(model):
+        return True
+    warnings.warn("a batch of one image is skipped: batch norm cannot train on it", stacklevel=2)
+    return False
+
+
+def nothing_to_train_on(train: Loader) -> FastpetsError:
+    """The error about an epoch without a batch to train on."""
+    found = f" ({describe_bad_files(train.bad_files)})" if train.bad_files else ""
+    return FastpetsError(f"no training image could be used in a whole epoch{found}; expected at least a batch of two")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,10 +13,10 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from fastpets.errors import FastpetsError, InvalidArgumentError, counted, describe_bad_files, first_few
+from fastpets.errors import FastpetsError, InvalidArgumentError, describe_bad_files
 from fastpets.loading.batch import Batch
 from fastpets.loading.loader import Loader
-from fastpets.models.classifier import Classifier, has_batch_norm
+from fastpets.models.classifier import Classifier
 from fastpets.models.weights import load_weights, save_weights
 from fastpets.training import checks, distributed, lr_finder, out_of_memory, plots
 from fastpets.training.history import EpochPrinter, EpochResult, History, Progress
@@ -38,7 +36,6 @@ from fastpets.utils.progress import track
 if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
 
-REMEDY = "use a lower lr, clip_norm=1, or amp_dtype='bfloat16' if it was float16"
 EVENTS = ("on_epoch_end", "on_step_end", "on_validation_batch_end")  # of callbacks
 STATEFUL = ("train_step", "random", "recorder")
 
@@ -261,11 +258,11 @@ class Learner:
             waited_s, train_s = timer.elapsed()
             progress.images_per_sec = num_images * distributed.world_size() / train_s
             progress.input_share = waited_s / train_s
-            self._check_weights()
+            checks.check_weights(self.model, len(self.recorder.losses))
             progress.is_trained = True
             self._call_back("on_step_end")
         values = self.validate()
-        _check_validation(values["valid_loss"])
+        checks.check_validation(values["valid_loss"])
         result = EpochResult(
             phase=phase.name,
             epoch=progress.epoch,
@@ -289,15 +286,6 @@ class Learner:
             if (method := getattr(callback, event, None)) is not None:
                 method(self, *arguments)
 
-    def _check_weights(self) -> None:
-        """Raises FastpetsError if a parameter is not finite."""
-        parameters = dict(self.model.named_parameters())
-        are_finite = torch.stack([parameter.isfinite().all() for parameter in parameters.values()]).tolist()  # one wait
-        wrong = [name for name, is_finite in zip(parameters, are_finite, strict=True) if not is_finite]
-        if wrong:
-            batches = counted(len(self.recorder.losses), "batch")
-            raise FastpetsError(f"the weights are not finite after {batches}: {first_few(wrong)}; {REMEDY}")
-
     def _train_epoch(self, scheduler: LRScheduler, timer: InputTimer, description: str) -> int:
         """Trains on an epoch, or on the rest of an interrupted one; returns the number of images.
 
@@ -313,7 +301,7 @@ class Learner:
 
         self.train_step.train_mode()
         for batch in timer.watch(track(self.train, description, total)):
-            if self._can_train_on(batch):
+            if checks.can_train_on(self.model, batch):
                 num_accumulated = min(accumulate, total - progress.num_batches // accumulate * accumulate)
                 is_last = progress.num_batches % accumulate == num_accumulated - 1
                 loss = self.train_step.backward(batch.images, batch.labels, 1 / num_accumulated, is_last=is_last)
@@ -328,15 +316,8 @@ class Learner:
         if has_gradients:  # after the loop, since there are fewer batches if all files of one are bad
             optimizer_step()
         if is_whole and num_images == 0:
-            raise _nothing_to_train_on(self.train)
+            raise checks.nothing_to_train_on(self.train)
         return num_images
-
-    def _can_train_on(self, batch: Batch) -> bool:
-        """Whether a batch has enough images for batch norm; warns if not."""
-        if len(batch.labels) > 1 or not has_batch_norm(self.model):
-            return True
-        warnings.warn("a batch of one image is skipped: batch norm cannot train on it", stacklevel=2)
-        return False
 
     def validate(self, loader: Loader | None = None) -> dict[str, float]:
         """`valid_loss`, `error_rate` and the metrics of `options`, over the validation images of all processes.
@@ -426,11 +407,11 @@ class Learner:
         while True:
             num_batches = 0
             for batch in self.train:
-                if self._can_train_on(batch):
+                if checks.can_train_on(self.model, batch):
                     num_batches += 1
                     yield batch
             if num_batches == 0:
-                raise _nothing_to_train_on(self.train)
+                raise checks.nothing_to_train_on(self.train)
 
     def plot_loss(self, file: str | Path | None = None) -> None:
         """Plots the smoothed training loss and the validation loss, as a PNG file or in pyplot's current figure."""
@@ -525,17 +506,6 @@ def _check_callbacks(callbacks: Sequence[Any]) -> None:
     for callback in callbacks:
         if not any(callable(getattr(callback, event, None)) for event in EVENTS):
             raise InvalidArgumentError(f"callbacks: {callback!r}, expected objects with a method {' or '.join(EVENTS)}")
-
-
-def _nothing_to_train_on(train: Loader) -> FastpetsError:
-    found = f" ({describe_bad_files(train.bad_files)})" if train.bad_files else ""
-    return FastpetsError(f"no training image could be used in a whole epoch{found}; expected at least a batch of two")
-
-
-def _check_validation(valid_loss: float) -> None:
-    """Raises FastpetsError if a validation loss is not finite."""
-    if not math.isfinite(valid_loss):
-        raise FastpetsError(f"the validation loss is {valid_loss}; {REMEDY}, and look at the validation images")
 
 
 def _with_class_weights(options: TrainingOptions, train: Loader) -> TrainingOptions:

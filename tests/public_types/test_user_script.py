@@ -63,7 +63,8 @@ def assert_expected(revealed: list[tuple[int, str]], errors: list[tuple[int, str
 
 
 def test_settings_of_loaders_are_the_parameters_of_a_loader() -> None:
-    from fastpets.loading.loader import Loader, LoaderSettings, loaders
+    from fastpets.loading.loader import Loader
+    from fastpets.loading.loaders import LoaderSettings, loaders
 
     of_a_loader = set(inspect.signature(Loader.__init__).parameters) - {"self", "dataloader_arguments"}
     settings = set(LoaderSettings.__annotations__)
