@@ -1,4 +1,4 @@
-"""Checks of what a learner is given: a model, and loaders that fit it and each other; and of numbers while it trains."""
+"""Checks of what a learner is given, a model and loaders that fit it and each other, and of numbers in training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from fastpets.errors import FastpetsError, InvalidArgumentError, counted
+from fastpets.errors import FastpetsError, InvalidArgumentError, counted, describe_bad_files, first_few
 from fastpets.models.classifier import Classifier, create_model, has_batch_norm
 from fastpets.models.weights import different_classes, short_reason
 from fastpets.training import distributed
