@@ -1,6 +1,6 @@
 """Cross-validates training recipes on few images: error, loss, calibration and time of each.
 
-    FASTPETS_PETS=... FASTPETS_WEIGHTS=... python -m bench.recipes --out FOLDER --recipes probe-288 fastpets --seeds 0
+    FASTPETS_PETS=... FASTPETS_WEIGHTS=... python -m bench.recipes --out FOLDER --recipes probe-256 fastpets --seeds 0
     python -m bench.recipes --out FOLDER --summary --against fastai
 
 Each of five stratified folds validates once for each training seed, by `fastpets.data.random_splits.fold_split`, so the
@@ -161,11 +161,10 @@ RECIPES: dict[str, Recipe] = {
     "fastai": Chapter(library="fastai"),
     "fastpets": Chapter(library="fastpets"),
     "probe-224": Probe(),
-    "probe-288": Probe(sizes=(288,), flip=True),
+    "probe-256": Probe(sizes=(256,)),
     "probe-multi": Probe(sizes=(256, 288, 320)),
-    "probe-multi-flip": Probe(sizes=(256, 288, 320), flip=True),
-    "tune-4": Tune(probe=Probe(sizes=(288,), flip=True)),
-    "tune-4-low": Tune(probe=Probe(sizes=(288,), flip=True), lr=(1e-5, 1e-4)),
+    "tune-1e-4": Tune(probe=Probe(sizes=(256,)), lr=(1e-4, 3e-4)),
+    "tune-3e-5": Tune(probe=Probe(sizes=(256,)), lr=(3e-5, 1e-4)),
 }
 
 
