@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-FEW_ARCH, FEW_BATCH_SIZE = "tf_efficientnet_lite0", 32
+FEW_BATCH_SIZE = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,11 @@ class Row:
     error_rate: float
     epoch_s: float
     amp: bool = False
+
+
+def few_arch() -> str:
+    """timm's architecture for `--few`, after which the file of weights is named."""
+    return Path(os.environ["FASTPETS_WEIGHTS"]).stem
 
 
 def fine_tuned(name: str, epochs: int, lr: float, freeze_epochs: int, **row: Any) -> Row:
@@ -76,7 +81,7 @@ def run_fastpets(row: Row, seed: int, few: bool, folder: Path) -> dict[str, floa
     flags = [*shlex.split(row.flags), "--seed", str(seed), "--out", str(out)]
     if few:
         flags += ["--data", os.environ["FASTPETS_PETS"], "--weights", os.environ["FASTPETS_WEIGHTS"]]
-        flags += ["--arch", f"timm/{FEW_ARCH}", "--batch-size", str(FEW_BATCH_SIZE)]
+        flags += ["--arch", f"timm/{few_arch()}", "--batch-size", str(FEW_BATCH_SIZE)]
     else:
         flags += ["--arch", row.arch, *(["--amp"] if row.amp else [])]
     started = time.perf_counter()
@@ -102,6 +107,21 @@ def run_fastai(row: Row, seed: int, few: bool, folder: Path) -> dict[str, float]
 
 def train_with_fastai(row: Row, seed: int, few: bool) -> dict[str, float]:
     """Trains a row with fastai, by the chapter's code, on this project's split."""
+    from fastpets.data.pets import pets_folder
+    from fastpets.data.splits import train_valid_datasets
+
+    train, valid = train_valid_datasets(os.environ["FASTPETS_PETS"] if few else pets_folder())
+    learner = fastai_learner(row, train, valid, seed, few)
+    num_epochs, started = 0, time.perf_counter()
+    for method, epochs, settings in row.phases:
+        getattr(learner, method)(*([] if epochs is None else [epochs]), **settings)
+        num_epochs += (epochs or 0) + settings.get("freeze_epochs", 0)
+    epoch_s = (time.perf_counter() - started) / num_epochs
+    return {"error_rate": float(learner.recorder.values[-1][-1]), "epoch_s": epoch_s}
+
+
+def fastai_learner(row: Row, train: Any, valid: Any, seed: int, few: bool) -> Any:
+    """fastai's Learner for a row, with the images of two ImageDatasets, after seeding."""
     from fastai.vision.all import (
         CategoryBlock,
         CrossEntropyLossFlat,
@@ -120,10 +140,6 @@ def train_with_fastai(row: Row, seed: int, few: bool) -> dict[str, float]:
     from fastai.vision.learner import create_timm_model, default_split
     from safetensors.torch import load_file
 
-    from fastpets.data.pets import pets_folder
-    from fastpets.data.splits import train_valid_datasets
-
-    train, valid = train_valid_datasets(os.environ["FASTPETS_PETS"] if few else pets_folder())
     label_of = {
         path: dataset.classes[label]
         for dataset in (train, valid)
@@ -140,7 +156,7 @@ def train_with_fastai(row: Row, seed: int, few: bool) -> dict[str, float]:
         batch_tfms=[*aug_transforms(size=224, min_scale=0.75), Normalize.from_stats(*stats)],
     ).dataloaders(None, bs=FEW_BATCH_SIZE if few else 64, num_workers=os.cpu_count())
     if few:
-        model, _ = create_timm_model(FEW_ARCH, len(train.classes), pretrained=False)
+        model, _ = create_timm_model(few_arch(), len(train.classes), pretrained=False)
         state = load_file(os.environ["FASTPETS_WEIGHTS"])
         model[0].model.load_state_dict({name: v for name, v in state.items() if not name.startswith("classifier")})
         learner = Learner(dls, model, loss_func=CrossEntropyLossFlat(), splitter=default_split, metrics=error_rate)
@@ -149,12 +165,7 @@ def train_with_fastai(row: Row, seed: int, few: bool) -> dict[str, float]:
 
         learner = vision_learner(dls, getattr(torchvision.models, row.arch), metrics=error_rate)
         learner = learner.to_fp16() if row.amp else learner
-    num_epochs, started = 0, time.perf_counter()
-    for method, epochs, settings in row.phases:
-        getattr(learner, method)(*([] if epochs is None else [epochs]), **settings)
-        num_epochs += (epochs or 0) + settings.get("freeze_epochs", 0)
-    epoch_s = (time.perf_counter() - started) / num_epochs
-    return {"error_rate": float(learner.recorder.values[-1][-1]), "epoch_s": epoch_s}
+    return learner
 
 
 def table(found: dict[str, Any], few: bool) -> str:
