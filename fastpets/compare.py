@@ -14,7 +14,7 @@ from fastpets.errors import InvalidArgumentError, one_line, out_must_be_writable
 from fastpets.runs.config import OF_ONE_RUN, read_settings
 from fastpets.runs.files import IMAGES, METRICS, Row, check_run, read_rows
 
-HEADING = f"{'':>3}  {'run':<28}  {'epochs':>6}  {'error':>7}  {'lowest error':>12}  {'loss':>7}  {'time':>8}"
+HEADING = f"{'':>3}  {'run':<25}  {'epochs':>6}  {'error':>7}  {'lowest error':>12}  {'loss':>7}  {'time':>8}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ def line(number: int, name: str, rows: Sequence[Row]) -> str:
     errors = [float(row["error_rate"]) for row in rows]
     minutes, seconds = divmod(round(sum(float(row["seconds"]) for row in rows)), 60)
     numbers = f"{len(rows):>6}  {errors[-1]:>7.4f}  {min(errors):>12.4f}  {float(rows[-1]['valid_loss']):>7.4f}"
-    return f"{number:>3}  {shorten(name, 28):<28}  {numbers}  {minutes:>5}:{seconds:02}"
+    return f"{number:>3}  {shorten(name, 25):<25}  {numbers}  {minutes:>5}:{seconds:02}"
 
 
 def differences(settings: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -64,7 +64,7 @@ def groups(config_class: type) -> dict[str, list[str]]:
     for base in sorted(config_class.__mro__, key=lambda base: "title" not in vars(base)):
         if names := [*inspect.get_annotations(base)]:
             found.setdefault(vars(base).get("title", ""), []).extend(names)
-    return {title: sorted(names, key=lambda name: name != "data") for title, names in found.items()}
+    return {title: sorted(names, key=lambda name: name != "data" if title else 0) for title, names in found.items()}
 
 
 def with_flags(message: str, config_class: type | None) -> str:

@@ -79,11 +79,7 @@ def _train(config: TrainConfig) -> int:
         learner.load_state_dict(state)
         learner.random.diverge(distributed.rank())
     elif config.lr == "auto" and config.schedule is None:
-        curve = learner.lr_find()
-        found_lr = curve.valley
-        print(f"the learning rate finder suggests {found_lr:.2e}")
-        if warning := curve.warning():
-            print(with_flags(warning, TrainConfig))
+        found_lr = _suggested_rate(learner)
     phases = _phases(config, learner, found_lr, planned)
     if distributed.rank() != 0:
         return _run(learner, test, phases, config, None)
@@ -94,6 +90,15 @@ def _train(config: TrainConfig) -> int:
         hint, tables = _InputHint(len(learner.history)), TableWriter(run, trackers)
         learner.callbacks = [ModelWriter(run, config.arch), *learner.callbacks, hint, tables]
         return _run(learner, test, phases, config, run)
+
+
+def _suggested_rate(learner: Learner) -> float:
+    """Runs the learning rate finder, and prints what it suggests."""
+    curve = learner.lr_find()
+    print(f"the learning rate finder suggests {curve.valley:.2e}")
+    if warning := curve.warning():
+        print(with_flags(warning, TrainConfig))
+    return curve.valley
 
 
 def _phases(config: TrainConfig, learner: Learner, found_lr: float | None, planned: list[int]) -> list[Phase]:

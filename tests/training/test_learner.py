@@ -607,7 +607,7 @@ def test_loaders_that_fit_neither_the_model_nor_each_other_are_rejected(make_fol
     with pytest.raises(FastpetsError, match=r"validation images by \(0.1, 0.2, 0.3\) and .*; expected the same"):
         Learner(train, other, model)
     with pytest.raises(
-        FastpetsError, match="the model has 1 outputs, the loader 2 classes; create it with num_classes=2"
+        FastpetsError, match="the model has 1 output, the loader 2 classes; create it with num_classes=2"
     ):
         Learner(train, valid, create_model("resnet18", 1, "none"))
     with pytest.raises(FastpetsError, match="the model has 3 outputs, the loader 2 classes; create it with num_c"):
