@@ -143,7 +143,7 @@ def test_a_fitted_head_needs_a_linear_one_and_is_averaged_too(
     assert "error: --schedule: 'fitted' with --head fastai; use --head linear" in capsys.readouterr().err
     train, valid = fastpets.loaders(make_folder(30), size=32, batch_size=8)
     learner = fastpets.Learner(train, valid, "squeezenet1_1", weights="none", print_epochs=False)
-    with pytest.raises(InvalidArgumentError, match="^schedule: a fitted head, but the model's is not linear"):
+    with pytest.raises(InvalidArgumentError, match=r"^schedule: a fitted head, but the model's is not linear"):
         learner.fit(parse_schedule("fitted"))
     model = create_model("squeezenet1_1", 2, "none", head="linear")
     learner = fastpets.Learner(train, valid, model, fastpets.TrainingOptions(ema=0.9), print_epochs=False)
