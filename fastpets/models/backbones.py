@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from fastpets.data.network import check_connection
 from fastpets.errors import FastpetsError, InvalidArgumentError, first_few, reason, warn
 from fastpets.models.architectures import check_architecture
 from fastpets.models.weights import read_tensors, short_reason
+from fastpets.utils.validation import HeadName
 
 DENSENET_LAYER = r"(denselayer\d+\.(?:norm|conv))\.([12]\.)"  # torchvision's files have "norm.1" for its "norm1"
 AUXILIARY_CLASSIFIERS = ("aux1", "aux2", "AuxLogits")  # GoogLeNet's and Inception's, for a second loss in training
@@ -32,6 +34,23 @@ class ConcatPool(nn.Module):
         # As (B, H * W, F), so that the gradient, too, is channels_last; those of amax and mean over H and W are not.
         pixels = features.permute(0, 2, 3, 1).flatten(1, 2)
         return torch.cat([pixels.amax(1), pixels.mean(1)], dim=1)[:, :, None, None]
+
+
+class MeanPool(nn.Module):
+    """Mean of each channel: (B, F, H, W) to (B, F, 1, 1)."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features.mean((2, 3), keepdim=True)
+
+
+class Pool(NamedTuple):
+    """How a head pools feature maps: the module, and the number of features for each channel."""
+
+    make: Callable[[], nn.Module]
+    per_channel: int
+
+
+POOLS: dict[HeadName, Pool] = {"fastai": Pool(ConcatPool, 2), "linear": Pool(MeanPool, 1)}
 
 
 class TrainedHead(NamedTuple):
@@ -64,13 +83,13 @@ class Backbone(NamedTuple):
     run: TrainedHead | None = None
 
 
-def create_backbone(arch: str, weights: str) -> Backbone:
-    """Builds the backbone `arch` with `weights`; both are as in create_model. Raises FastpetsError."""
+def create_backbone(arch: str, weights: str, head: HeadName = "fastai") -> Backbone:
+    """Builds the backbone `arch` with `weights`, pooled for `head`, as in create_model. Raises FastpetsError."""
     check_backbone(arch, weights)
     if arch.startswith("timm/"):
-        backbone = _timm_backbone(arch.removeprefix("timm/"), weights)
+        backbone = _timm_backbone(arch.removeprefix("timm/"), weights, POOLS[head])
     else:
-        backbone = _torchvision_backbone(arch, weights)
+        backbone = _torchvision_backbone(arch, weights, POOLS[head])
     if weights not in ("default", "none"):
         backbone = _load_pretrained(arch, backbone, Path(weights))
     return backbone
@@ -90,7 +109,7 @@ def _weight_file(path: Path) -> Path:
     return path / "model.safetensors" if path.is_dir() else path
 
 
-def _torchvision_backbone(arch: str, weights: str) -> Backbone:
+def _torchvision_backbone(arch: str, weights: str, pool: Pool) -> Backbone:
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     if weights == "default":
         pretrained = torchvision.models.get_model_weights(arch).DEFAULT
@@ -113,50 +132,50 @@ def _torchvision_backbone(arch: str, weights: str) -> Backbone:
     for name in auxiliary:
         setattr(network, name, None)
         network.aux_logits = False
-    classifier, num_features = _remove_classifier(network)
+    classifier, num_features = _remove_classifier(network, pool)
     return Backbone(network, network, num_features, (classifier, *auxiliary), mean, std)
 
 
-def _remove_classifier(network: Any) -> tuple[str, int]:
+def _remove_classifier(network: Any, pool: Pool) -> tuple[str, int]:
     """Removes a torchvision network's classifier; returns its name and the number of features without it.
 
-    Where it was one linear layer on globally averaged features, ConcatPool replaces the average.
+    Where it was one linear layer on globally averaged features, `pool` replaces the average.
     """
     name, classifier = list(network.named_children())[-1]
     layers = [layer for layer in classifier.modules() if not isinstance(layer, nn.Sequential)]
     linears = [layer_name for layer_name, layer in classifier.named_modules() if isinstance(layer, nn.Linear)]
     if not linears:  # SqueezeNet: a convolution and a pool
         convolution = next(layer for layer in layers if isinstance(layer, nn.Conv2d))
-        setattr(network, name, ConcatPool())
-        return name, 2 * convolution.in_channels
+        setattr(network, name, pool.make())
+        return name, pool.per_channel * convolution.in_channels
     num_features = classifier.get_submodule(linears[-1]).in_features
     if any(not isinstance(layer, nn.Linear | nn.Dropout) for layer in layers) or len(linears) > 1:
         name = f"{name}.{linears[-1]}"  # the layers before the last one are pretrained too, and stay
         network.set_submodule(name, nn.Identity())
         return name, num_features
     setattr(network, name, nn.Identity())
-    pool = getattr(network, "avgpool", None)
-    if isinstance(pool, nn.AdaptiveAvgPool2d) and pool.output_size in (1, (1, 1)):
-        network.avgpool = ConcatPool()
-        return name, 2 * num_features
+    average = getattr(network, "avgpool", None)
+    if isinstance(average, nn.AdaptiveAvgPool2d) and average.output_size in (1, (1, 1)):
+        network.avgpool = pool.make()
+        return name, pool.per_channel * num_features
     return name, num_features
 
 
 class _TimmFeatures(nn.Module):
-    """A timm network's pooled features: (B, 2F, 1, 1) by ConcatPool if it ends in a feature map, else timm's (B, F)."""
+    """A timm network's pooled features: by `pool` if it ends in a feature map, else timm's (B, F)."""
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: Any, pool: Pool) -> None:
         super().__init__()
         self.network = network
         is_map = network.pretrained_cfg.get("pool_size") and getattr(network, "output_fmt", "NCHW") == "NCHW"
-        self.pool = ConcatPool() if is_map else None
+        self.pool = pool.make() if is_map else None
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         features = self.network.forward_features(images)
         return self.pool(features) if self.pool else self.network.forward_head(features, pre_logits=True)
 
 
-def _timm_backbone(name: str, weights: str) -> Backbone:
+def _timm_backbone(name: str, weights: str, pool: Pool) -> Backbone:
     import timm
 
     pretrained = timm.get_pretrained_cfg(name)
@@ -178,7 +197,7 @@ def _timm_backbone(name: str, weights: str) -> Backbone:
             f"download {address} and give that file, or use weights='none'"
         ) from None
     config = network.pretrained_cfg
-    module = _TimmFeatures(network).eval()
+    module = _TimmFeatures(network, pool).eval()
     with torch.no_grad():
         num_features = module(torch.zeros(1, *config["input_size"])).flatten(1).shape[1]
     module.train()

@@ -71,16 +71,10 @@ def has_batch_norm(model: nn.Module) -> bool:
 
 
 def make_head(num_features: int, num_classes: int, name: HeadName = "fastai") -> nn.Sequential:
-    """A head, (B, F) to (B, C): fastai's two linear layers, each after batch norm and dropout, or a single one.
-
-    Batch norm before the single layer has no parameters: it gives all features one scale, whatever the backbone. With
-    few images it is the better head, since it has a fifth of the parameters.
-    """
+    """A head, (B, F) to (B, C): fastai's two linear layers, each after batch norm and dropout, or a single one."""
     check_choice("head", name, HeadName)
     if name == "linear":
-        return nn.Sequential(
-            nn.BatchNorm1d(num_features, affine=False), nn.Dropout(0.25), nn.Linear(num_features, num_classes)
-        )
+        return nn.Sequential(nn.Linear(num_features, num_classes))
     layers = nn.Sequential(
         nn.BatchNorm1d(num_features),
         nn.Dropout(0.25),
@@ -116,11 +110,11 @@ def create_model(
             or a safetensors or pth file: one of the library's, of fastai's, or a checkpoint of a training script. The
             head is new, except for a run with the same `classes`. With a run, a printed line says which.
         classes: names of the logits, in any order: those of a run's head are moved to the class of the same name.
-        head: fastai's head, or a "linear" one.
+        head: fastai's head, on the maximum and the mean of each feature map, or a "linear" layer on the mean.
         seed: of all randomly initialised parameters; the caller's random state stays as it is.
     """
     with _seeded(seed):
-        backbone = create_backbone(arch, str(weights))
+        backbone = create_backbone(arch, str(weights), head)
         model = Classifier(backbone.module, backbone.num_features, num_classes, head)
     if backbone.run is not None:
         print(f"weights: {weights}: {_take_head(model, backbone.run, classes)}", flush=True)

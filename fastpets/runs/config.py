@@ -101,7 +101,8 @@ class ModelFlags:
     """Pretrained weights: `default` (the library's best for ImageNet), `none`, a run folder, whose head is kept if its
     classes are the same, or a safetensors or pth file."""
     head: HeadName = "fastai"
-    """The layers after the backbone: those of fastai, or a single linear layer, the better choice for few images."""
+    """The layers after the backbone: those of fastai, or a single linear layer on averaged features, the better choice
+    for few images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,8 +165,9 @@ class ScheduleFlags(LossFlags):
     With FROM:TO, the unfrozen phase uses FROM in the first layers and TO in the last ones.
     `auto`: the suggestion of the learning rate finder."""
     schedule: Annotated[str | None, arg(metavar='"PHASE EPOCHS RATE, ..."')] = None
-    """Phases of one cycle each, such as "frozen 3 3e-3, unfrozen 12 1e-6:1e-4". Replaces --epochs, --freeze-epochs
-    and --lr."""
+    """Phases of one cycle each, such as "frozen 3 3e-3, unfrozen 12 1e-6:1e-4". `fitted` fits a linear head to the
+    features of the frozen backbone, for which each image passes it once. Replaces --epochs, --freeze-epochs and
+    --lr."""
     initial_size: Annotated[str | None, arg(metavar="PIXELS|HxW")] = None
     """Size of training images in the first epoch. They grow from epoch to epoch, up to `size` in the last one."""
     accumulate: int = 1
@@ -330,7 +332,10 @@ class TrainConfig(RecipeFlags, LearnerConfig, ScheduleFlags, OutputFlags):
         check_range("epochs", self.epochs, 0, MAX_EPOCHS)
         check_range("freeze_epochs", self.freeze_epochs, 0, MAX_EPOCHS)
         if self.schedule is not None:
-            num_epochs = sum(phase.epochs for phase in parse_schedule(self.schedule))
+            phases = parse_schedule(self.schedule)
+            num_epochs = sum(phase.epochs for phase in phases)
+            if self.head != "linear" and any(phase.fits_head for phase in phases):
+                raise InvalidArgumentError(f"schedule: 'fitted' with head={self.head!r}; use head='linear'")
         else:
             num_epochs = self.epochs + (0 if self.weights == "none" else self.freeze_epochs)
         if num_epochs == 0:

@@ -9,17 +9,17 @@ from typing import Any
 
 from fastpets.utils.validation import RecipeName
 
-# A frozen backbone whose norm layers are fixed needs only a forward pass, and keeps what it has learned.
-FROZEN: dict[str, Any] = {"bn": "fixed", "head": "linear", "lr": "4e-3", "epochs": 0}
+# A linear layer is fitted to what the pretrained backbone finds in each image, in one pass over the images.
+FITTED: dict[str, Any] = {"head": "linear", "bn": "fixed", "size": "256", "schedule": "fitted"}
 
 # What differs from the defaults, by the name of the recipe.
 RECIPES: dict[RecipeName, dict[str, Any]] = {
     "fastai": {},
-    "fast": {**FROZEN, "freeze_epochs": 9, "valid_size": "256"},
-    "strong": {**FROZEN, "freeze_epochs": 20, "size": "256", "valid_size": "288", "ema": 0.95},
+    "fast": FITTED,
+    "strong": {**FITTED, "schedule": "fitted, unfrozen 4 1e-6:3e-5"},
 }
 SUMMARIES: dict[RecipeName, str] = {
     "fastai": "the chapter's fine_tune: three frozen epochs, six of the whole network; the default",
-    "fast": "a linear layer on the frozen backbone, for few images: a good model in the shortest time",
-    "strong": "the same for longer, on larger images, and with averaged weights: the better model",
+    "fast": "a linear layer, fitted to the features of the pretrained backbone: one pass over the images",
+    "strong": "the same, then four epochs of the whole network at low rates",
 }

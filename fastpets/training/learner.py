@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -19,6 +20,7 @@ from fastpets.loading.loader import Loader
 from fastpets.models.classifier import Classifier
 from fastpets.models.weights import load_weights, save_weights
 from fastpets.training import checks, distributed, lr_finder, out_of_memory, plots
+from fastpets.training.head_fit import check_head, fit_head
 from fastpets.training.history import EpochPrinter, EpochResult, History, Progress
 from fastpets.training.host_copies import HostCopies
 from fastpets.training.input_timer import InputTimer
@@ -193,6 +195,8 @@ class Learner:
             self.progress = Progress()
             self._leave_interrupted_epoch()
         self.matched(self.train)
+        if any(phase.fits_head for phase in phases):
+            check_head(self.model)
         try:
             with self.random.active():
                 out_of_memory.guard(lambda: self._fit_phases(phases), self._out_of_memory_error)
@@ -253,7 +257,10 @@ class Learner:
         progress, started = self.progress, time.perf_counter()
         if not progress.is_trained:
             timer = InputTimer(self.device)
-            num_images = self._train_epoch(scheduler, timer, f"{phase.name}, epoch {progress.epoch}")
+            if phase.fits_head:
+                num_images = self._fit_head(timer)
+            else:
+                num_images = self._train_epoch(scheduler, timer, f"{phase.name}, epoch {progress.epoch}")
             self.recorder.end_epoch()
             waited_s, train_s = timer.elapsed()
             progress.images_per_sec = num_images * distributed.world_size() / train_s
@@ -285,6 +292,13 @@ class Learner:
         for callback in self.callbacks:
             if (method := getattr(callback, event, None)) is not None:
                 method(self, *arguments)
+
+    def _fit_head(self, timer: InputTimer) -> int:
+        """Fits a linear head in place of an epoch of training; returns this process's share of the images."""
+        images = self.valid.like(self.train.dataset, rank=0, world_size=1)
+        loss, num_images = fit_head(self.train_step, timer.watch(track(images, "fitting the head", len(images))))
+        self.recorder.add(loss, 0.0, np.arange(num_images))
+        return num_images // distributed.world_size()
 
     def _train_epoch(self, scheduler: LRScheduler, timer: InputTimer, description: str) -> int:
         """Trains on an epoch, or on the rest of an interrupted one; returns the number of images.

@@ -27,6 +27,8 @@ class Phase:
             the optimizer as they are.
         pct_start: share of the steps, 0 to 1, in which the rate rises from `lr` / `div` to `lr`; then it falls.
         div: ratio of the highest rate to the first one.
+        fits_head: whether the epoch fits the model's linear head to the features of the frozen backbone, instead of
+            training in steps: see FITTED.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Phase:
     frozen_to: int | None = None
     pct_start: float = 0.25
     div: float = 25.0
+    fits_head: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.epochs, Integral):
@@ -68,6 +71,10 @@ def fine_tune_phases(epochs: int, base_lr: Rate, freeze_epochs: int) -> list[Pha
     ]
 
 
+# The linear head is fitted to the features of the frozen backbone, in one epoch without steps; its rate has no meaning.
+FITTED = Phase(name="fitted", epochs=1, lr=1e-3, frozen_to=-1, fits_head=True)
+
+
 def parse_rate(text: str) -> Rate | Auto:
     """Parses a learning rate: "1e-3", "1e-6:1e-4", ":1e-3" or "auto". Raises InvalidArgumentError."""
     if text == "auto":
@@ -85,14 +92,17 @@ def parse_rate(text: str) -> Rate | Auto:
 
 
 def parse_schedule(text: str) -> list[Phase]:
-    """Parses phases, such as "frozen 3 3e-3, unfrozen 12 1e-6:1e-4". Raises InvalidArgumentError."""
+    """Parses phases, such as "frozen 3 3e-3, unfrozen 12 1e-6:1e-4", or "fitted". Raises InvalidArgumentError."""
     phases = []
     for part in text.split(","):
         fields = part.split()
+        if fields == ["fitted"]:
+            phases.append(FITTED)
+            continue
         if len(fields) != 3 or fields[0] not in ("frozen", "unfrozen") or not fields[1].isdecimal():
             raise InvalidArgumentError(
-                f"schedule: {part.strip()!r}, expected frozen or unfrozen, a number of epochs and a rate, as in "
-                "'frozen 3 3e-3, unfrozen 12 1e-6:1e-4'"
+                f"schedule: {part.strip()!r}, expected fitted, or frozen or unfrozen with a number of epochs and a "
+                "rate, as in 'frozen 3 3e-3, unfrozen 12 1e-6:1e-4'"
             )
         name, epochs, lr = fields
         frozen_to = -1 if name == "frozen" else 0

@@ -1,9 +1,11 @@
 """Recipes: what they are, how flags change them, and that the options they need do what they say."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +17,8 @@ from fastpets.models.classifier import NORM_LAYERS, create_model
 from fastpets.runs.config import TrainConfig, read_config
 from fastpets.runs.predictor import load, save_model
 from fastpets.runs.recipes import RECIPES, SUMMARIES
+from fastpets.training import head_fit
+from fastpets.training.phases import parse_schedule
 from fastpets.utils.validation import RecipeName
 
 SMALL = {"arch": "squeezenet1_1", "weights": "none", "size": "32", "valid_size": "48", "batch_size": 8, "device": "cpu"}
@@ -32,9 +36,9 @@ def test_every_recipe_has_settings_and_a_summary_and_the_default_is_fastais() ->
 @pytest.mark.parametrize("name", get_args(RecipeName))
 def test_a_recipe_is_the_same_by_flag_and_in_python_and_flags_change_it(name: RecipeName) -> None:
     assert parsed("--recipe", name) == fastpets.Recipe(name).config
-    changed = parsed("--recipe", name, "--freeze-epochs", "4", "--seed", "7")
-    assert changed == getattr(fastpets.Recipe, name)(freeze_epochs=4, seed=7).config
-    assert changed.phases(pretrained=True)[0].epochs == 4
+    changed = parsed("--recipe", name, "--schedule", "frozen 4 1e-3", "--seed", "7")
+    assert changed == getattr(fastpets.Recipe, name)(schedule="frozen 4 1e-3", seed=7).config
+    assert [phase.epochs for phase in changed.phases(pretrained=True)] == [4]
 
 
 def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,21 +58,22 @@ def test_the_command_lists_the_recipes_with_flags_that_give_them(capsys: pytest.
     for (name, settings), title, flags in zip(RECIPES.items(), lines[::2], lines[1::2], strict=True):
         assert title.split()[0] == name
         if settings:
-            assert parsed(*flags.split()) == TrainConfig(**settings)
+            assert parsed(*shlex.split(flags)) == TrainConfig(**settings)
 
 
 def test_a_recipe_trains_in_python_and_its_run_resumes(make_folder: Callable[..., Path], tmp_path: Path) -> None:
-    settings: dict[str, Any] = {**SMALL, "data": str(make_folder(30)), "epochs": 1}
-    recipe = fastpets.Recipe.fast(**settings)
+    settings: dict[str, Any] = {**SMALL, "data": str(make_folder(30))}
+    recipe = fastpets.Recipe.strong(**settings, schedule="fitted, unfrozen 1 1e-4")
     learner = recipe.learner()
     learner.fit(recipe.phases())
-    assert [type(layer) for layer in learner.model.head] == [torch.nn.BatchNorm1d, torch.nn.Dropout, torch.nn.Linear]
+    assert [result.phase for result in learner.history] == ["fitted", "unfrozen"]
+    assert [type(layer) for layer in learner.model.head] == [torch.nn.Linear]
     assert (learner.train.preprocessing.size, learner.valid.preprocessing.size) == ((32, 32), (48, 48))
     flags = [text for name, value in settings.items() for text in (f"--{name.replace('_', '-')}", str(value))]
     run = tmp_path / "run"
     assert main(["train", "--recipe", "fast", *flags, "--out", str(run)]) == 0
     assert read_config(run).recipe == "fast"
-    assert main(["train", "--resume", str(run), "--epochs", "2"]) == 0
+    assert main(["train", "--resume", str(run), "--schedule", "fitted, frozen 1 1e-3"]) == 0
     predictor = load(run, "cpu")
     assert predictor.preprocessing.size == (48, 48)
     assert predictor.model.head_name == "linear"
@@ -112,3 +117,37 @@ def test_fixed_norm_layers_of_pretrained_models_train_in_the_head_only(
     same = [torch.equal(layer.state_dict()[name], value) for layer, values in zip(norms, before, strict=True)
             for name, value in values.items()]  # fmt: skip
     assert all(same) != trains
+
+
+def test_a_fitted_head_is_scikit_learns_logistic_regression() -> None:
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 4, 200)
+    features = random.normal(size=(200, 30)) * 3 + 5 + np.eye(4, 30)[labels] * 4
+    layer = torch.nn.Linear(30, 4)
+    with torch.no_grad():
+        loss = head_fit._fit(layer, torch.tensor(features).float(), torch.tensor(labels))
+        found = layer(torch.tensor(features).float()).softmax(1).numpy()
+    scaled = (features - features.mean(0)) / features.std(0, ddof=1).mean()
+    # Its objective is the sum of the losses and half the squared weights / C.
+    expected = linear_model.LogisticRegression(C=1 / (2 * head_fit.WEIGHT_DECAY * 200), max_iter=10_000, tol=1e-8)
+    expected.fit(scaled, labels)
+    assert np.abs(found - expected.predict_proba(scaled)).max() < 0.01  # both stop near the optimum
+    assert loss.item() == pytest.approx(-np.log(found[np.arange(200), labels]).mean(), rel=1e-3)
+
+
+def test_a_fitted_head_needs_a_linear_one_and_is_averaged_too(
+    make_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--schedule", "fitted"]) == 1
+    assert "error: --schedule: 'fitted' with --head fastai; use --head linear" in capsys.readouterr().err
+    train, valid = fastpets.loaders(make_folder(30), size=32, batch_size=8)
+    learner = fastpets.Learner(train, valid, "squeezenet1_1", weights="none", print_epochs=False)
+    with pytest.raises(InvalidArgumentError, match=r"^schedule: a fitted head, but the model's is not linear"):
+        learner.fit(parse_schedule("fitted"))
+    model = create_model("squeezenet1_1", 2, "none", head="linear")
+    learner = fastpets.Learner(train, valid, model, fastpets.TrainingOptions(ema=0.9), print_epochs=False)
+    learner.fit(parse_schedule("fitted"))
+    assert learner.train_step.evaluated_model is not model
+    assert torch.equal(learner.train_step.evaluated_model.head[0].weight, model.head[0].weight)
+    assert learner.history[0].train_loss < 0.5
