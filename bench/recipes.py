@@ -110,6 +110,8 @@ class Probe:
         """The pretrained network with average pooling and a linear head, fitted to the training images."""
         import torch
 
+        from fastpets.training.head_fit import fit_linear
+
         model = linear_model(data.train, seed)
         views = [(size, flip) for size in self.sizes for flip in (False, True)[: 1 + self.flip]]
         inputs = torch.cat([features(model, data.train, size, flip=flip, amp=self.amp) for size, flip in views])
@@ -145,10 +147,13 @@ class Tune:
 
         model = self.probe.fitted(data, seed)
         network: Any = model.backbone.network
-        freeze([network.conv_stem, network.bn1, *network.blocks[: self.frozen_blocks]] if self.frozen_blocks else [])
+        for module in [network.conv_stem, network.bn1, *network.blocks[: self.frozen_blocks]] * bool(
+            self.frozen_blocks
+        ):
+            module.requires_grad_(False)
         train = loader(data.train, model, self.size, seed=seed, augment=Augment(**dict(self.augment)), cache="host")
         valid = loader(data.valid, model, self.probe.sizes[0], cache="host")
-        learner = Learner(train, valid, with_fixed_norms(model), options(seed=seed, **dict(self.options)))
+        learner = Learner(train, valid, model, options(seed=seed, bn="fixed", **dict(self.options)))
         learner.unfreeze()
         learner.fit_one_cycle(self.epochs, slice(*self.lr))
         views = [(size, flip) for size in self.probe.sizes for flip in (False, True)[: 1 + self.flip_valid]]
@@ -183,16 +188,11 @@ def loader(dataset: ImageDataset, model: Classifier, size: int = 224, **settings
 
 
 def linear_model(dataset: ImageDataset, seed: int) -> Classifier:
-    """The pretrained network with average pooling and a linear head."""
-    from torch import nn
-
+    """The pretrained network with a linear head."""
     from fastpets.models.classifier import create_model
 
-    model = create_model(f"timm/{few_arch()}", len(dataset.classes), os.environ["FASTPETS_WEIGHTS"], seed=seed)
-    backbone: Any = model.backbone
-    backbone.pool = nn.AdaptiveAvgPool2d(1)
-    model.head = nn.Sequential(nn.Linear(backbone.network.num_features, len(dataset.classes)))
-    return model
+    weights = os.environ["FASTPETS_WEIGHTS"]
+    return create_model(f"timm/{few_arch()}", len(dataset.classes), weights, head="linear", seed=seed)
 
 
 def features(
@@ -211,46 +211,6 @@ def features(
         for batch in images:
             found.append(model.backbone(batch.images.flip(3) if flip else batch.images).flatten(1).float())
     return torch.cat(found)
-
-
-def fit_linear(layer: Any, inputs: torch.Tensor, labels: torch.Tensor, decay: float) -> None:
-    """Logistic regression: fits a linear layer to features (N, F), centred and of unit mean deviation, by L-BFGS."""
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    centre, scale = inputs.mean(0), inputs.std(0).mean()
-    inputs = (inputs - centre) / scale
-    weight = torch.zeros(layer.out_features, inputs.shape[1], requires_grad=True)
-    bias = torch.zeros(layer.out_features, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe")
-
-    def loss() -> torch.Tensor:
-        optimizer.zero_grad()
-        value = cross_entropy(inputs @ weight.T + bias, labels) + decay * weight.square().sum()
-        value.backward()
-        return value
-
-    optimizer.step(loss)
-    with torch.no_grad():
-        layer.weight.copy_(weight / scale)
-        layer.bias.copy_(bias - weight @ centre / scale)
-
-
-def with_fixed_norms(model: Classifier) -> Classifier:
-    """Fixes all norm layers of the model: their parameters, and their statistics also in training mode."""
-    from fastpets.models.classifier import is_norm
-
-    norms = [layer for layer in model.modules() if is_norm(layer)]
-    freeze(norms)
-    for layer in norms:
-        layer.train = lambda mode=True, layer=layer: layer  # type: ignore[method-assign]
-        layer.training = False
-    return model
-
-
-def freeze(modules: Sequence[Any]) -> None:
-    for module in modules:
-        module.requires_grad_(False)
 
 
 def datasets(fold_seed: int, fold: int) -> Data:

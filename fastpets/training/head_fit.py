@@ -40,7 +40,7 @@ def fit_head(train_step: TrainStep, batches: Iterable[Batch]) -> tuple[torch.Ten
     found = [(train_step.logits(images, _Features(model)), labels) for images, labels in batches]
     features, labels = torch.cat([each for each, _ in found]), torch.cat([each for _, each in found])
     layer = cast(nn.Linear, model.head[0])
-    loss = _fit(layer, features, labels)
+    loss = fit_linear(layer, features, labels)
     distributed.broadcast(layer.parameters())
     if train_step.evaluated_model is not model:
         cast(Classifier, train_step.evaluated_model).head.load_state_dict(model.head.state_dict())
@@ -58,10 +58,14 @@ class _Features(nn.Module):
         return self.backbone(images).flatten(1)
 
 
-def _fit(layer: nn.Linear, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+@torch.no_grad()
+def fit_linear(
+    layer: nn.Linear, features: torch.Tensor, labels: torch.Tensor, weight_decay: float = WEIGHT_DECAY
+) -> torch.Tensor:
     """Fits a layer to features (N, F) and labels (N,) by L-BFGS. Returns the mean cross entropy.
 
-    The features are centred and divided by one number, their mean deviation; dividing each by its own is worse.
+    Minimised is the mean cross entropy plus `weight_decay` times the sum of the squared weights, for features that are
+    centred and divided by one number, their mean deviation; dividing each by its own is worse.
     """
     centre, scale = features.mean(0), features.std(0).mean()
     features = (features - centre) / scale
@@ -72,7 +76,7 @@ def _fit(layer: nn.Linear, features: torch.Tensor, labels: torch.Tensor) -> torc
     @torch.enable_grad()
     def objective() -> torch.Tensor:
         optimizer.zero_grad()
-        value = cross_entropy(features @ weight.T + bias, labels) + WEIGHT_DECAY * weight.square().sum()
+        value = cross_entropy(features @ weight.T + bias, labels) + weight_decay * weight.square().sum()
         value.backward()
         return value
 

@@ -66,6 +66,8 @@ def plot_runs(
     errors: Mapping[str, Sequence[float]], losses: Mapping[str, Sequence[float]], file: str | Path | None = None
 ) -> None:
     """Plots the error rate and the validation loss after each epoch of several runs, by name."""
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = new_figure(file)
     axes.remove()
     figure.set_size_inches(10, 4.2 + 0.2 * len(errors))
@@ -75,8 +77,10 @@ def plot_runs(
         for name, curve in values.items():
             size = 3 if len(curve) > 1 else 8  # a point without a line
             axes.plot(np.arange(1, len(curve) + 1), curve, "o-", markersize=size, label=shorten(name, NAME_LENGTH))
-        axes.set(xlabel="epochs", ylabel=label, ylim=(0, None))
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        highest = np.nanmax([*itertools.chain.from_iterable(values.values()), 0])
+        longest = max(map(len, values.values()))
+        axes.set(xlabel="epochs", ylabel=label, ylim=(0, 1.08 * highest or 1), xlim=(0.5, longest + 0.5))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", fontsize=8)

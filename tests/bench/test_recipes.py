@@ -9,6 +9,7 @@ from torchmetrics.classification import MulticlassCalibrationError
 
 from bench import recipes
 from bench.recipes import Key
+from fastpets.training.head_fit import fit_linear
 
 
 def predictions(seed: int, num_images: int = 200, num_classes: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -49,7 +50,7 @@ def test_a_linear_layer_is_fitted_to_the_minimum_of_its_loss() -> None:
     torch.manual_seed(0)
     inputs, labels = 5 + 2 * torch.randn(60, 8, dtype=torch.float64), torch.arange(60) % 3
     layer, decay = torch.nn.Linear(8, 3).double(), 0.01
-    recipes.fit_linear(layer, inputs.float(), labels, decay)
+    fit_linear(layer, inputs, labels, decay)
     scale = inputs.std(0).mean()
     weight, bias = layer.weight.detach().clone().requires_grad_(), layer.bias.detach().clone().requires_grad_()
     penalty = decay * (weight * scale).square().sum()

@@ -125,8 +125,8 @@ def test_a_fitted_head_is_scikit_learns_logistic_regression() -> None:
     labels = random.integers(0, 4, 200)
     features = random.normal(size=(200, 30)) * 3 + 5 + np.eye(4, 30)[labels] * 4
     layer = torch.nn.Linear(30, 4)
+    loss = head_fit.fit_linear(layer, torch.tensor(features).float(), torch.tensor(labels))
     with torch.no_grad():
-        loss = head_fit._fit(layer, torch.tensor(features).float(), torch.tensor(labels))
         found = layer(torch.tensor(features).float()).softmax(1).numpy()
     scaled = (features - features.mean(0)) / features.std(0, ddof=1).mean()
     # Its objective is the sum of the losses and half the squared weights / C.
