@@ -125,9 +125,13 @@ def run(name: str, arguments: Sequence[str]) -> int:
 
 
 def _show_warnings_as_lines(config_class: type) -> None:
-    """Prints each warning as one line on standard error, without file name and line number."""
+    """Prints each warning as one line on standard error, once, without file name and line number."""
+    printed: set[str] = set()
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        print(f"warning: {with_flags(str(message), config_class)}", file=sys.stderr)
+        line = f"warning: {with_flags(str(message), config_class)}"
+        if line not in printed:
+            print(line, file=sys.stderr)
+        printed.add(line)
 
     warnings.showwarning = show

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,17 @@ def test_an_unknown_command_is_one_line_with_a_suggestion(capsys: pytest.Capture
     assert error.endswith("; did you mean train?\n")
     assert main(["x"]) == 2
     assert "did you mean" not in capsys.readouterr().err
+
+
+def test_a_warning_is_printed_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def warns(config: object) -> int:
+        for message in ("lr: low", "lr: low", "lr: high"):
+            warnings.warn(message, stacklevel=1)
+        return 0
+
+    monkeypatch.setattr("fastpets.recipes.recipes", warns)
+    assert main(["recipes"]) == 0
+    assert capsys.readouterr().err == "warning: lr: low\nwarning: lr: high\n"
 
 
 @pytest.mark.parametrize(
