@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from fastpets.cli import main
+from fastpets.errors import counted
 from fastpets.training.checkpoints import list_checkpoints
 
 pytestmark = pytest.mark.slow
@@ -50,7 +51,7 @@ def test_a_run_interrupted_by_a_signal_resumes_to_the_same_weights(
     assert stderr == ""
     num_epochs = len(list(csv.DictReader((out / "metrics.csv").read_text().splitlines())))
     assert 0 < num_epochs < 6
-    assert f"stopped after {num_epochs} complete epochs; resume with --resume {out}" in stdout
+    assert f"stopped after {counted(num_epochs, 'complete epoch')}; resume with --resume {out}" in stdout
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
     child = start("--resume", out)

@@ -31,10 +31,11 @@ pytestmark = pytest.mark.slow
 
 TINY = ["--arch", "resnet18", "--weights", "none", "--size", "32", "--batch-size", "8", "--device", "cpu"]
 FLAGS = (
-    "data label_from label_pattern labels split valid_share k_fold split_seed on_bad_file max_pixels size augment "
-    "presize presize_method borders supersample seed num_workers sampler cache cache_dir cache_gb decode batch_size "
-    "device arch weights amp amp_dtype compile mix ema clip_norm weight_decay bn label_smoothing class_weights epochs "
-    "freeze_epochs lr schedule initial_size accumulate folds metrics tta evaluate_test track out config resume"
+    "recipe data label_from label_pattern labels split valid_share k_fold split_seed on_bad_file max_pixels size "
+    "augment presize presize_method borders supersample seed num_workers sampler cache cache_dir cache_gb decode "
+    "batch_size device arch weights head valid_size amp amp_dtype compile mix ema clip_norm weight_decay bn "
+    "label_smoothing class_weights epochs freeze_epochs lr schedule initial_size accumulate folds metrics tta "
+    "evaluate_test track out config resume"
 )
 FILES = (
     "checkpoint-{}.pt checkpoint-{}.pt config.json images.parquet metrics.csv model.json model.safetensors report.html "
@@ -81,7 +82,7 @@ def test_a_run_prints_a_line_per_epoch_and_writes_its_folder(make_folder: Callab
     assert child.returncode == 0, child.stderr
     assert child.stderr == ""
     assert "24 training images, 6 validation images, 2 classes" in child.stdout
-    assert "ignored 1 files without an image's suffix: notes.txt" in child.stdout
+    assert "ignored 1 file without an image's suffix: notes.txt" in child.stdout
     heading = [line.split() for line in child.stdout.splitlines() if "train_loss" in line]
     assert heading == [["epoch", "train_loss", "valid_loss", "error_rate", "time", "images/s", "waiting"]]
     assert len(re.findall(r"^ +\d .* \d+%$", child.stdout, re.MULTILINE)) == 2
@@ -128,7 +129,7 @@ def test_pretrained_weights_train_in_two_phases(pets: Path, weights: Path, tmp_p
         (["--data", "nowhere"], "nowhere: nothing there, expected a folder of images"),
         (["--size", "0"], "--size: 0, expected a value from 1 to 16384"),
         (["--lr", "nan"], "--lr: 'nan', expected a number from 1e-12 to 1000, a range as 1e-6:1e-4, or auto"),
-        (["--schedule", "frozen 3"], "--schedule: 'frozen 3', expected frozen or unfrozen, a number of epochs and a"),
+        (["--schedule", "frozen 3"], "--schedule: 'frozen 3', expected fitted, or frozen or unfrozen with a number of"),
         (["--ema", "1.5"], "--ema: 1.5, expected a value from 0 to 1"),
         (["--resume", "nowhere"], "/nowhere: nothing there, expected a run folder or a checkpoint"),
         (["--device", "gpu"], "--device: 'gpu', expected auto, cpu, cuda or cuda:N"),
@@ -323,7 +324,7 @@ def test_a_run_in_the_current_folder_has_its_name_in_the_report(
     here.mkdir()
     monkeypatch.chdir(here)
     assert main(["train", "--data", str(folder), *TINY, "--epochs", "1", "--num-workers", "0", "--out", "."]) == 0
-    assert "<title>here: training report</title>" in (here / "report.html").read_text()
+    assert "<title>here: training report - fastpets</title>" in (here / "report.html").read_text()
 
 
 def test_the_lines_of_other_ranks_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
