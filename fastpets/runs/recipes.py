@@ -21,5 +21,5 @@ RECIPES: dict[RecipeName, dict[str, Any]] = {
 SUMMARIES: dict[RecipeName, str] = {
     "fastai": "the chapter's fine_tune: three frozen epochs, six of the whole network; the default",
     "fast": "a linear layer, fitted to the features of the pretrained backbone: one pass over the images",
-    "strong": "the same, then four epochs of the whole network at low rates",
+    "strong": "the same, then four epochs of the whole network at low rates: for more images",
 }
