@@ -229,7 +229,7 @@ class Learner:
                 done = num_done / last if last > 0 else 1.0  # a single epoch has the full size
                 self.train.resize(progressive_size(self.initial_size, self.full_size, done))
             self._fit_epoch(phase, scheduler)
-        if self.train_step.only_overflows and phase.epochs > 0:
+        if self.train_step.only_overflows and phase.epochs > 0 and not phase.fits_head:
             raise FastpetsError(
                 f"phase {phase.name}: the gradients of all batches overflowed in float16, and no step was taken; use "
                 "amp_dtype='bfloat16', or amp=False"

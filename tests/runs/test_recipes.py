@@ -151,3 +151,12 @@ def test_a_fitted_head_needs_a_linear_one_and_is_averaged_too(
     assert learner.train_step.evaluated_model is not model
     assert torch.equal(learner.train_step.evaluated_model.head[0].weight, model.head[0].weight)
     assert learner.history[0].train_loss < 0.5
+
+
+def test_a_fitted_head_takes_no_steps_that_float16_could_skip(make_folder: Callable[..., Path]) -> None:
+    train, valid = fastpets.loaders(make_folder(30), size=32, batch_size=8)
+    model = create_model("squeezenet1_1", 2, "none", head="linear")
+    learner = fastpets.Learner(train, valid, model, print_epochs=False)
+    learner.train_step.scaler = torch.amp.GradScaler("cpu")  # as float16 on a GPU
+    learner.fit(parse_schedule("fitted"))
+    assert len(learner.history) == 1
