@@ -38,7 +38,7 @@ LABEL = "label "  # what the name of a column of labels begins with in an index
 VERSION = 2  # of the index; increase it when a column or its meaning changes
 SUFFIXES = (".images", ".parquet")  # of an unpacked file and its index
 
-_in_use: dict[Path, int] = {}  # a locked descriptor of each unpacked file that this process has opened
+_in_use: dict[Path, int] = {}  # a locked descriptor of each folder of unpacked files that this process has used
 
 
 def is_parquet(source: Any) -> bool:
@@ -95,6 +95,8 @@ def _unpacked(file: str) -> tuple[Path, pa.Table]:
     try:
         folder = unpacked_folder()
         folder.mkdir(exist_ok=True)
+        if folder not in _in_use:
+            _in_use[folder] = _lock(folder, fcntl.LOCK_SH)
         key = xxhash.xxh3_64_hexdigest(f"{VERSION} {storage.absolute(file)} {stamp}".encode(errors="surrogateescape"))
         stem = posixpath.basename(file)[: -len(".parquet")]
         unpacked, index = (folder / f"{stem}-{key}{suffix}" for suffix in SUFFIXES)
@@ -107,8 +109,6 @@ def _unpacked(file: str) -> tuple[Path, pa.Table]:
 
             write_atomically(unpacked, write)
             write_parquet(index, found[0])
-        if unpacked not in _in_use:
-            _in_use[unpacked] = _lock(unpacked, fcntl.LOCK_SH)
         os.utime(unpacked)
         return unpacked, read_parquet(index)
     except FastpetsError:
@@ -133,9 +133,9 @@ def unpacked_files() -> list[Path]:
 
 
 def remove_unpacked(file: Path) -> bool:
-    """Removes an unpacked file, unless another process uses it. Returns whether it did."""
+    """Removes an unpacked file, unless a process uses any in its folder. Returns whether it did."""
     try:
-        os.close(_lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB))
+        os.close(_lock(file.parent, fcntl.LOCK_EX | fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     for suffix in SUFFIXES:
@@ -143,9 +143,9 @@ def remove_unpacked(file: Path) -> bool:
     return True
 
 
-def _lock(file: Path, operation: int) -> int:
-    """A locked descriptor of a file; on a file system without locks, one that is not. Raises BlockingIOError."""
-    descriptor = os.open(file, os.O_RDONLY)
+def _lock(folder: Path, operation: int) -> int:
+    """A locked descriptor of a folder; on a file system without locks, one that is not. Raises BlockingIOError."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, operation)
     except BlockingIOError:

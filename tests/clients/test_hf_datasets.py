@@ -160,7 +160,7 @@ def test_unpacked_files_are_listed_and_cleared_unless_a_process_uses_them(
     assert f"{unpacked}  in use by a process: not removed\n" in capsys.readouterr().out
     other = [sys.executable, "-m", "fastpets", "cache", "clear", unpacked]
     assert subprocess.run(other, check=False).returncode == 1
-    os.close(_in_use.pop(Path(unpacked)))  # as when the process ends
+    os.close(_in_use.pop(Path(unpacked).parent))  # as when the process ends
     assert subprocess.run(other, check=False).returncode == 0
     assert not Path(unpacked).exists()
     assert not Path(unpacked).with_suffix(".parquet").exists()
