@@ -12,8 +12,8 @@ from fastpets import kernels
 from fastpets.loading.stream_order import StreamOrder
 from fastpets.utils.system import free_memory, num_local_processes
 
-# Of a GPU's free memory, what no cache takes by default. An estimate, not measured: a ResNet-50 that trains on 64 images
-# of 224 px in float32, and DALI beside it.
+# Of a GPU's free memory, what no cache takes by default. An estimate, not measured, for a ResNet-50 that trains on 64
+# images of 224 px in float32, and DALI beside it.
 RESERVED_BYTES = 6 * 2**30
 
 # Pages are committed when they are written: what caches have reserved counts as free memory until then.
