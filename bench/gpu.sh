@@ -16,7 +16,7 @@ cd "$(dirname "$0")/.."
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 
 parts="preflight loading training chapter kernel tests/kernels/test_warp_triton.py
-  tests/kernels/test_shrink_triton.py tests/loading/test_gpu.py
+  tests/kernels/test_luts_triton.py tests/kernels/test_shrink_triton.py tests/loading/test_gpu.py
   tests/loading/test_gpu_files.py tests/training/test_gpu.py tests/training/test_distributed.py sweep
   tests/loading/test_gpu_streams.py"
 declare -A limits=([preflight]=40 [loading]=70 [training]=80 [chapter]=80 [kernel]=30 [sweep]=40

@@ -28,7 +28,7 @@ from bench.peer_loaders import (
 )
 from bench.second_run import SecondRun
 from fastpets import kernels, pipelines
-from fastpets.augment.transforms import Transforms
+from fastpets.augment import lookup_tables
 from fastpets.data.dataset import ImageDataset
 from fastpets.loading.loader import Loader
 from fastpets.loading.planning import Planner
@@ -105,6 +105,7 @@ class _WarpInThreads:
         self.cache, self.num_threads = loader.cache, num_threads
         planner = Planner(
             headers=loader.headers,
+            labels=loader.dataset.labels,
             preprocessing=loader.preprocessing,
             shrink_for=loader.preprocessing.size,
             augment=loader.augment,
@@ -113,18 +114,21 @@ class _WarpInThreads:
         )
         plan = loader.sampler.start_epoch()
         self.ids = [plan.ids[part] for part in plan.batches]
-        self.transforms = [planner.transforms(ids, np.zeros_like(ids)) for ids in self.ids]
+        transforms = [planner.transforms(ids, np.zeros_like(ids)) for ids in self.ids]
+        normalization = loader.preprocessing.normalization
+        luts = [lookup_tables.luts(each.adjustments, normalization) for each in transforms]
+        self.arguments = [(*each[:3], tables) for each, tables in zip(transforms, luts, strict=True)]
         self.out = torch.empty(loader.batch_size, *loader.preprocessing.size, 3)
 
-    def warp(self, ids: np.ndarray, transforms: Transforms, share: slice) -> None:
-        matrices, samples, spread, luts = (torch.from_numpy(array[share]) for array in transforms[:4])
+    def warp(self, ids: np.ndarray, arguments: Sequence[np.ndarray], share: slice) -> None:
+        matrices, samples, spread, luts = (torch.from_numpy(array[share]) for array in arguments)
         images = self.cache.packed(ids[share])
         kernels.warp(images, matrices, samples, spread, luts, self.out[: len(ids)][share])
 
     def __iter__(self) -> Iterator[Any]:
         with Pool(self.num_threads) as pool:
-            for ids, transforms in zip(self.ids, self.transforms, strict=True):
-                pool.run_shares(partial(self.warp, ids, transforms), len(ids))
+            for ids, arguments in zip(self.ids, self.arguments, strict=True):
+                pool.run_shares(partial(self.warp, ids, arguments), len(ids))
                 yield None, ids
 
 

@@ -50,8 +50,8 @@ def first_taps(matrix: np.ndarray, k: int, spread: float, height: int, width: in
 def main() -> None:
     loader = Loader(Path(os.environ["FASTPETS_PETS"]), size=SIZE, augment=True, device="cpu", label_from="none")
     planner = Planner(
-        headers=loader.headers, preprocessing=loader.preprocessing, shrink_for=(SIZE, SIZE), augment=loader.augment,
-        seed=0, epoch=0,
+        headers=loader.headers, labels=loader.dataset.labels, preprocessing=loader.preprocessing,
+        shrink_for=(SIZE, SIZE), augment=loader.augment, seed=0, epoch=0,
     )  # fmt: skip
     ids = np.arange(0, len(loader.dataset), -(-len(loader.dataset) // NUM_IMAGES))
     transforms = planner.transforms(ids, np.zeros_like(ids))

@@ -7,6 +7,7 @@ Triton compiles them for a GPU, numba for a CPU. In reading order:
     memory.py         images packed into one block of memory; addresses; copies to a device
     warp_cpu.py       `warp` on a CPU, one image after another
     warp_triton.py    `warp` on a GPU, the whole batch in one launch
+    luts_triton.py    the lookup tables of a batch, made on a GPU
     shrink_cpu.py     `shrink` on a CPU, one image after another
     shrink_triton.py  `shrink` on a GPU, the whole batch in one launch
 """

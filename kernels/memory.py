@@ -9,6 +9,7 @@ import torch
 # Lookup tables and outputs are copied as integers of their width, by bytes per element. No arithmetic is done on them:
 # one compiled kernel serves float16 and bfloat16, and NumPy needs neither.
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
+ALIGNMENT = 16  # bytes of a tensor's address, for which Triton compiles
 
 
 class PackedImages(Sequence[torch.Tensor]):
@@ -72,12 +73,17 @@ def converted(values: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
     return torch.from_numpy(values)
 
 
-def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Returns the tensor on `device`, without waiting for the copy.
+def to_device(tensors: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
+    """Returns contiguous tensors of the CPU on `device`, in one copy, without waiting for it.
 
-    A copy from the CPU to a GPU is made from pinned memory, which is released on return: torch's allocator does not
-    reuse it before the stream has completed the copy.
+    For a GPU they are put together in one block of pinned memory, which is released on return: torch's allocator keeps
+    such blocks, and hands one out again when the streams that copied from it are done.
     """
-    if device.type == "cuda" and not tensor.is_cuda:
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+    if device.type == "cpu":
+        return [*tensors]
+    sizes = [-(-tensor.nbytes // ALIGNMENT) * ALIGNMENT for tensor in tensors]
+    block = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=device.type == "cuda")
+    for part, tensor in zip(block.split(sizes), tensors, strict=True):
+        part[: tensor.nbytes].numpy()[:] = tensor.view(-1).view(torch.uint8).numpy()
+    parts = block.to(device, non_blocking=True).split(sizes)
+    return [part[: like.nbytes].view(like.dtype).view(like.shape) for part, like in zip(parts, tensors, strict=True)]

@@ -22,7 +22,7 @@ def shrink(images: Sequence[torch.Tensor], factors: np.ndarray, device: torch.de
     """
     rows, out = pack_arguments(images, factors, device)
     height = int(out.sizes[:, 0].max())
-    rows = to_device(rows, device)
+    (rows,) = to_device([rows], device)
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         # Fused, the product and ROUND would be rounded once, and some means half-way between two levels otherwise than
         # on a CPU.

@@ -43,7 +43,8 @@ def warp(
     cycle, 1.7 GHz).
     """
     rows = pack_arguments(images, source_from_output, samples, spread)
-    launch(to_device(rows, out.device), to_device(luts, out.device), out, borders)
+    rows, luts = to_device([rows, luts], out.device)
+    launch(rows, luts, out, borders)
 
 
 def launch(rows: torch.Tensor, luts: torch.Tensor, out: torch.Tensor, borders: str) -> None:

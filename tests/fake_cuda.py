@@ -4,8 +4,8 @@ Work on a device is put into the queue of its stream, and runs only when the hos
 event; nothing else orders streams. It addresses memory by pointer and keeps nothing alive, as a GPU does. What a GPU
 would read or write too early or too late is therefore read or written at that wrong time here as well.
 
-It covers what a Loader uses: allocation, copies, streams, events, DALI's images, and the launch of the warp kernel,
-which `warp_cpu` computes. Anything else is computed at once.
+It covers what a Loader uses: allocation, copies, streams, events, DALI's images, and the launches of kernels, which are
+computed as on a CPU. Anything else is computed at once.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from fastpets import pipelines
-from fastpets.kernels import warp_cpu, warp_triton
+from fastpets import kernels, pipelines
+from fastpets.augment import lookup_tables
+from fastpets.kernels import luts_triton, warp_cpu, warp_triton
+from fastpets.loading.pool import Pool
 
 FREED = 0xDD
-CPU_PIPELINE, FROM_DLPACK = pipelines.DecodePipeline, torch.from_dlpack
+CPU_PIPELINE, FROM_DLPACK, SUBMIT = pipelines.DecodePipeline, torch.from_dlpack, Pool.submit
 
 
 class Mark:
@@ -146,6 +148,7 @@ class Cuda:
         self.lock = threading.RLock()
         self.dali, self.torch = Memory(), Memory()
         self.recorded: dict[int, set[Stream]] = {}  # by address
+        self.pinned: set[int] = set()  # addresses
         self.unused: dict[tuple[Stream, int], list[np.ndarray]] = {}
         self.devices = [torch.device("cuda", index) for index in range(2)]
 
@@ -154,7 +157,7 @@ class Cuda:
     def installed(cls) -> Iterator[Cuda]:
         cls.active = cuda = cls()
         cuda.default = {device: Stream(device) for device in cuda.devices}
-        cuda.current = dict(cuda.default)
+        cuda.threads = threading.local()
         with pytest.MonkeyPatch.context() as patch, Mode():
             for name in ("current_stream", "stream", "current_device", "synchronize"):
                 patch.setattr(torch.cuda, name, getattr(cuda, name))
@@ -164,27 +167,44 @@ class Cuda:
             patch.setattr(torch.cuda, "device_count", lambda: len(cuda.devices))
             patch.setattr(torch.cuda, "mem_get_info", lambda device=None: (2**34, 2**34))
             patch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+            patch.setattr(torch.cuda, "cudart", lambda: cuda)
+            patch.setattr(Pool, "submit", submit)
             patch.setattr(torch.Tensor, "record_stream", record_stream)
             patch.setattr(torch, "from_dlpack", from_dlpack)
             patch.setattr(pipelines, "DecodePipeline", make_pipeline)
-            patch.setattr(warp_triton, "launch", launch)
+            patch.setattr(warp_triton, "launch", launch_warp)
+            patch.setattr(luts_triton, "launch", launch_luts)
             yield cuda
             cuda.synchronize()
+
+    def cudaHostRegister(self, address: int, num_bytes: int, flags: int) -> int:
+        assert address not in self.pinned
+        self.pinned.add(address)
+        return 0
+
+    def cudaHostUnregister(self, address: int) -> None:
+        self.pinned.remove(address)
 
     def current_device(self) -> int:
         return 0
 
     def current_stream(self, device: Any = None) -> Stream:
-        return self.current[self.devices[torch.device("cuda" if device is None else device).index or 0]]
+        device = self.devices[torch.device("cuda" if device is None else device).index or 0]
+        return self.current.get(device, self.default[device])
 
     @contextlib.contextmanager
     def stream(self, stream: Stream) -> Iterator[None]:
-        before = self.current[stream.device]
+        before = dict(self.current)
         self.current[stream.device] = stream
         try:
             yield
         finally:
-            self.current[stream.device] = before
+            self.threads.current = before
+
+    @property
+    def current(self) -> dict[torch.device, Stream]:
+        """The current streams of this thread, if they are not the default ones."""
+        return self.threads.__dict__.setdefault("current", {})
 
     def synchronize(self, device: Any = None) -> None:
         for stream in self.default.values():
@@ -217,7 +237,8 @@ class Cuda:
     def call(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """A function of torch. Copies from and to a device are queued."""
         with torch._C.DisableTorchFunctionSubclass():
-            device = next((a._fake_device for a in args if isinstance(a, DeviceTensor)), None)
+            flat = [a for each in args for a in (each if isinstance(each, list) else [each])]
+            device = next((a._fake_device for a in flat if isinstance(a, DeviceTensor)), None)
             name = getattr(func, "__name__", "")
             if func is torch.empty and torch.device(kwargs.get("device") or "cpu").type == "cuda":
                 return self.tensor(args, kwargs)
@@ -236,10 +257,14 @@ class Cuda:
                 return True
             if func is torch.Tensor.copy_:
                 return self.copy(args[0], args[1])
+            if func is torch._foreach_copy_:
+                return [self.copy(out, source) for out, source in zip(*args, strict=True)]
             if name in ("cpu", "numpy"):
                 self.current_stream(device).synchronize()
                 return getattr(args[0].as_subclass(torch.Tensor).clone(), name)()
             result = func(*args, **kwargs)
+            if name == "split":
+                return [on_device(part, device) for part in result]
             return on_device(result, device) if isinstance(result, torch.Tensor) else result
 
     def tensor(self, args: Sequence[Any], kwargs: dict[str, Any]) -> torch.Tensor:
@@ -263,6 +288,16 @@ class Cuda:
 
         self.current_stream(device).put(work)
         return out
+
+
+def submit(pool: Pool, work: Callable[..., Any], *arguments: Any) -> Any:
+    """Has a thread of a pool work on the same GPUs: a mode of torch is that of one thread."""
+
+    def work_in_mode() -> Any:
+        with Mode():
+            return work(*arguments)
+
+    return SUBMIT(pool, work_in_mode)
 
 
 def record_stream(tensor: torch.Tensor, stream: Stream) -> None:
@@ -306,7 +341,22 @@ class Pipeline:
         return block, sizes
 
 
-def launch(rows: torch.Tensor, luts: torch.Tensor, out: torch.Tensor, borders: str) -> None:
+def launch_luts(adjustments: torch.Tensor, normalization: Any, out: torch.Tensor) -> None:
+    """Queues the kernel that makes lookup tables."""
+    with torch._C.DisableTorchFunctionSubclass():
+        addresses, count = (adjustments.data_ptr(), out.data_ptr()), len(out)
+        dtype, device = out.dtype, out._fake_device
+
+    def work() -> None:
+        with torch._C.DisableTorchFunction():
+            parameters = at(addresses[0], (count, len(lookup_tables.ADJUSTMENTS)), torch.float64).numpy()
+            luts = kernels.converted(lookup_tables.luts(parameters, normalization), dtype)
+            at(addresses[1], (count, 3, 256), dtype).copy_(luts)
+
+    Cuda.active.current_stream(device).put(work)
+
+
+def launch_warp(rows: torch.Tensor, luts: torch.Tensor, out: torch.Tensor, borders: str) -> None:
     """Queues the warp kernel: all that it is given are addresses."""
     with torch._C.DisableTorchFunctionSubclass():
         addresses = rows.data_ptr(), luts.data_ptr(), out.data_ptr()

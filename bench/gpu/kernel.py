@@ -10,6 +10,7 @@ import torch
 
 from bench.gpu.part import Part
 from fastpets import kernels
+from fastpets.augment import lookup_tables
 from fastpets.augment.policy import Augment
 from fastpets.augment.preprocessing import Preprocessing
 from fastpets.augment.transforms import Transforms, transforms
@@ -37,8 +38,9 @@ def main() -> None:
             [torch.randint(0, 255, (*source_size, 3), dtype=torch.uint8, device=part.device) for _ in range(batch_size)]
             for _ in range(SETS)
         ]
-        matrices, samples, spread, luts = (torch.from_numpy(array).to(part.device) for array in batch[:4])
-        on_device = matrices, samples, spread, luts.to(dtype).contiguous()
+        geometry = [torch.from_numpy(values) for values in batch[:3]]
+        luts = torch.from_numpy(lookup_tables.luts(batch.adjustments, Preprocessing().normalization)).to(dtype)
+        on_device = [*geometry, luts.to(part.device)]
         out = torch.empty(batch_size, side, side, 3, dtype=dtype, device=part.device)
         milliseconds = median_ms(part, launcher(sets, on_device, out), count) / SETS
         num_bytes = bytes_moved(batch, source_size, side, dtype)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from fastpets.augment import lookup_tables
 from fastpets.augment.policy import Augment
 from fastpets.augment.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from fastpets.augment.random_parameters import RandomParameters, draw_parameters
@@ -78,7 +79,8 @@ def trace(
     corners = output_corners(matrix, preprocessing.size)
     yield f"  corners  of the output in the image: {', '.join(f'({x:.0f}, {y:.0f})' for x, y in corners)}"
     yield f"  samples  {planned.samples[0]} x {planned.samples[0]} per output pixel"
-    yield f"  LUT      {described_lut(planned.luts[0, 0], preprocessing)}"
+    lut = lookup_tables.luts(planned.adjustments, preprocessing.normalization)[0, 0]
+    yield f"  LUT      {described_lut(lut, preprocessing)}"
     with stage(f"decoding {path}"):
         images = decoded(dataset, i, preprocessing, augment, seed)
     layout = "NHWC" if preprocessing.layout == "NHWC" else "channels_last"

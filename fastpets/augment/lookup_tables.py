@@ -2,14 +2,57 @@
 
 A lookup table (LUT) maps each 8-bit value to an output value. `tones` (256,) float64 are the values that the 8-bit
 values have become so far, from 0 to 1. An adjustment changes them in place, in a loop of its own, which is faster than
-one loop over all adjustments. Finally `normalize` or `to_uint8` writes the LUT (3, 256) in the output's type.
+one loop over all adjustments; its neutral parameter leaves them as they are. Finally `normalize` or `to_uint8` writes
+the LUT (3, 256) in the output's type. On a GPU, `kernels.luts_triton` computes the same.
 """
 
 import math
 
 import numpy as np
 
-from fastpets.utils.compiled import compilable
+from fastpets.utils.compiled import compilable, compiled
+
+# The parameters of an image's adjustments, in the order in which they are made; see `RandomParameters`.
+ADJUSTMENTS = ("brightness", "contrast", "gamma", "solarize", "posterize", "invert")
+NEUTRAL = (0.5, 1.0, 1.0, math.inf, 0.0, 0.0)
+
+
+def luts(adjustments: np.ndarray, normalization: tuple[tuple[float, ...], tuple[float, ...]] | None) -> np.ndarray:
+    """The LUTs (B, 3, 256) of images with the parameters `adjustments` (B, 6) float64, one column for each ADJUSTMENT.
+
+    They are float32, normalised by mean and std of the three channels; or uint8, 0-255, without `normalization`.
+    """
+    if normalization is None:
+        found = np.empty((len(adjustments), 3, 256), np.uint8)
+        _fill(found, adjustments, None)
+    else:
+        found = np.empty((len(adjustments), 3, 256), np.float32)
+        _fill(found, adjustments, np.array(normalization, np.float32))
+    return found
+
+
+@compiled
+def _fill(luts: np.ndarray, adjustments: np.ndarray, normalization: np.ndarray | None) -> None:
+    """Computes the LUTs of a batch."""
+    before = logits()
+    for row in range(len(luts)):
+        tones = adjusted_tones(adjustments[row], before)
+        if normalization is None:
+            to_uint8(luts[row], tones)
+        else:
+            normalize(luts[row], tones, normalization[0], normalization[1])
+
+
+@compilable
+def adjusted_tones(parameters: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """The tones of all 8-bit values after all adjustments, (256,) float64; `logits` (256,) are those before."""
+    tones = identity()
+    brightness_and_contrast(tones, logits, parameters[0], parameters[1])
+    gamma(tones, parameters[2])
+    solarize(tones, parameters[3])
+    posterize(tones, parameters[4])
+    invert(tones, parameters[5])
+    return tones
 
 
 @compilable
@@ -41,13 +84,14 @@ def logits() -> np.ndarray:
 def brightness_and_contrast(tones: np.ndarray, logits: np.ndarray, brightness: float, contrast: float) -> None:
     """Adjusts in logit space, as fastai does: sigmoid(contrast * (logit(tone) + logit(brightness))).
 
-    Brightness lies between 0 and 1; 0.5 changes nothing. Contrast is a factor. `logits` (256,) are those of the tones
-    before; they are the same for all images, and take as long as the rest. Their clamp moves 0 and 1 by 1e-7, as in
-    fastai.
+    Brightness lies between 0 and 1; 0.5 changes nothing. Contrast is a factor; 1 changes nothing. `logits` (256,) are
+    those of the tones before; they are the same for all images, and take as long as the rest. Their clamp moves 0 and 1
+    by 1e-7, as in fastai.
     """
-    brightness = logit(brightness)
-    for value in range(256):
-        tones[value] = 1 / (1 + math.exp(-contrast * (logits[value] + brightness)))
+    if brightness != 0.5 or contrast != 1:
+        brightness = logit(brightness)
+        for value in range(256):
+            tones[value] = 1 / (1 + math.exp(-contrast * (logits[value] + brightness)))
 
 
 @compilable
@@ -77,9 +121,9 @@ def posterize(tones: np.ndarray, bits: float) -> None:
 
 
 @compilable
-def invert(tones: np.ndarray, inverted: bool) -> None:
-    """Inverts tones if `inverted` is true."""
-    if inverted:
+def invert(tones: np.ndarray, inverted: float) -> None:
+    """Inverts tones unless `inverted` is 0."""
+    if inverted != 0:
         for value in range(256):
             tones[value] = 1 - tones[value]
 

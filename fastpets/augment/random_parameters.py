@@ -71,7 +71,6 @@ class Policy(NamedTuple):
     one_of: bool
     choices: np.ndarray  # int64, with `one_of`: the choice, from 0 to num_choices - 1, that is the operation, else -1
     num_choices: int  # the last choice is the identity
-    changes_tones: bool
 
 
 @functools.lru_cache
@@ -108,7 +107,6 @@ def in_numbers(augment: Augment) -> Policy:
         one_of=bool(a.one_of),
         choices=choices,
         num_choices=len(a.ops) + 1,
-        changes_tones=bool(a.p_invert or set(a.ops) & set(LIGHTING_OPS)),
     )
 
 

@@ -1,4 +1,4 @@
-"""Composes the transforms of each image: one matrix for its geometry, one lookup table (LUT) for its tones.
+"""Composes the transforms of each image: one matrix for its geometry, parameters of a lookup table for its tones.
 
 Pixels are areas: pixel i covers [i, i + 1) and its centre is i + 0.5, in images and outputs alike, as with
 `align_corners=False`. Points are columns (x, y, 1). A matrix `b_from_a` maps points of frame a to frame b, so that
@@ -24,8 +24,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastpets.augment import geometry, lookup_tables
+from fastpets.augment import geometry
 from fastpets.augment.geometry import Matrix, product
+from fastpets.augment.lookup_tables import ADJUSTMENTS, NEUTRAL
 from fastpets.augment.policy import Augment
 from fastpets.augment.preprocessing import Preprocessing
 from fastpets.augment.random_parameters import Policy, RandomParameters, drawn, in_numbers
@@ -36,13 +37,14 @@ from fastpets.utils.compiled import compilable, compiled
 class Transforms(NamedTuple):
     """The transforms of a batch: one row for each of B images.
 
-    An output pixel is the mean of k x k bilinear samples of the source, rounded and mapped by its channel's LUT.
+    An output pixel is the mean of k x k bilinear samples of the source, rounded and mapped by its channel's lookup
+    table, which `lookup_tables` or, on a GPU, `kernels.luts_triton` makes.
     """
 
     source_from_output: np.ndarray  # (B, 3, 3) float32
     samples: np.ndarray  # (B,) int32: k
     spread: np.ndarray  # (B,) float32, 0-1: side of the grid of samples, as a fraction of the output pixel's side
-    luts: np.ndarray  # (B, 3, 256) float32, or uint8 without normalisation
+    adjustments: np.ndarray  # (B, 6) float64: the parameters of each image's lookup table, lookup_tables.ADJUSTMENTS
     shrink: np.ndarray  # (B, 2) int64: whole factors by which stored height and width are divided before sampling
 
 
@@ -80,42 +82,34 @@ def transforms(
     items = np.empty((5, num_images), np.int64)  # always of this type: numba compiles for each
     for row, values in zip(items, (ids, occurrences, heights, widths, orientations), strict=True):
         row[:] = values
-    fitting, normalization = _in_numbers(preprocessing, shrink_for or preprocessing.size)
+    fitting = _in_numbers(preprocessing, shrink_for or preprocessing.size)
     batch = Transforms(
         np.empty((num_images, 3, 3), np.float32),
         np.empty(num_images, np.int32),
         np.empty(num_images, np.float32),
-        np.empty((num_images, 3, 256), np.uint8 if normalization is None else np.float32),
+        np.empty((num_images, len(ADJUSTMENTS)), np.float64),
         np.empty((num_images, 2), np.int64),
     )
     policy = None if augment is None else in_numbers(augment)
-    _fill(batch, tuple(items), philox.stream(philox.AUGMENT, seed, epoch), policy, fitting, normalization)
+    _fill(batch, tuple(items), philox.stream(philox.AUGMENT, seed, epoch), policy, fitting)
     return batch
 
 
 @functools.lru_cache
-def _in_numbers(preprocessing: Preprocessing, shrink_for: tuple[int, int]) -> tuple[Fitting, np.ndarray | None]:
-    """What compiled code takes of a Preprocessing: the fitting, and mean and std (2, 3) float32 or None."""
+def _in_numbers(preprocessing: Preprocessing, shrink_for: tuple[int, int]) -> Fitting:
+    """What compiled code takes of a Preprocessing."""
     max_ratio = geometry.max_ratio(shrink_for, preprocessing.presize)
     method = geometry.METHODS.index(preprocessing.presize_method)
-    fitting = Fitting(preprocessing.size, shrink_for, max_ratio, method, preprocessing.supersample)
-    normalization = preprocessing.normalization
-    return fitting, None if normalization is None else np.array(normalization, np.float32)
+    return Fitting(preprocessing.size, shrink_for, max_ratio, method, preprocessing.supersample)
 
 
 @compiled
 def _fill(
-    batch: Transforms,
-    items: tuple[np.ndarray, ...],
-    stream: philox.Stream,
-    policy: Policy | None,
-    fitting: Fitting,
-    normalization: np.ndarray | None,
+    batch: Transforms, items: tuple[np.ndarray, ...], stream: philox.Stream, policy: Policy | None, fitting: Fitting
 ) -> None:
     """Computes the rows of a batch; `items` are ids, occurrences, heights, widths and orientations, each (B,)."""
-    matrices, samples, spreads, luts, shrinks = batch
+    matrices, samples, spreads, adjustments, shrinks = batch
     ids, occurrences, heights, widths, orientations = items
-    tones, logits = lookup_tables.identity(), lookup_tables.logits()
     for row in range(len(samples)):
         p = None if policy is None else drawn(stream, ids[row], occurrences[row], policy)
         composed = compose(p, heights[row], widths[row], orientations[row], fitting)
@@ -123,12 +117,12 @@ def _fill(
         for line in range(3):  # copied one by one: numba compiles assignments of slices for seconds
             for column in range(3):
                 matrices[row, line, column] = matrix[line][column]
-        if policy is not None and p is not None and (row == 0 or policy.changes_tones):
-            tones = adjusted_tones(p, logits)
-        if normalization is None:
-            lookup_tables.to_uint8(luts[row], tones)
-        else:
-            lookup_tables.normalize(luts[row], tones, normalization[0], normalization[1])
+        parameters = NEUTRAL
+        if p is not None:
+            is_inverted = 1.0 if p.invert else 0.0
+            parameters = (p.brightness, p.contrast, p.gamma, p.solarize, p.posterize, is_inverted)
+        for column in range(len(NEUTRAL)):
+            adjustments[row, column] = parameters[column]
 
 
 @compilable
@@ -166,15 +160,3 @@ def canvas_from_crop(p: RandomParameters, aspect: float) -> Matrix:
         geometry.translation(p.translate_x, p.translate_y),
         geometry.crop(p.crop_scale, p.crop_x, p.crop_y),
     )
-
-
-@compilable
-def adjusted_tones(p: RandomParameters, logits: np.ndarray) -> np.ndarray:
-    """The tones of all 8-bit values after all adjustments, (256,) float64, 0-1; `logits` (256,) are those before."""
-    tones = np.empty(256)
-    lookup_tables.brightness_and_contrast(tones, logits, p.brightness, p.contrast)
-    lookup_tables.gamma(tones, p.gamma)
-    lookup_tables.solarize(tones, p.solarize)
-    lookup_tables.posterize(tones, p.posterize)
-    lookup_tables.invert(tones, p.invert)
-    return tones

@@ -167,7 +167,7 @@ def _places(
 
     def memory(name: str, device: torch.device) -> Place:
         allowed = room_in_memory(device, free_bytes(device), cache_gb)
-        return Place(name, allowed, lambda: MemoryCache(images.sizes, device, allowed))
+        return Place(name, allowed, lambda: MemoryCache(images.sizes, device, allowed, images.device))
 
     def files(name: str, folder: Path, allowed: int, is_temporary: bool) -> Place | FastpetsError:
         if not os.access(folder if folder.exists() else folder.parent, os.W_OK | os.X_OK):

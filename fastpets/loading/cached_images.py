@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,17 +17,25 @@ from fastpets.loading.pool import Pool
 from fastpets.loading.stream_order import StreamOrder
 
 
+class Copy(NamedTuple):
+    """Images on a GPU, once `is_done` has happened."""
+
+    images: PackedImages
+    is_done: torch.cuda.Event
+
+
 class CachedImages(NamedTuple):
     """The images at the `positions` (K,) of a batch that are in a cache.
 
     `tasks` read consecutive shares of them into `images`, and return for each image whether it is intact. `order` is
-    that of a cache in which they lie.
+    that of a cache on the device, in which they lie. `copy` is their copy on the device, which is being started.
     """
 
     positions: np.ndarray
     images: PackedImages
     tasks: Sequence[Future[list[bool]]]
     order: StreamOrder | None = None
+    copy: Future[Copy] | None = None
 
     @classmethod
     def start(
@@ -35,17 +43,17 @@ class CachedImages(NamedTuple):
     ) -> CachedImages:
         """Has the pool read the items at `positions` of a batch (B,), which are in the cache.
 
-        In the device's own memory they stay where they are.
+        In the device's own memory they stay where they are. From pinned memory they are copied to the device.
         """
         ids = batch_ids[positions]
         if cache is None:
             return cls(positions, PackedImages(torch.empty(0, dtype=torch.uint8), ids, np.empty((0, 2), np.int64)), [])
         if isinstance(cache, MemoryCache) and cache.device == device:
             return cls(positions, cache.packed(ids), [], cache.order)
-        sizes = cache.sizes[ids]
-        ends = np.cumsum(num_bytes(sizes))
-        block = torch.empty(int(ends.max(initial=0)), dtype=torch.uint8, pin_memory=device.type == "cuda")
-        images = PackedImages(block, ends - num_bytes(sizes), sizes)
+        if isinstance(cache, MemoryCache) and cache.is_pinned and len(ids):
+            images = cache.packed(ids)
+            return cls(positions, images, [], copy=pool.submit(copied, images, device))
+        images = packed(cache.sizes[ids], pin_memory=device.type == "cuda")
 
         def read(share: slice) -> list[bool]:
             views = [image.numpy() for image in images[share]]
@@ -66,22 +74,44 @@ class CachedImages(NamedTuple):
         return self._replace(positions=self.positions[which], images=PackedImages(block, starts, sizes))
 
     def on(self, device: torch.device) -> PackedImages:
-        """The images on a device, for work of its current stream.
-
-        On a GPU, they are copied on a stream of its own, for which the current one waits. If they are there already, it
-        waits for the streams that filled the cache.
-        """
-        block = self.images.block
+        """The images on a device, for work of its current stream, which waits for those that copy or cached them."""
         if self.order is not None:
             self.order.wait()
-        if block.device == device or len(self.positions) == 0:
+        if self.images.block.device == device or len(self.positions) == 0:
             return self.images
-        with torch.cuda.stream(_copy_stream(device)):
-            copy = block.to(device, non_blocking=True)
+        copy = copied(self.images, device) if self.copy is None else self.copy.result()
         current = torch.cuda.current_stream(device)
-        current.wait_stream(_copy_stream(device))
-        copy.record_stream(current)
-        return PackedImages(copy, self.images.starts, self.images.sizes)
+        current.wait_event(copy.is_done)
+        copy.images.block.record_stream(current)
+        return copy.images
+
+
+def copied(images: PackedImages, device: torch.device) -> Copy:
+    """Starts to copy images from pinned memory to a GPU, on a stream of its own; those that adjoin, in one piece."""
+    is_next = images.starts[1:] == (images.starts + num_bytes(images.sizes))[:-1]
+    first = np.flatnonzero(np.append(True, ~is_next))  # of each piece
+    with torch.cuda.stream(_copy_stream(device)):
+        there = packed(images.sizes, device=device)
+        lengths = np.diff(np.append(there.starts[first], there.block.numel())).tolist()
+        pieces = zip(images.starts[first].tolist(), lengths, strict=True)
+        sources = [images.block[start : start + length] for start, length in pieces]
+        torch._foreach_copy_([*there.block.split(lengths)], sources, non_blocking=True)
+        is_done = torch.cuda.Event()
+        is_done.record(_copy_stream(device))
+    return Copy(there, is_done)
+
+
+def wait_for_copies(device: torch.device) -> None:
+    """Waits until all copies that were started are made."""
+    if device.type == "cuda":
+        _copy_stream(device).synchronize()
+
+
+def packed(sizes: np.ndarray, **where: Any) -> PackedImages:
+    """Uninitialised images of the sizes (K, 2) in one block of memory, allocated by torch.empty."""
+    ends = np.cumsum(num_bytes(sizes))
+    block = torch.empty(int(ends.max(initial=0)), dtype=torch.uint8, **where)
+    return PackedImages(block, ends - num_bytes(sizes), sizes)
 
 
 def keep(pool: Pool, cache: Cache, ids: np.ndarray, images: Sequence[torch.Tensor]) -> None:

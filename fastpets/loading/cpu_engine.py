@@ -12,13 +12,14 @@ import numpy as np
 import torch
 
 from fastpets import kernels
+from fastpets.augment import lookup_tables
 from fastpets.data.headers import ImageHeaders
 from fastpets.kernels.warp_cpu import as_integers, warp_image
 from fastpets.loading.bad_files import BadFiles, ChangedImageError, UnusableImageError
 from fastpets.loading.buffers import Buffers
 from fastpets.loading.cache import Cache
 from fastpets.loading.decoding import Scratch, load
-from fastpets.loading.engine import started_ahead
+from fastpets.loading.engine import LoadedBatch, started_ahead
 from fastpets.loading.planning import PlannedBatch, Planner
 from fastpets.loading.pool import Pool, even_slices
 from fastpets.utils.system import give_back_freed_memory
@@ -55,7 +56,7 @@ class CpuEngine:
         self.num_threads, self.decode = num_threads, decode
         self.buffers = Buffers(torch.device("cpu"))
 
-    def run(self, batches: Iterable[PlannedBatch], planner: Planner) -> Generator[tuple[PlannedBatch, torch.Tensor]]:
+    def run(self, batches: Iterable[PlannedBatch], planner: Planner) -> Generator[LoadedBatch]:
         """Has the threads of a pool make whole batches, WORK_AHEAD of them ahead of the caller.
 
             PlannedBatch --> tasks of IMAGES_PER_TASK images --> transforms, then for each image
@@ -72,7 +73,7 @@ class CpuEngine:
                 planned, images = self._finish(started, planner, scratch)
                 del started  # the caller alone keeps the images in memory
                 if len(planned.ids):
-                    yield planned, images
+                    yield LoadedBatch(planned, images, torch.from_numpy(planner.labels[planned.ids]))
                 del images
 
     def _start(self, pool: Pool, planner: Planner, scratch: Scratch, planned: PlannedBatch) -> StartedBatch:
@@ -89,7 +90,8 @@ class CpuEngine:
     ) -> Problems:
         """Makes the images at positions `part` of a batch, in this thread. Returns what is wrong with the others."""
         composed = planner.transforms(planned.ids[part], planned.occurrences[part])
-        matrices, samples, spreads, luts, factors = composed
+        matrices, samples, spreads, adjustments, factors = composed
+        luts = lookup_tables.luts(adjustments, planner.preprocessing.normalization)
         luts_as_integers = as_integers(kernels.converted(luts, images.dtype))
         arguments = zip(matrices, samples, spreads, luts_as_integers, as_integers(images[part]), strict=True)
         problems: Problems = {}

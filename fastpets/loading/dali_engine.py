@@ -13,12 +13,13 @@ from fastpets.data.headers import DALI, DEEP, PILLOW, ImageHeaders
 from fastpets.loading.bad_files import BadFiles
 from fastpets.loading.buffers import Buffers
 from fastpets.loading.cache import Cache
+from fastpets.loading.cached_images import keep, wait_for_copies
 from fastpets.loading.dali_decoding import DaliDecoder, PipelinePool
-from fastpets.loading.dali_reading import Reader
-from fastpets.loading.engine import started_ahead
+from fastpets.loading.dali_reading import EncodedBatch, Reader
+from fastpets.loading.engine import LoadedBatch, started_ahead
 from fastpets.loading.planning import PlannedBatch, Planner
 from fastpets.loading.pool import Pool
-from fastpets.loading.warping import DecodedImages, HeldImages, shrink, warp
+from fastpets.loading.warping import DecodedImages, HeldImages, images_in_order, shrink, warp
 from fastpets.utils.system import give_back_freed_memory
 
 READ_AHEAD = 2  # batches
@@ -52,7 +53,7 @@ class DaliEngine:
             largest=largest_size(headers),
         )
 
-    def run(self, batches: Iterable[PlannedBatch], planner: Planner) -> Generator[tuple[PlannedBatch, torch.Tensor]]:
+    def run(self, batches: Iterable[PlannedBatch], planner: Planner) -> Generator[LoadedBatch]:
         """Reads, decodes and warps, each stage ahead of the next.
 
             PlannedBatch --read--> EncodedBatch --decode--> Chunk, images --shrink, warp--> (B, H, W, 3)
@@ -67,9 +68,7 @@ class DaliEngine:
         if self.cache is not None and self._num_left_to_decode() < self.pipelines.batch_size:
             self.pipelines.give_back_memory()
 
-    def _run(self, batches: Iterable[PlannedBatch], planner: Planner) -> Generator[tuple[PlannedBatch, torch.Tensor]]:
-        preprocessing = planner.preprocessing
-        dtype = getattr(torch, preprocessing.dtype)
+    def _run(self, batches: Iterable[PlannedBatch], planner: Planner) -> Generator[LoadedBatch]:
         decoded: list[DecodedImages] = []  # of one batch
         with contextlib.ExitStack() as stack:
             stack.callback(give_back_freed_memory)
@@ -77,31 +76,36 @@ class DaliEngine:
             reader = Reader(pool, self.paths, self.headers, self.cache, self.bad_files, planner, self.device)
             decoder = stack.enter_context(DaliDecoder(self.pipelines, self.headers, reader.read_with_pillow))
             held = stack.enter_context(HeldImages(self.device))
+            stack.callback(wait_for_copies, self.device)  # of images that the caller no longer wants
             stack.callback(pool.shutdown, cancel_futures=True)
             encoded = map(reader.finish, started_ahead(batches, reader.start, READ_AHEAD))
             for chunk, images in decoder.decode(encoded):
-                planned, transforms = chunk.batch.planned, chunk.batch.transforms.result()
+                transforms = chunk.batch.transforms.result()
                 if chunk.is_first:
                     decoded.clear()
                 shrunk = shrink(pool, images, transforms.shrink[chunk.positions])
                 held.hold(images)
                 decoded.append(DecodedImages(chunk.positions, shrunk))
                 if chunk.is_last:
-                    out = self.buffers.empty((len(planned.ids), *preprocessing.size, 3), dtype)
-                    warp(
-                        pool,
-                        planned.ids,
-                        transforms,
-                        decoded,
-                        chunk.batch.cached,
-                        self.cache,
-                        out,
-                        preprocessing.borders,
-                    )
+                    loaded = self._warped(pool, chunk.batch, decoded, planner)
                     held.hold([part.images for part in decoded])  # a list of its own
                     decoded.clear()
                     del images, shrunk, chunk  # they would stay in memory while the caller has the batch
-                    yield planned, out
+                    yield loaded
+
+    def _warped(
+        self, pool: Pool, batch: EncodedBatch, decoded: Sequence[DecodedImages], planner: Planner
+    ) -> LoadedBatch:
+        """Warps the decoded and the cached images of a batch. The cache keeps the decoded ones."""
+        ids, preprocessing = batch.planned.ids, planner.preprocessing
+        cached = DecodedImages(batch.cached.positions, batch.cached.on(self.device))
+        images = images_in_order([*decoded, cached], len(ids))
+        out = self.buffers.empty((len(ids), *preprocessing.size, 3), getattr(torch, preprocessing.dtype))
+        labels = warp(pool, images, planner.labels[ids], batch.transforms.result(), preprocessing, out)
+        if self.cache is not None:
+            for positions, new in decoded:
+                keep(pool, self.cache, ids[positions], new)
+        return LoadedBatch(batch.planned, out, labels)
 
     def _num_left_to_decode(self) -> int:
         """The number of good images that are not in the cache."""

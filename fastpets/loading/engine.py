@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 
@@ -14,14 +14,22 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
+class LoadedBatch(NamedTuple):
+    """A planned batch, less its bad files: images (B, H, W, 3) and labels (B,) int64 on the device."""
+
+    planned: PlannedBatch
+    images: torch.Tensor
+    labels: torch.Tensor
+
+
 class Engine(Protocol):
     """Turns planned batches into tensors. All that differs between decoders and devices is behind this.
 
     A Loader keeps its engine for all its epochs, which may run at the same time in several threads.
     """
 
-    def run(self, batches: Iterable[PlannedBatch], planner: Planner) -> Generator[tuple[PlannedBatch, torch.Tensor]]:
-        """Yields each batch, less its bad files, with its images (B, H, W, 3) on the device, in order.
+    def run(self, batches: Iterable[PlannedBatch], planner: Planner) -> Generator[LoadedBatch]:
+        """Yields each batch, in order.
 
         It works ahead of the caller. Batches without a good file are passed over. Closing the iterator ends all work.
         """

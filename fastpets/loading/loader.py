@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fastpets import kernels
 from fastpets.augment.geometry import shrunk_sizes
 from fastpets.augment.policy import Augment, as_policy
 from fastpets.augment.preprocessing import IMAGENET_MEAN, IMAGENET_STD, MAX_PIXELS, Preprocessing
@@ -28,9 +27,10 @@ from fastpets.loading.cache import ImagesToCache, make_cache
 from fastpets.loading.dataloader_arguments import reject
 from fastpets.loading.device import resolve_device
 from fastpets.loading.display import batch_grid
-from fastpets.loading.engine import Engine
+from fastpets.loading.engine import Engine, LoadedBatch
 from fastpets.loading.fastai_names import FastaiNames
 from fastpets.loading.planning import Planner
+from fastpets.loading.prepared import PreparedEpoch
 from fastpets.loading.sampler import EpochPlan, make_sampler
 from fastpets.utils import notebook
 from fastpets.utils.system import resolve_num_workers
@@ -51,8 +51,9 @@ from fastpets.utils.validation import (
     check_range,
 )
 
-# Epochs that the caller has not finished. At the end of the process they end before Python takes its modules apart.
-_unfinished = weakref.WeakSet[Generator[Batch]]()
+# Epochs that the caller has not finished, or not begun. At the end of the process they end before Python takes its
+# modules apart.
+_unfinished = weakref.WeakSet[Generator[Batch] | PreparedEpoch]()
 
 
 @atexit.register
@@ -215,13 +216,15 @@ class Loader(FastaiNames):
             (None, "none") if cache == "none" else make_cache(cache, self._images_to_cache(), cache_dir, cache_gb)
         )
         self._engine = self._make_engine()
+        self._prepared: PreparedEpoch | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle and copy: a copy continues with this Loader's next epoch, on an engine of its own."""
-        return {name: value for name, value in self.__dict__.items() if name != "_engine"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_engine", "_prepared")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._prepared = None
         self._engine = self._make_engine()
 
     def _images_to_cache(self) -> ImagesToCache:
@@ -342,6 +345,23 @@ class Loader(FastaiNames):
         _unfinished.add(batches)
         return batches
 
+    def prepare(self) -> None:
+        """Starts to make the first batches of the next loop, beside the caller's work. Otherwise, the loop starts that.
+
+        Call it before other work that comes between two epochs, such as validation. It changes no batch: if there is a
+        loop over another epoch, or over other images or sizes, before that one, the work is lost.
+        """
+        self._discard_prepared()
+        plan = self.sampler.next_plan()
+        planner = self._planner(plan.epoch)
+        self._prepared = PreparedEpoch(plan, planner, self._run(plan, planner), self.device)
+        _unfinished.add(self._prepared)
+
+    def _discard_prepared(self) -> None:
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None:
+            prepared.close()
+
     def _epoch(self) -> Generator[Batch]:
         # The epoch starts at the first next(), not at iter(): some libraries call iter() and drop the iterator.
         plan = self.sampler.start_epoch()
@@ -353,24 +373,36 @@ class Loader(FastaiNames):
 
     def _batches(self, plan: EpochPlan) -> Generator[tuple[Batch, int]]:
         """Yields the batches of an epoch, each with the number of items that all ranks have after it."""
-        if self.cache is not None:
-            self.cache.refresh()
-        planner = Planner(
-            headers=self.headers,
-            preprocessing=self.preprocessing,
-            shrink_for=self._shrink_for,
-            augment=self.augment,
-            seed=self.sampler.seed,
-            epoch=plan.epoch,
-        )
-        with closing(self._engine.run(planner.batches(plan, self._bad_files), planner)) as batches:
-            for planned, images in batches:
-                labels = kernels.to_device(torch.from_numpy(self.dataset.labels[planned.ids]), self.device)
+        planner = self._planner(plan.epoch)
+        if self._prepared is not None and self._prepared.is_for(plan, planner):
+            run, self._prepared = self._prepared.batches(), None
+        else:
+            self._discard_prepared()
+            run = self._run(plan, planner)
+        with closing(run) as batches:
+            for planned, images, labels in batches:
                 if planner.preprocessing.layout == "NCHW":
                     images = images.permute(0, 3, 1, 2)
                 if self.batch_transform is not None:
                     images, labels = self.batch_transform(images, labels)
                 yield Batch(images, labels, planned.ids), planned.end
+
+    def _planner(self, epoch: int) -> Planner:
+        return Planner(
+            headers=self.headers,
+            labels=self.dataset.labels,
+            preprocessing=self.preprocessing,
+            shrink_for=self._shrink_for,
+            augment=self.augment,
+            seed=self.sampler.seed,
+            epoch=epoch,
+        )
+
+    def _run(self, plan: EpochPlan, planner: Planner) -> Generator[LoadedBatch]:
+        """Has the engine make the batches of an epoch."""
+        if self.cache is not None:
+            self.cache.refresh()
+        return self._engine.run(planner.batches(plan, self._bad_files), planner)
 
     def like(self, source: Any, **changes: Any) -> Loader:
         """Returns a Loader of another source with this one's preprocessing, augmentation and settings.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from typing import Any
 
@@ -16,21 +17,27 @@ from fastpets.utils.system import free_memory, num_local_processes
 # images of 224 px in float32, and DALI beside it.
 RESERVED_BYTES = 6 * 2**30
 
-# Pages are committed when they are written: what caches have reserved counts as free memory until then.
+FOR_ALL_GPUS = 1  # cudaHostRegisterPortable
+
+# Pages are committed when they are pinned or written: what caches have reserved counts as free memory until then.
 _caches: weakref.WeakSet[MemoryCache] = weakref.WeakSet()
 
 
 class MemoryCache:
     """The pixels of N images of the `sizes` (N, 2), height and width, packed in one block of memory on `device`.
 
-    The block holds as many of the images, from the first on, as fit in `max_bytes`. Threads may share it.
+    The block holds as many of the images, from the first on, as fit in `max_bytes`. Threads may share it. On the host,
+    a GPU that uses the images (`used_on`) can copy from it by itself, if the system lets it.
 
     Attributes:
         filled: (N,) bool, the images that are in the cache.
         order: makes CUDA streams that read the block wait for those that fill it.
+        is_pinned: whether the block is on the host and GPUs can copy from it.
     """
 
-    def __init__(self, sizes: np.ndarray, device: torch.device, max_bytes: int) -> None:
+    def __init__(
+        self, sizes: np.ndarray, device: torch.device, max_bytes: int, used_on: torch.device | None = None
+    ) -> None:
         self.sizes, self.device = sizes, device
         self.starts = np.concatenate([[0], np.cumsum(num_bytes(sizes))])
         self.num_kept = int(np.searchsorted(self.starts, max_bytes, side="right")) - 1
@@ -39,13 +46,17 @@ class MemoryCache:
             self.block = torch.from_numpy(np.empty(end, np.uint8))  # NumPy asks for huge pages, torch does not
         else:
             self.block = torch.empty(end, dtype=torch.uint8, device=device)
+        self.used_on = used_on
+        self.is_pinned = (
+            device.type == "cpu" and used_on is not None and used_on.type == "cuda" and pin(self.block, used_on)
+        )
         self.filled = np.zeros(len(sizes), bool)
         self.order = StreamOrder(self.block)
         _caches.add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """In another process the cache is empty, and has room for as much as may be used there."""
-        return _empty_cache, (self.sizes, self.device, self.block.numel())
+        return _empty_cache, (self.sizes, self.device, self.block.numel(), self.used_on)
 
     def __deepcopy__(self, memo: object) -> MemoryCache:
         """Copies of a Loader in one process share its cache."""
@@ -88,9 +99,28 @@ class MemoryCache:
         self.filled[i] = True
 
 
-def _empty_cache(sizes: np.ndarray, device: torch.device, max_bytes: int) -> MemoryCache:
+def pin(block: torch.Tensor, device: torch.device) -> bool:
+    """Pins a tensor of the host's memory, once and until it is freed, for copies to GPUs. Returns whether that worked.
+
+    torch's own allocator of pinned memory would round a cache's size up to a power of two.
+    """
+    if block.numel() == 0:
+        return False
+    runtime, address = torch.cuda.cudart(), block.data_ptr()
+    with torch.cuda.device(device):
+        if int(runtime.cudaHostRegister(address, block.numel(), FOR_ALL_GPUS)) != 0:
+            with contextlib.suppress(RuntimeError):
+                torch.zeros(1, device=device)  # raises CUDA's error, which would otherwise be that of a later launch
+            return False
+    weakref.finalize(block.untyped_storage(), runtime.cudaHostUnregister, address).atexit = False
+    return True
+
+
+def _empty_cache(
+    sizes: np.ndarray, device: torch.device, max_bytes: int, used_on: torch.device | None = None
+) -> MemoryCache:
     """A cache of at most `max_bytes`, and of at most `room_in_memory`."""
-    return MemoryCache(sizes, device, min(max_bytes, room_in_memory(device, free_bytes(device))))
+    return MemoryCache(sizes, device, min(max_bytes, room_in_memory(device, free_bytes(device))), used_on)
 
 
 def room_in_memory(device: torch.device, free: int, cache_gb: float | None = None) -> int:
@@ -116,5 +146,5 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     reserved = sum(cache.block.numel() - int(num_bytes(cache.sizes[cache.filled]).sum())
-                   for cache in list(_caches) if cache.device == device)  # fmt: skip
+                   for cache in list(_caches) if cache.device == device and not cache.is_pinned)  # fmt: skip
     return max(0, free_memory() - reserved)

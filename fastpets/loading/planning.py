@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -46,15 +46,16 @@ class PlannedBatch(NamedTuple):
         return PlannedBatch(ids, occurrences, self.end)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True)
 class Planner:
     """Plans the batches of one epoch, and composes the transforms of their images.
 
-    `shrink_for` is the output size (height, width) for which large images are shrunk: the preprocessing's, or with a
-    cache the one for which the Loader was made.
+    `labels` (N,) int64 are those of all items. `shrink_for` is the output size (height, width) for which large images
+    are shrunk: the preprocessing's, or with a cache the one for which the Loader was made.
     """
 
-    headers: ImageHeaders
+    headers: ImageHeaders = field(compare=False)  # those of a Loader are always the same
+    labels: np.ndarray = field(compare=False)
     preprocessing: Preprocessing
     shrink_for: tuple[int, int]
     augment: Augment | None

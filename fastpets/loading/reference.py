@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastpets.augment.lookup_tables import luts
 from fastpets.augment.policy import as_policy
 from fastpets.augment.preprocessing import Preprocessing
 from fastpets.augment.transforms import transforms
@@ -54,7 +55,8 @@ class ReferenceLoader:
         key: Any = {"seed": self.sampler.seed, "epoch": epoch, "occurrences": np.array([occurrence])}
         one_image = np.array([i]), np.array([image.shape[0]]), np.array([image.shape[1]])
         composed = transforms(*one_image, self.preprocessing, augment=self.augment, **key)
-        matrix, samples, spread, luts = map(torch.from_numpy, composed[:4])
+        table = torch.from_numpy(luts(composed.adjustments, self.preprocessing.normalization))
         shrunk = kernels.shrink(image, *composed.shrink[0].tolist())
+        matrix, samples, spread = map(torch.from_numpy, composed[:3])
         warped = kernels.warp([shrunk], matrix, samples, spread, self.preprocessing.size, self.preprocessing.borders)
-        return kernels.look_up(warped.round().byte(), luts.to(getattr(torch, self.preprocessing.dtype))), i
+        return kernels.look_up(warped.round().byte(), table.to(getattr(torch, self.preprocessing.dtype))), i

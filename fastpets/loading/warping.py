@@ -1,18 +1,19 @@
-"""The warp stage: decoded or cached images to one tensor, and the cache filled on the way."""
+"""The warp stage: decoded and cached images to one tensor."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from fastpets import kernels
+from fastpets.augment import lookup_tables
+from fastpets.augment.preprocessing import Preprocessing
 from fastpets.augment.transforms import Transforms
-from fastpets.loading.cache import Cache
-from fastpets.loading.cached_images import CachedImages, keep
 from fastpets.loading.pool import Pool
 
 MAX_HELD = 4  # chunks that were shrunk and batches that were warped, so two batches of one chunk
@@ -75,35 +76,51 @@ def shrink(pool: Pool, images: Sequence[torch.Tensor], factors: np.ndarray) -> S
 
 def warp(
     pool: Pool,
-    ids: np.ndarray,
+    images: Sequence[torch.Tensor],
+    labels: np.ndarray,
     transforms: Transforms,
-    decoded: Sequence[DecodedImages],
-    cached: CachedImages,
-    cache: Cache | None,
+    preprocessing: Preprocessing,
     out: torch.Tensor,
-    borders: str,
-) -> None:
-    """Warps the images of items `ids` (B,) into `out` (B, H, W, 3). `cache` keeps the `decoded` ones."""
-    images = _in_order([*decoded, DecodedImages(cached.positions, cached.on(out.device))], len(ids))
-    is_new = np.ones(len(ids), bool)
-    is_new[cached.positions] = False
-    matrices, samples, spread = map(torch.from_numpy, transforms[:3])
-    luts = kernels.converted(transforms.luts, out.dtype)
-
-    def warp_share(share: slice) -> None:
-        some = images[share], matrices[share], samples[share], spread[share], luts[share]
-        kernels.warp(*some, out[share], borders)
-        if cache is not None and is_new[share].any():
-            new = (share.start + np.flatnonzero(is_new[share])).tolist()
-            keep(pool, cache, ids[new], [images[position] for position in new])
-
+) -> torch.Tensor:
+    """Warps B images of one device into `out` (B, H, W, 3). Returns their labels (B,) on that device."""
     if out.device.type == "cpu":
-        pool.run_shares(warp_share, len(ids))
-    else:
-        warp_share(slice(0, len(ids)))  # in this thread, whose current stream it follows
+        pool.run_shares(partial(_warp_on_cpu, images, transforms, preprocessing, out), len(images))
+        return torch.from_numpy(labels)
+    return _warp_on_gpu(images, labels, transforms, preprocessing, out)
 
 
-def _in_order(parts: Sequence[DecodedImages], num_images: int) -> Sequence[torch.Tensor]:
+def _warp_on_cpu(
+    images: Sequence[torch.Tensor],
+    transforms: Transforms,
+    preprocessing: Preprocessing,
+    out: torch.Tensor,
+    share: slice,
+) -> None:
+    matrices, samples, spread = (torch.from_numpy(values[share]) for values in transforms[:3])
+    luts = lookup_tables.luts(transforms.adjustments[share], preprocessing.normalization)
+    luts_of_type = kernels.converted(luts, out.dtype)
+    kernels.warp(images[share], matrices, samples, spread, luts_of_type, out[share], preprocessing.borders)
+
+
+def _warp_on_gpu(
+    images: Sequence[torch.Tensor],
+    labels: np.ndarray,
+    transforms: Transforms,
+    preprocessing: Preprocessing,
+    out: torch.Tensor,
+) -> torch.Tensor:
+    """One copy to the device and two launches, in the order of this thread's current stream."""
+    from fastpets.kernels import luts_triton, warp_triton
+
+    rows = warp_triton.pack_arguments(images, *map(torch.from_numpy, transforms[:3]))
+    values = rows, torch.from_numpy(transforms.adjustments), torch.from_numpy(labels)
+    rows, adjustments, labels_there = kernels.to_device(values, out.device)
+    luts = luts_triton.luts(adjustments, preprocessing.normalization, out.dtype)
+    warp_triton.launch(rows, luts, out, preprocessing.borders)
+    return labels_there
+
+
+def images_in_order(parts: Sequence[DecodedImages], num_images: int) -> Sequence[torch.Tensor]:
     """The images of a batch from its parts."""
     parts = [part for part in parts if len(part.positions)]
     if len(parts) == 1 and np.array_equal(parts[0].positions, np.arange(num_images)):

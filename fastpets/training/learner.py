@@ -268,6 +268,8 @@ class Learner:
             checks.check_weights(self.model, len(self.recorder.losses))
             progress.is_trained = True
             self._call_back("on_step_end")
+        if progress.epoch + 1 < phase.epochs and self.initial_size is None:
+            self.train.prepare()
         values = self.validate()
         checks.check_validation(values["valid_loss"])
         result = EpochResult(
@@ -315,6 +317,8 @@ class Learner:
 
         self.train_step.train_mode()
         for batch in timer.watch(track(self.train, description, total)):
+            if progress.num_batches == total - 1 and (valid := self.matched(self.valid)) is self.valid:
+                valid.prepare()
             if checks.can_train_on(self.model, batch):
                 num_accumulated = min(accumulate, total - progress.num_batches // accumulate * accumulate)
                 is_last = progress.num_batches % accumulate == num_accumulated - 1

@@ -142,9 +142,6 @@ def test_a_policy_in_numbers_has_each_operation_at_the_place_of_its_number() -> 
         assert name in RandomParameters._fields
     default = in_numbers(Augment())
     assert {Uniform(at).name for at in np.flatnonzero(default.probabilities)} == set(Augment().ops)
-    assert default.changes_tones
-    assert not in_numbers(Augment(max_lighting=0)).changes_tones
-    assert in_numbers(Augment(max_lighting=0, p_invert=0.1)).changes_tones
 
 
 def test_a_numbers_position_in_the_stream_fixes_its_value() -> None:

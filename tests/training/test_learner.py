@@ -742,3 +742,20 @@ def test_a_pretrained_model_starts_frozen_for_the_rate_finder_and_the_first_cycl
     assert len(trainable()) + len(head) == len(list(learner.model.parameters()))
     learner.lr_find(num_steps=10)
     assert len(trainable()) + len(head) == len(list(learner.model.parameters()))
+
+
+def test_epochs_are_prepared_beside_validation_and_change_nothing(
+    make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, prepare = make_folder(30), fastpets.Loader.prepare
+    losses: list[list[float]] = []
+    for do in (prepare, lambda loader: None):
+        prepared: list[fastpets.Loader] = []
+        monkeypatch.setattr(fastpets.Loader, "prepare", lambda self, p=prepared, do=do: p.append(self) or do(self))
+        loaders = fastpets.loaders(folder, size=32, batch_size=8)
+        learner = Learner(*loaders, create_model("resnet18", 2, "none", seed=0), print_epochs=False)
+        learner.fit_one_cycle(3, 1e-3)
+        assert prepared == [*loaders[::-1]] * 2 + [loaders[1]]
+        assert all(loader._prepared is None for loader in loaders)
+        losses.append([each.valid_loss for each in learner.history])
+    assert losses[0] == losses[1]
