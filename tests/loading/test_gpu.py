@@ -181,6 +181,24 @@ def test_batches_that_the_caller_keeps_are_not_overwritten(dataset: ImageDataset
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("where", ["none", "host", "device"])
+def test_prepared_epochs_equal_others_and_a_cache_on_the_host_is_pinned(
+    dataset: ImageDataset, device: str, where: str
+) -> None:
+    def make_loader() -> Loader:
+        return Loader(dataset, 8, size=64, augment=True, device=device, decoder="dali", cache=where)
+
+    loader, other = make_loader(), make_loader()
+    if where == "host" and device != "cpu":
+        assert loader.cache.is_pinned
+    for _ in range(3):
+        loader.prepare()
+        for one, another in zip(loader, other, strict=True):
+            assert torch.equal(one.images, another.images)
+            assert torch.equal(one.labels, another.labels)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("where", ["host", "device"])
 @pytest.mark.parametrize("room", [1, 0.5], ids=["all", "half"])
 def test_cached_and_uncached_epochs_have_equal_pixels(
