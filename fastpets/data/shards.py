@@ -11,6 +11,7 @@ from fastpets.data.columns import columns_named
 from fastpets.data.dataset import ImageDataset, labels_from_names
 from fastpets.data.labels import ANOTHER_PATTERN, LABEL_PATTERN, labels_in_names, unlabelled
 from fastpets.data.path_table import PathTable
+from fastpets.data.tar_members import members
 from fastpets.errors import FastpetsError, counted, warn
 from fastpets.utils.validation import LabelFrom
 
@@ -35,7 +36,7 @@ def from_shards(shards: str, *, label_from: LabelFrom = "auto", label_pattern: s
             `target`. If the shards contain no label, all labels are found in the file names.
         label_pattern: as in `from_folder`.
 
-    Raises FastpetsError if there is no image, one without a label, or a shard that is damaged; see `storage.members`.
+    Raises FastpetsError if there is no image, one without a label, or a shard that is damaged; see `members`.
     """
     ignored: list[str] = []
     labels: list[str | None] = []
@@ -70,7 +71,7 @@ def _samples(shard: str, ignored: list[str], *, with_labels: bool) -> Iterator[t
     """The path of each image in a shard, with its label if the shard contains one. Adds other files to `ignored`."""
     images: list[tuple[str, str, str]] = []  # path, key, and path without suffix
     labels: dict[str, dict[str, str | FastpetsError | None]] = {suffix: {} for suffix in LABEL_SUFFIXES}
-    for path, content in storage.members(shard, LABEL_SUFFIXES if with_labels else ()):
+    for path, content in members(shard, LABEL_SUFFIXES if with_labels else ()):
         member = storage.MEMBER.fullmatch(path)
         assert member is not None
         stem, suffix = os.path.splitext(member["name"])

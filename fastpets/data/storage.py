@@ -6,18 +6,17 @@ A member of a shard has the path `SHARD::OFFSET+SIZE::NAME`: the byte range of i
 import os
 import posixpath
 import re
-import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import IO, Any
+from typing import Any
 
 import fsspec
 import numpy as np
 import xxhash
 from braceexpand import braceexpand
 
-from fastpets.errors import FastpetsError, reason, warn
+from fastpets.errors import FastpetsError, reason
 
 MEMBER = re.compile(r"(?P<shard>.+?)::(?P<offset>\d+)\+(?P<size>\d+)::(?P<name>.+)", re.DOTALL)
 ATTEMPTS = 4  # to read a remote file; 0.5, 1 and 2 seconds apart
@@ -28,7 +27,6 @@ IMAGE_SUFFIXES = frozenset(
 ) | {".ppm", ".pgm", ".pbm", ".pnm", ".avif"}
 # Folders that systems make for thumbnails, deleted files and copies of metadata.
 SYSTEM_FOLDERS = ("@eaDir", "#recycle", "#snapshot", "@Recycle", "$RECYCLE.BIN", "lost+found", "__MACOSX")
-MAX_READ = 2**20  # bytes of a label in a shard
 CHUNK = 4096  # files that are in a thread pool's queue at a time, since each takes memory there
 MISSING = "missing"  # the stamp of what is not there
 
@@ -112,7 +110,7 @@ def _byte_range(path: str) -> tuple[str, int, int | None]:
 
 
 def _read_remote(url: str, start: int, end: int | None) -> bytes:
-    filesystem, path = _filesystem(url)
+    filesystem, path = filesystem_of(url)
     attempt = 1
     while True:
         try:
@@ -163,7 +161,7 @@ def _local_stamp(path: str) -> str:
 
 
 def _remote_stamp(url: str) -> str:
-    filesystem, path = _filesystem(url)
+    filesystem, path = filesystem_of(url)
     try:
         info = filesystem.info(path)
     except Exception:  # reading the file fails later, with a message
@@ -175,7 +173,7 @@ def normalized(folder: str) -> str:
     """The folder as `find` writes it at the start of its paths."""
     if not is_remote(folder):
         return os.path.normpath(folder)
-    filesystem, root = _filesystem(folder)
+    filesystem, root = filesystem_of(folder)
     return filesystem.unstrip_protocol(root.rstrip("/"))
 
 
@@ -194,17 +192,17 @@ def find(folder: str, links: set[str] | None = None) -> Iterator[str]:
             found = "a file" if os.path.exists(folder) else "nothing there"
             raise FastpetsError(f"{folder}: {found}, expected a folder of images")
         return _walk(os.path.normpath(folder), frozenset(), None, set() if links is None else links)
-    filesystem, root = _filesystem(folder)
+    filesystem, root = filesystem_of(folder)
     root = root.rstrip("/")
     try:
         below = filesystem.find(root)
     except Exception as error:
         raise FastpetsError(f"{folder}: {type(error).__name__}: {error}, expected a folder of images") from None
-    visible = [path for path in below if not _is_hidden(path[len(root) :])]
+    visible = [path for path in below if not is_hidden(path[len(root) :])]
     return iter(sorted(filesystem.unstrip_protocol(path) for path in visible))
 
 
-def _is_hidden(path: str) -> bool:
+def is_hidden(path: str) -> bool:
     """Whether a part of the path begins with a dot, except "." and "..", or is one of SYSTEM_FOLDERS."""
     return any(part in SYSTEM_FOLDERS or (part[:1] == "." and part not in (".", "..")) for part in path.split("/"))
 
@@ -227,7 +225,7 @@ def _walk(
         with os.scandir(folder) as entries:
             found = []
             for entry in entries:
-                if not _is_hidden(entry.name):
+                if not is_hidden(entry.name):
                     found.append(f"{entry.name}/" if _is_folder(entry) else entry.name)
                     if entry.is_symlink():
                         links.add(os.path.join(folder, entry.name))
@@ -286,7 +284,7 @@ def expand(shards: str, expected: str = "tar shards") -> list[str]:
         raise FastpetsError(f"{shards}: {error}, expected a path such as shard-{{000..099}}.tar") from None
     found: list[str] = []
     for path in paths:
-        filesystem, inner = _filesystem(path)
+        filesystem, inner = filesystem_of(path)
         try:
             matches = sorted(filesystem.glob(inner)) if "*" in path else [inner] if filesystem.exists(inner) else []
         except Exception as error:
@@ -297,115 +295,7 @@ def expand(shards: str, expected: str = "tar shards") -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def members(shard: str, read_suffixes: Sequence[str]) -> Iterator[tuple[str, bytes | None]]:
-    """Lists the files in a tar shard, in its order, without hidden ones. Links are listed as the files they lead to.
-
-    Yields each file's path, and its content if its name ends in one of `read_suffixes`, in any case, else None. Raises
-    FastpetsError if the shard is not an uncompressed tar file, is damaged, or has two files of the same name.
-    """
-    filesystem, path = _filesystem(shard)
-    try:
-        with filesystem.open(path, "rb") as file:
-            yield from _members(shard, file, tuple(read_suffixes))
-    except FastpetsError:
-        raise
-    except Exception as error:  # tarfile's, or of any type: see _read_remote
-        raise FastpetsError(f"{shard}: {error}, expected an uncompressed tar file") from None
-
-
-def _members(shard: str, file: IO[bytes], read_suffixes: tuple[str, ...]) -> Iterator[tuple[str, bytes | None]]:
-    files: dict[str, tarfile.TarInfo] = {}  # by name, for links
-    waiting: list[tarfile.TarInfo] = []  # links to what comes later
-
-    def listed(member: tarfile.TarInfo, target: tarfile.TarInfo) -> Iterator[tuple[str, bytes | None]]:
-        name = posixpath.normpath(member.name)
-        if name in files:
-            raise FastpetsError(f"{shard}: two members named {name}, expected one of each name; write the shard again")
-        files[name] = target
-        if not _is_hidden(member.name):
-            path, content = f"{shard}::{target.offset_data}+{target.size}::{member.name}", None
-            if member.name.lower().endswith(read_suffixes):
-                if target.size > MAX_READ:
-                    raise FastpetsError(f"{path}: {target.size:,} bytes, expected a label of at most {MAX_READ:,}")
-                file.seek(target.offset_data)
-                content = file.read(target.size)
-            yield path, content
-
-    with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:
-        for member in tar:
-            _check_kind(shard, member)
-            _check_extensions(shard, file, member)
-            if member.isreg():
-                yield from listed(member, member)
-            elif not member.isdir():
-                if (target := files.get(_link_target(member))) is not None:
-                    yield from listed(member, target)
-                else:
-                    waiting.append(member)
-        _check_end(shard, file, tar.offset)
-    while ready := [member for member in waiting if _link_target(member) in files]:
-        waiting = [member for member in waiting if _link_target(member) not in files]
-        for member in ready:
-            yield from listed(member, files[_link_target(member)])
-    for member in waiting:
-        if is_image(member.name) or member.name.lower().endswith(read_suffixes):
-            raise FastpetsError(
-                f"{shard}: {member.name} is a link to {member.linkname}, which is not a file in the shard; write the "
-                "shard again, without links"
-            )
-
-
-def _check_kind(shard: str, member: tarfile.TarInfo) -> None:
-    """Raises FastpetsError for what is no file, folder or link."""
-    is_known = member.isreg() or member.isdir() or member.islnk() or member.issym()
-    if not is_known or member.issparse() or member.size < 0 or not member.name:
-        raise FastpetsError(
-            f"{shard}: member {member.name!r} of type {member.type!r} and size {member.size}, expected files, folders "
-            "and links with names; write the shard again"
-        )
-
-
-def _check_extensions(shard: str, file: IO[bytes], member: tarfile.TarInfo) -> None:
-    """Raises FastpetsError if several headers extend that of a member, as where the member between them is missing.
-
-    tarfile would give this member the name of the other one, and so an image another label. Only GNU's long name and
-    long link belong together.
-    """
-    kinds, start = [], member.offset
-    while start < member.offset_data - tarfile.BLOCKSIZE:
-        file.seek(start)
-        header = tarfile.TarInfo.frombuf(file.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape")
-        kinds.append(header.type)
-        start += (1 + -(-header.size // tarfile.BLOCKSIZE)) * tarfile.BLOCKSIZE
-    if len(kinds) > 1 and sorted(kinds) != [tarfile.GNUTYPE_LONGLINK, tarfile.GNUTYPE_LONGNAME]:
-        raise FastpetsError(f"{shard}: a member is missing before {member.name!r}; write the shard again")
-
-
-def _link_target(member: tarfile.TarInfo) -> str:
-    """The name of the member that a link leads to: a symbolic link's is relative to its folder."""
-    folder = posixpath.dirname(member.name) if member.issym() else ""
-    return posixpath.normpath(posixpath.join(folder, member.linkname))
-
-
-def _check_end(shard: str, file: IO[bytes], end: int) -> None:
-    """Raises FastpetsError if the members, as tarfile lists them, end before the shard does.
-
-    At a damaged header, tarfile stops as it does at the end, which is marked by blocks of zeros.
-    """
-    file.seek(end)
-    block = file.read(tarfile.BLOCKSIZE)
-    if not block:
-        warn(f"{shard}: ends without the mark of a tar file's end; if it was cut off, write it again")
-    while block:
-        if block.strip(b"\0"):
-            raise FastpetsError(
-                f"{shard}: a damaged header, or a second tar file, at byte {end:,}; write the shard again"
-            )
-        end += len(block)
-        block = file.read(2**20)
-
-
-def _filesystem(url: str) -> tuple[Any, str]:
+def filesystem_of(url: str) -> tuple[Any, str]:
     """fsspec's file system for a path, and the path in it. Raises FastpetsError if its library is not installed."""
     try:
         return fsspec.core.url_to_fs(url)

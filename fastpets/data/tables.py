@@ -1,31 +1,23 @@
 """Reads tables of files and labels: CSV with commas, semicolons or tabs. Every row is read, or an error names it."""
 
-import csv
-import io
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import IO, Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fastpets.data import storage
+from fastpets.data import csv_text, storage
 from fastpets.data.columns import COLUMNS, column_key
 from fastpets.data.dataset import PART_OF
 from fastpets.data.path_table import PathTable
 from fastpets.errors import FastpetsError, reason, warn
 
 SUFFIXES = (".csv", ".tsv")
-SEPARATORS = (",", ";", "\t")
 IS_VALID = {"true": "valid", "1": "valid", "false": "train", "0": "train"}  # the values of fastai's column
-BLOCK = 2**23  # bytes of a table that are searched for quotes at a time
 READ_BLOCK = 2**24  # bytes of a table that Arrow reads at a time; no row may be longer
-BOM = b"\xef\xbb\xbf"
-MAX_QUOTED = 80  # characters of a cell or a row that a message quotes
-UNCLOSED = "a quote is not closed at the end of its cell; close it, and double quotes within a cell"
 
 
 class Column(NamedTuple):
@@ -67,7 +59,7 @@ class Table:
         numbers = 1 + np.delete(np.arange(len(self.paths) + len(self.blank)), self.blank)  # the header is number 0
         wanted = numbers[np.array(ids)].tolist()
         line_of = dict.fromkeys(wanted, 0)
-        for number, (line, _) in enumerate(_rows(self.path)):
+        for number, (line, _) in enumerate(csv_text.rows(self.path)):
             if number in line_of:
                 line_of[number] = line
         return [line_of[number] for number in wanted]
@@ -93,18 +85,18 @@ def read_table(path: str, folder: str, *, with_labels: bool) -> Table:
     """
     needed = ("file", "label") if with_labels else ("file",)
     try:
-        separator, header = _read_header(path, needed)
+        separator, header = csv_text.read_header(path, needed)
         titles = _titles(path, header, ("file", "label", "split") if with_labels else ("file", "split"))
-        has_quotes, has_breaks = _check_quotes(path, separator)
+        has_quotes, has_breaks = csv_text.check_quotes(path, separator)
         if has_breaks:
-            _reject_swallowed_rows(path, separator, header, titles)
+            csv_text.reject_swallowed_rows(path, separator, header, titles)
         places = {name: header.index(title) for name, title in titles.items()}
         columns = _read_columns(path, separator, places, has_quotes, has_breaks)
     except OSError as error:
         found = reason(error)
         raise FastpetsError(f"{path}: {found}, expected a CSV with the columns {' and '.join(needed)}") from None
     except pa.ArrowException as error:
-        _reject_row(path, separator, header, titles, error)
+        csv_text.reject_row(path, separator, header, titles, error)
     columns, blank = _without_blank_rows(path, separator, titles["file"], columns)
     labels, splits = (
         _as_column(columns[name], titles[name]) if name in columns else None for name in ("label", "split")
@@ -129,7 +121,7 @@ def _read_columns(
     fields = {name: f"f{place}" for name, place in places.items()}  # names in a header may repeat
     repeated = pa.dictionary(pa.int32(), pa.string())
     types = {field: pa.large_binary() if name == "file" else repeated for name, field in fields.items()}
-    with _opened(path) as file:
+    with csv_text.open_table(path) as file:
         read = read_csv(
             file,
             read_options=ReadOptions(
@@ -141,61 +133,6 @@ def _read_columns(
             convert_options=ConvertOptions(include_columns=list(fields.values()), column_types=types),
         )
     return {name: read[field].unify_dictionaries().combine_chunks()[1:] for name, field in fields.items()}
-
-
-def _opened(path: str) -> IO[bytes]:
-    """Opens a table. Raises OSError, also for what is no file."""
-    if storage.is_remote(path):
-        return io.BytesIO(storage.read(path))
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise OSError("no regular file")  # opening a FIFO would wait
-    return open(path, "rb")
-
-
-def _rows(path: str) -> Iterator[tuple[int, str]]:
-    """The first line and the characters, decoded as Latin-1, of the header and of each row that is no empty line."""
-    with _opened(path) as file:
-        row, first, is_open = "", 1, False
-        for number, line in enumerate(io.TextIOWrapper(file, "latin-1", newline=""), 1):
-            if number == 1:
-                line = line.removeprefix(BOM.decode("latin-1"))
-            row, first = (row + line, first) if is_open else (line, number)
-            is_open ^= line.count('"') % 2 == 1
-            if not is_open and row.strip("\r\n"):
-                yield first, row
-
-
-def _quoted(text: str) -> str:
-    """The start of a row or a cell that is decoded as Latin-1, for messages."""
-    return repr(text.strip("\r\n")[:MAX_QUOTED].encode("latin-1").decode(errors="backslashreplace"))
-
-
-def _cells(row: str, separator: str) -> list[str]:
-    """The cells of a row. Raises csv.Error for one of more than 131,072 characters."""
-    return next(csv.reader([row], delimiter=separator))
-
-
-def _read_header(path: str, needed: Sequence[str]) -> tuple[str, list[str]]:
-    """The separator and the cells of the header. Raises FastpetsError if the columns `needed` are not in it."""
-    with _opened(path) as file:
-        start = file.read(2**20).removeprefix(BOM)
-    if b"\0" in start[:4]:
-        raise FastpetsError(f"{path}: begins with {start[:4]!r}, expected UTF-8; save it as a CSV in UTF-8")
-    line = next(iter(start.lstrip(b"\r\n").splitlines()), b"")
-    headers: dict[str, list[str]]
-    try:
-        headers = {separator: _cells(line.decode(), separator) if line else [] for separator in SEPARATORS}
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise FastpetsError(f"{path}: {error}, expected a CSV in UTF-8 with a header") from None
-    for separator, header in headers.items():
-        keys = set(map(column_key, header))
-        if all(keys.intersection(COLUMNS[name]) for name in needed):
-            return separator, header
-    longest = max(headers.values(), key=len)
-    raise FastpetsError(
-        f"{path}: columns {', '.join(longest)[:MAX_QUOTED] or 'none'}, expected {' and '.join(needed)}, and optionally "
-        "split"
-    )
 
 
 def _titles(path: str, header: Sequence[str], names: Sequence[str]) -> dict[str, str]:
@@ -212,99 +149,6 @@ def _titles(path: str, header: Sequence[str], names: Sequence[str]) -> dict[str,
     return titles
 
 
-def _check_quotes(path: str, separator: str) -> tuple[bool, bool]:
-    """Whether a table contains quotes, and whether cells in quotes contain line breaks.
-
-    Raises FastpetsError for NUL, and for a quote that neither begins nor ends a cell nor is doubled within one: where a
-    quote is missing, a reader takes the rows up to the next quote for one cell.
-    """
-    ends = np.frombuffer(f'"\r\n{separator}'.encode(), np.uint8)  # what may be beside a quote
-    num_quotes, opened, has_breaks = 0, 0, False
-    with _opened(path) as file:
-        start = len(BOM) if file.read(len(BOM)) == BOM else 0
-        file.seek(start)
-        before, block = b"\n", file.read(BLOCK)
-        while block:
-            after = file.read(BLOCK)
-            if b"\0" in block:
-                _reject_cell(path, separator, start + block.index(b"\0"), "contains NUL; remove it")
-            if b'"' in block or num_quotes % 2:
-                around = np.frombuffer(before + block + (after[:1] or b"\n"), np.uint8)
-                inner = around[1:-1]
-                quotes = np.flatnonzero(inner == ord('"'))
-                closes = (num_quotes + np.arange(len(quotes))) % 2 == 1
-                is_wrong = ~np.isin(around[np.where(closes, quotes + 2, quotes)], ends)  # the character beside it
-                if is_wrong.any():
-                    k = int(is_wrong.argmax())
-                    if not closes[k]:
-                        problem = "a quote within a cell; enclose the cell in quotes and double those within it"
-                        _reject_cell(path, separator, start + int(quotes[k]), problem)
-                    _reject_cell(path, separator, opened if k == 0 else start + int(quotes[k - 1]), UNCLOSED)
-                breaks = np.flatnonzero((inner == ord("\n")) | (inner == ord("\r")))
-                has_breaks |= bool(((num_quotes + np.searchsorted(quotes, breaks)) % 2).any())
-                num_quotes += len(quotes)
-                opened = start + int(quotes[-1]) if len(quotes) else opened
-            before, start, block = block[-1:], start + len(block), after
-    if num_quotes % 2:
-        _reject_cell(path, separator, opened, UNCLOSED)
-    return num_quotes > 0, has_breaks
-
-
-def _reject_cell(path: str, separator: str, place: int, problem: str) -> NoReturn:
-    """Raises FastpetsError with the line and the content of the cell around a byte of a table."""
-    with _opened(path) as file:
-        content = file.read(place + MAX_QUOTED)
-    lines = content[: place + 1].splitlines()
-    start = place + 1 - len(lines[-1].rpartition(separator.encode())[2])
-    cell = re.split(rb"[\r\n]|" + separator.encode(), content[start:].removeprefix(BOM))[0]
-    raise FastpetsError(f"{path}, line {len(lines)}: {cell.decode(errors='backslashreplace')!r}: {problem}")
-
-
-def _reject_swallowed_rows(path: str, separator: str, header: Sequence[str], titles: dict[str, str]) -> None:
-    """Raises FastpetsError if a cell with line breaks seems to contain rows, as two cells with one quote each do.
-
-    That is so if one of its lines is a whole row with a name of an image, or if a cell of a file, label or split
-    contains the separator as well.
-    """
-    used = [header.index(title) for title in titles.values()]
-    for line, row in _rows(path):
-        _, *others = re.split(r"[\r\n]+", row.strip("\r\n"))  # splitlines also splits at Latin-1's NEL
-        if not others:
-            continue
-        try:
-            cells = _cells(row, separator)
-        except csv.Error:
-            cells = []
-        broken = [cells[i] for i in used if i < len(cells) and separator in cells[i] and re.search(r"[\r\n]", cells[i])]
-        parts = [other.split(separator) for other in others]
-        if broken or any(len(part) == len(header) and storage.is_image(part[used[0]]) for part in parts):
-            raise FastpetsError(
-                f"{path}, line {line}: {_quoted((broken or others)[0])} in a cell looks like another row; {UNCLOSED}"
-            )
-
-
-def _reject_row(path: str, separator: str, header: Sequence[str], titles: dict[str, str], error: Exception) -> NoReturn:
-    """Raises FastpetsError with the line of the first row that cannot be read, for Arrow's error."""
-    for line, row in _rows(path):
-        try:
-            cells = _cells(row, separator)
-        except csv.Error as problem:
-            raise FastpetsError(f"{path}, line {line}: {problem}, expected shorter cells") from None
-        if len(cells) != len(header):
-            expected = f"expected {len(header)} like the header"
-            raise FastpetsError(f"{path}, line {line}: {len(cells)} cells, {expected}: {_quoted(row)}") from None
-        for title in titles.values():
-            cell = cells[header.index(title)].encode("latin-1")
-            try:
-                cell.decode()
-            except UnicodeDecodeError:
-                if title != titles["file"]:
-                    raise FastpetsError(
-                        f"{path}, line {line}: {title} {cell[:MAX_QUOTED]!r}, expected UTF-8; save it as a CSV in UTF-8"
-                    ) from None
-    raise FastpetsError(f"{path}: {error}, expected a CSV in UTF-8 with a header") from None
-
-
 def _without_blank_rows(
     path: str, separator: str, title: str, columns: dict[str, Any]
 ) -> tuple[dict[str, Any], np.ndarray]:
@@ -316,9 +160,9 @@ def _without_blank_rows(
         raise FastpetsError(f"{path}: no rows, expected one for each image")
     if not is_blank.any():
         return columns, np.zeros(0, np.int64)
-    for number, (line, row) in enumerate(_rows(path)):
+    for number, (line, row) in enumerate(csv_text.rows(path)):
         if number and is_blank[number - 1] and row.strip(f'"\r\n {separator}'):
-            found = f"{title} '', expected no empty cell in {_quoted(row)}"
+            found = f"{title} '', expected no empty cell in {csv_text.quoted(row)}"
             raise FastpetsError(f"{path}, line {line}: {found}; fill it in")
     kept = pa.array(~is_blank)
     return {name: column.filter(kept) for name, column in columns.items()}, np.flatnonzero(is_blank)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from fastpets.data import storage
+from fastpets.data.tar_members import members
 
 SIZES = (0, 1, 5, 4095, 4096, 4097, 70_000, 131_071, 131_072, 131_073, 400_000, 3, 0)
 
@@ -71,16 +72,16 @@ def test_members_of_shards_and_remote_files_come_in_their_places(files: list[str
             info = tarfile.TarInfo(name)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
-    members = [path for path, _ in storage.members(str(tmp_path / "shard.tar"), ".json")]
+    of_shard = [path for path, _ in members(str(tmp_path / "shard.tar"), ".json")]
     memory = fsspec.filesystem("memory")
     memory.pipe_file("/block_reader/a.jpg", b"remote")
     paths = [
-        members[1],
+        of_shard[1],
         files[6],
         "memory://block_reader/a.jpg",
-        members[0],
+        of_shard[0],
         "memory://block_reader/gone.jpg",
-        members[2],
+        of_shard[2],
     ]
     found = read_all(paths)
     assert found[:4] == [b"second" * 1000, Path(files[6]).read_bytes(), b"remote", b"first"]

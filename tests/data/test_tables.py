@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastpets.data import tables
+from fastpets.data import csv_text
 from fastpets.data.sources import as_dataset, from_csv
 from fastpets.data.splits import train_valid_datasets
 from fastpets.data.tables import read_table
@@ -110,7 +110,7 @@ def test_a_row_that_cannot_be_read_is_named(content: str | bytes, message: str, 
 def test_quotes_are_checked_alike_wherever_blocks_end(
     block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables, "BLOCK", block)
+    monkeypatch.setattr(csv_text, "BLOCK", block)
     assert (
         pairs(table(tmp_path, '\ufefffile,label\n"a""b.jpg","c\nd"\n""",e.jpg",f""\n'.replace('f""', '"f"')))[0][1]
         == "c\nd"
