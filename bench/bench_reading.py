@@ -2,11 +2,11 @@
 
     python -m pytest bench/bench_reading.py --benchmark-enable
 
-Each row reads the same shares of batches, checks them with the decoder's parser, and keeps the bytes of the latest ones
-as a Loader does until they are decoded. `fastpets` is what the threads of `decoder="dali"` do; `fastpets-cpu` reads
-each file into new memory, as those of a Loader on a CPU do, which have more to do than to read; `python` is
-open().read(). Rows with "-unchecked" are without the check. They run alone, and beside a thread that holds the
-interpreter's lock most of the time, as training may. Plain pytest reads one batch per row, untimed.
+Each row reads the same shares of batches, checks them by their markers and with the decoder's parser, and keeps the
+bytes of the latest ones as a Loader does until they are decoded. `fastpets` is what the threads of `decoder="dali"` do;
+`fastpets-cpu` reads each file into new memory, as those of a Loader on a CPU do, which have more to do than to read;
+`python` is open().read(). Rows with "-unchecked" are without the checks. They run alone, and beside a thread that holds
+the interpreter's lock most of the time, as training may. Plain pytest reads one batch per row, untimed.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.peer_loaders import BATCH_SIZE
 from fastpets import pipelines
-from fastpets.data import storage
+from fastpets.data import jpeg, storage
 from fastpets.data.path_table import PathTable
 from fastpets.loading.buffers import Buffers
 from fastpets.loading.dali_reading import BLOCKS_PER_THREAD, TYPICAL_BYTES
@@ -78,6 +78,7 @@ def bench_reading(benchmark: BenchmarkFixture, images: list[str], row: str, chec
         contents = read([table[i] for i in range(start, start + share)])
         if checked:
             for content in contents:
+                assert not jpeg.is_damaged(content)
                 pipelines.parse(content)
         kept.append(contents)
         return len(contents)

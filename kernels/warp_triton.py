@@ -39,8 +39,8 @@ def warp(
     Cost, derived and not measured: 256 images of 224 px write 77 MB in float16 (154 MB in float32) and read each source
     pixel of the visible region once, 39 MB at 1:1, 108 MB from 375 px, 154 MB at 1:2. In float16 that is 116, 185 and
     231 MB, which take 39, 62 and 77 us at 3 TB/s. Compiled for an H100, the kernel runs about 90 instructions per pixel
-    and 100 more per sample, and issuing these takes longer: 85 us for k = 1 and 220 us for k = 2 (132 SMs, 4 warps a
-    cycle, 1.7 GHz).
+    and 100 more per sample (92 to 105 for other GPUs), and issuing these takes longer: 85 us for k = 1 and 220 us for
+    k = 2 (132 SMs, 4 warps a cycle, 1.7 GHz).
     """
     rows = pack_arguments(images, source_from_output, samples, spread)
     rows, luts = to_device([rows, luts], out.device)

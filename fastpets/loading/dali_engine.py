@@ -116,9 +116,9 @@ class DaliEngine:
 def num_readers(paths: Sequence[str], headers: ImageHeaders, num_threads: int, device: torch.device) -> int:
     """The threads that read files and, on a CPU, warp images; DALI has `num_threads` besides.
 
-    Reading and parsing a file takes 32 us, 14 of them with the GIL (EPYC, files of 100 KB in the system's cache), so
-    that three threads keep the GIL busy, and more compete with the thread that launches kernels. Waiting for remote
-    files and decoding by Pillow need no GIL.
+    Reading and checking a file takes 32 us, 10 of them with the GIL (bench/gil.py; EPYC, files of 100 KB in the
+    system's cache), so that three threads keep the GIL busy, and more compete with the thread that launches kernels.
+    Waiting for remote files and decoding by Pillow need no GIL.
     """
     needs_pillow = np.isin(headers.decoders, (PILLOW, DEEP)).mean() > MAX_PILLOW_SHARE
     if device.type == "cpu" or needs_pillow or storage.is_remote(paths[0]):

@@ -1,8 +1,8 @@
 """Compiles functions of numbers with numba.
 
 Compiling takes seconds, so that the result is kept in the user's cache folder. numba notices changes of a function's
-own file, but not of the functions that it calls. All of these are in the packages `utils` and `augment`: a digest of
-their sources is part of the folder's name.
+own file, but not of the functions that it calls. All of these are in SOURCES: a digest of them is part of the folder's
+name.
 """
 
 import functools
@@ -18,6 +18,8 @@ from numba.extending import register_jitable
 from fastpets.utils.system import cache_dir
 
 F = TypeVar("F", bound=Callable)
+
+SOURCES = ("utils/*.py", "augment/*.py", "data/jpeg.py")
 
 
 def compilable(function: F) -> F:
@@ -54,8 +56,8 @@ def compiled(function: F) -> F:
 def _cache_folder() -> str:
     """The folder for what is compiled from the present sources; "" if it cannot be written."""
     digest = hashlib.sha256()
-    for package in ("utils", "augment"):
-        for file in sorted(Path(__file__).parents[1].joinpath(package).glob("*.py")):
+    for pattern in SOURCES:
+        for file in sorted(Path(__file__).parents[1].glob(pattern)):
             digest.update(file.read_bytes())
     try:
         folder = cache_dir() / "compiled" / digest.hexdigest()[:32]

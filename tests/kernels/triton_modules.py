@@ -18,11 +18,15 @@ CAPABILITIES = [75, 90, *(pytest.param(capability, marks=pytest.mark.slow) for c
 
 
 class Compiled(NamedTuple):
-    """A compiled kernel: its layouts, a thread's registers (REG), bytes of STACK and of LOCAL memory, and its code."""
+    """A compiled kernel: its layouts, a thread's registers (REG), bytes of STACK and of LOCAL memory, and its code.
+
+    `loops` are the parts of the code that a branch repeats, the shortest first.
+    """
 
     layouts: str
     used: dict[str, int]
     instructions: list[str]
+    loops: list[list[str]]
 
 
 def interpreted(module: ModuleType) -> ModuleType:
@@ -53,8 +57,18 @@ def compiled(
     cubin = folder / "kernel.cubin"
     cubin.write_bytes(asm["cubin"])
     used = {name: int(count) for name, count in re.findall(r"(REG|STACK|LOCAL):(\d+)", _dump(cubin, "resource-usage"))}
-    code = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?\S+\s+)?([A-Z][\w.]*)", _dump(cubin, "sass"))
-    return Compiled(" ".join(re.findall(r"blocked<.*>", asm["ttgir"])), used, [name for name in code if name != "NOP"])
+    return Compiled(" ".join(re.findall(r"blocked<.*>", asm["ttgir"])), used, *_code(_dump(cubin, "sass")))
+
+
+def _code(sass: str) -> tuple[list[str], list[list[str]]]:
+    """The names of all instructions, and those of each loop: from the target of a branch backwards to the branch."""
+    lines = re.findall(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?\S+\s+)?([A-Z][\w.]*)([^;]*);", sass)
+    code = [(int(address, 16), name, operands) for address, name, operands in lines if name != "NOP"]
+    targets = {end: int(operands.split()[-1], 16) for end, name, operands in code if name.startswith("BRA")}
+    loops = [
+        [name for address, name, _ in code if start <= address <= end] for end, start in targets.items() if start < end
+    ]
+    return [name for _, name, _ in code], sorted(loops, key=len)
 
 
 def _dump(cubin: Path, what: str) -> str:

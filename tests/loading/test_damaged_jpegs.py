@@ -118,6 +118,23 @@ def test_damage_is_found_by_markers(kind: str) -> None:
     assert damaged == set(BAD)
 
 
+@pytest.mark.parametrize("kind", JPEGS)
+def test_a_file_cut_short_anywhere_is_damaged(kind: str) -> None:
+    whole = np.frombuffer(JPEGS[kind], np.uint8)
+    assert all(jpeg.is_damaged(whole[:size]) for size in range(len(jpeg.START), len(whole)))
+
+
+def test_markers_are_found_at_any_position() -> None:
+    """Also at the ends of the blocks that are searched at once."""
+    whole = JPEGS["CMYK"]
+    start = whole.index(b"\xff\xda") + 16  # the segment of four components has 16 bytes
+    assert len(whole) - start > 5 * jpeg.BLOCK
+    for i in range(start, len(whole) - 2):
+        for inserted, is_damage in ((b"\xff\x05", True), (b"\xff\0\xff\xd7", False), (b"\xff\xd9\xff\x05", False)):
+            content = np.frombuffer(whole[:i] + inserted + whole[i:], np.uint8)
+            assert jpeg.is_damaged(content) == is_damage, (i, inserted)
+
+
 def test_only_jpegs_are_examined() -> None:
     for content in (b"", b"\xff", encode(drawing(9, 9), "PNG")):
         assert not jpeg.is_damaged(np.frombuffer(content, np.uint8))
