@@ -18,7 +18,7 @@ NUM_BREEDS = 8
 TRAINING = """
 import fastpets
 train, valid = fastpets.loaders({folder!r}, size=32, batch_size=4)
-learner = fastpets.Learner(train, valid, fastpets.create_model("resnet18", 2, "none"))
+learner = fastpets.Learner(train, valid, fastpets.create_model("squeezenet1_1", 2, "none"))
 """
 
 
@@ -66,7 +66,7 @@ def test_objects_are_shown_by_short_tables_and_plots(make_folder: Callable[..., 
 
 def test_reprs_are_short(make_folder: Callable[..., Path]) -> None:
     train, valid = fastpets.loaders(make_folder(20), size=32, batch_size=4)
-    learner = fastpets.Learner(train, valid, fastpets.create_model("resnet18", 2, "none"))
+    learner = fastpets.Learner(train, valid, fastpets.create_model("squeezenet1_1", 2, "none"))
     for value in (train, train.dataset, learner, learner.history, History()):
         assert len(repr(value)) < 400
         assert "\n" not in repr(value)
@@ -86,7 +86,7 @@ def test_the_chapter_runs_from_beginning_to_end(
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(CHAPTER.parent.parent), os.environ.get("PYTHONPATH", "")]))
     notebook = nbformat.read(CHAPTER, as_version=4)
     (settings,) = [cell for cell in notebook.cells if "else 128" in cell["source"]]
-    settings["source"] = settings["source"].replace("else 128", "else 48")
+    settings["source"] = settings["source"].replace("else 128", "else 32")
     assert all(not cell["outputs"] for cell in notebook.cells if cell["cell_type"] == "code")  # no image is published
     outputs = executed(notebook, tmp_path)
     assert sum(len(shown(cell, "image/png")) for cell in outputs) >= 7
