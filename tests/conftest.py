@@ -11,6 +11,8 @@ import torch
 
 from tests.images import drawing
 
+NUM_THREADS = torch.get_num_threads()
+
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -25,6 +27,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def seed() -> None:
     """Seeds torch's generator, so that random weights do not depend on the tests before."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def threads() -> None:
+    """Sets torch's number of threads, which commands that train set for the whole process, to its first value."""
+    torch.set_num_threads(NUM_THREADS)
 
 
 @pytest.fixture(scope="session")
@@ -63,13 +71,19 @@ def drawn_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained_run(drawn_classes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of a small model trained on `drawn_classes` by the train command."""
+    """The run folder of a small model trained on `drawn_classes` by the train command, without its checkpoints.
+
+    All tests share it, so that none may change it; copies are small.
+    """
     from fastpets.cli import main
+    from fastpets.training.checkpoints import list_checkpoints
 
     run = tmp_path_factory.mktemp("runs") / "trained"
-    flags = ["--arch", "resnet18", "--weights", "none", "--size", "32", "--batch-size", "8", "--device", "cpu"]
-    flags += ["--schedule", "unfrozen 2 auto"]
+    flags = ["--arch", "shufflenet_v2_x0_5", "--weights", "none", "--size", "32", "--batch-size", "8"]
+    flags += ["--device", "cpu", "--schedule", "unfrozen 2 auto"]
     assert main(["train", "--data", str(drawn_classes), *flags, "--out", str(run)]) == 0
+    for checkpoint in list_checkpoints(run):
+        checkpoint.unlink()
     return run
 
 

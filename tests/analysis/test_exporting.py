@@ -20,7 +20,7 @@ FILES = "config.json images.parquet lr_finder.csv lr_finder.png metrics.csv mode
 
 def trained(folder: Path) -> Learner:
     train, valid = fastpets.loaders(folder, size=32, batch_size=4, device="cpu")
-    learner = Learner(train, valid, "resnet18", weights="none", print_epochs=False)
+    learner = Learner(train, valid, "squeezenet1_1", weights="none", print_epochs=False)
     learner.lr_find(num_steps=20)
     learner.fit_one_cycle(1, 1e-3)
     return learner
@@ -48,7 +48,7 @@ def test_an_export_is_taken_where_a_run_folder_is(
         assert main(command) == 0, capsys.readouterr().err
     (out / "report.html").unlink()
     assert main(["report", str(out)]) == 0
-    assert "resnet18, from random weights, 32 x 32 px" in (out / "report.html").read_text()
+    assert "squeezenet1_1, from random weights, 32 x 32 px" in (out / "report.html").read_text()
 
 
 def test_a_report_is_written_without_a_model(make_folder: Callable[..., Path], tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_report_is_written_without_a_model(make_folder: Callable[..., Path], t
     learner.report(tmp_path / "page")
     names = {file.name for file in (tmp_path / "page").iterdir()}
     assert names == {*FILES.split(), "report.html", "steps.csv"} - {"model.json", "model.safetensors"}
-    assert "resnet18, from random weights, 32 x 32 px" in (tmp_path / "page" / "report.html").read_text()
+    assert "squeezenet1_1, from random weights, 32 x 32 px" in (tmp_path / "page" / "report.html").read_text()
     learner.report(tmp_path / "page")  # again
     with pytest.raises(FastpetsError, match="exists and is not empty"):
         learner.export(tmp_path / "page")

@@ -17,9 +17,9 @@ import fastpets
 from fastpets.analysis import plots
 from fastpets.analysis.interpretation import Interpretation
 from fastpets.errors import FastpetsError
-from fastpets.models.classifier import create_model
 from fastpets.training.learner import Learner
 from fastpets.utils.figures import FIGURE_DPI
+from tests.small_resnet import small_resnet
 
 NAMES = ("a", "b", "c", "d")
 
@@ -85,7 +85,7 @@ def test_precision_and_recall_of_each_class(interpretation: Interpretation) -> N
 
 def test_from_learner_agrees_with_validate_and_get_preds(make_folder: Callable[..., Path]) -> None:
     train, valid = fastpets.loaders(make_folder(30), size=32, batch_size=4)
-    learner = Learner(train, valid, create_model("resnet18", 2, "none"))
+    learner = Learner(train, valid, small_resnet())
     found = Interpretation.from_learner(learner)
     values = learner.validate()
     assert found.losses.mean() == pytest.approx(values["valid_loss"], rel=1e-5)

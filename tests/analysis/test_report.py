@@ -1,6 +1,7 @@
 """The HTML report of a run, in a headless browser."""
 
 import csv
+import functools
 import io
 import json
 import os
@@ -26,6 +27,17 @@ def page_data(page: Path) -> dict[str, Any]:
     return json.loads(re.search(r'id="data">(.*?)</script>', page.read_text(), re.DOTALL)[1])  # type: ignore[index]
 
 
+@pytest.fixture(scope="module")
+def found(trained_run: Path) -> Interpretation:
+    return Interpretation.from_run(trained_run, device="cpu")
+
+
+@pytest.fixture
+def run(trained_run: Path, tmp_path: Path) -> Path:
+    """A copy of the run, which a test may change."""
+    return Path(shutil.copytree(trained_run, tmp_path / "run"))
+
+
 def test_the_page_loads_nothing_and_has_the_numbers_of_the_run(trained_run: Path) -> None:
     page = (trained_run / "report.html").read_text()
     assert not re.findall(r"""(?:src|href)=["'](?!data:)""", page)
@@ -46,7 +58,7 @@ def test_above_the_fold_are_model_data_date_and_duration(trained_run: Path, draw
     started = json.loads((trained_run / "config.json").read_text())["resolved"]["started"]
     seconds = sum(float(row["seconds"]) for row in csv.DictReader((trained_run / "metrics.csv").open()))
     for text in (
-        "resnet18, from random weights, 32 x 32 px",
+        "shufflenet_v2_x0_5, from random weights, 32 x 32 px",
         f"{drawn_classes}: 3 classes, 48 training and 12 validation images",
         started[:16].replace("T", " "),
         f"{report._duration(seconds)} on cpu",
@@ -54,9 +66,7 @@ def test_above_the_fold_are_model_data_date_and_duration(trained_run: Path, draw
         assert f">{text}" in head
 
 
-def test_metrics_test_images_and_augmented_versions_are_in_the_report(trained_run: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(trained_run, run)
+def test_metrics_test_images_and_augmented_versions_are_in_the_report(run: Path, found: Interpretation) -> None:
     rows = list(csv.DictReader((run / "metrics.csv").open()))
     with open(run / "metrics.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, [*rows[0], "macro_f1", "recall/beagle"])
@@ -64,7 +74,7 @@ def test_metrics_test_images_and_augmented_versions_are_in_the_report(trained_ru
         writer.writerows({**row, "macro_f1": 0.25, "recall/beagle": 0.5} for row in rows)
     (run / "tta_metrics.csv").write_text("augmented,error_rate\n4,0.125\n")
     (run / "test_metrics.csv").write_text("test_loss,error_rate,recall/beagle\n1.5,0.375,0.5\n")
-    data = page_data(report.write_report(run, Interpretation.from_run(run, device="cpu"), "fastpets train"))
+    data = page_data(report.write_report(run, found, "fastpets train"))
     assert data["metrics"] == ["macro_f1"]
     assert data["epochs"][-1]["macro_f1"] == 0.25
     assert data["tta"] == {"augmented": 4, "error_rate": 0.125}
@@ -72,9 +82,9 @@ def test_metrics_test_images_and_augmented_versions_are_in_the_report(trained_ru
     assert "recall/beagle" not in data["epochs"][-1]
 
 
-def test_a_folder_with_a_model_alone_has_a_report(trained_run: Path, tmp_path: Path) -> None:
+def test_a_folder_with_a_model_alone_has_a_report(trained_run: Path, found: Interpretation, tmp_path: Path) -> None:
     (tmp_path / "model.json").write_bytes((trained_run / "model.json").read_bytes())
-    data = page_data(report.write_report(tmp_path, Interpretation.from_run(trained_run, device="cpu"), "export"))
+    data = page_data(report.write_report(tmp_path, found, "export"))
     assert data["epochs"] == data["rates"] == []
     assert data["previous"] is None
 
@@ -85,7 +95,7 @@ def test_the_previous_run_is_the_latest_that_started_earlier_on_the_same_images(
     def copy(name: str, day: int, **changes: object) -> Path:
         config = json.loads((trained_run / "config.json").read_text())
         config["resolved"]["started"] = f"2026-01-{day:02}T00:00:00.000000+00:00"
-        shutil.copytree(trained_run, tmp_path / name)
+        shutil.copytree(trained_run, tmp_path / name, ignore=shutil.ignore_patterns("model.safetensors"))
         (tmp_path / name / "config.json").write_text(json.dumps(config))
         table = pq.read_table(tmp_path / name / "images.parquet")
         for column, value in changes.items():
@@ -111,19 +121,17 @@ def test_the_previous_run_is_the_latest_that_started_earlier_on_the_same_images(
     assert report.previous_run(tmp_path / "c") is None
 
 
-def test_strings_that_are_not_utf8_are_written(trained_run: Path, tmp_path: Path) -> None:
+def test_strings_that_are_not_utf8_are_written(trained_run: Path, found: Interpretation, tmp_path: Path) -> None:
     run, bad = tmp_path / os.fsdecode(b"run \xff"), os.fsdecode(b"/data/\xff.jpg")
     shutil.copytree(trained_run, run)
     (run / "bad_files.csv").write_bytes(b"file,problem\n/data/\xff.jpg,0 bytes\n")
-    found = Interpretation.from_run(trained_run, device="cpu")
     page = report.write_report(run, found, f"fastpets train --data {bad}").read_text(encoding="utf-8")
     assert r"<li>/data/\udcff.jpg: 0 bytes</li>" in page
 
 
 def test_every_mistake_has_its_own_image_in_each_process(
-    trained_run: Path, drawn_classes: Path, monkeypatch: pytest.MonkeyPatch
+    found: Interpretation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = Interpretation.from_run(trained_run, device="cpu")
     expected = list(found.pixels(found.ids))
     assert len(expected) == len(found.ids)
     monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
@@ -134,12 +142,10 @@ def test_every_mistake_has_its_own_image_in_each_process(
     assert all(np.array_equal(a, b) for a, b in zip(shown, expected, strict=True))
 
 
-@pytest.fixture
-def page(trained_run: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def page(trained_run: Path, found: Interpretation, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report in which every image of the second class is predicted as the first."""
-    run = tmp_path / "run"
-    shutil.copytree(trained_run, run)
-    found = Interpretation.from_run(run, device="cpu")
+    run = shutil.copytree(trained_run, tmp_path_factory.mktemp("page") / "run")
     sure = np.full_like(found.probabilities, 0.05)
     sure[np.arange(len(found.labels)), np.where(found.labels == 1, 0, found.labels)] = 0.9
     made_up = Interpretation(found.loader, found.ids, found.labels, sure, -np.log(sure[np.arange(12), found.labels]))
@@ -204,10 +210,12 @@ def test_a_browser_shows_it_and_it_reacts_to_mouse_and_keyboard(browser: Any, pa
 
 
 @pytest.fixture(scope="module")
-def long_names(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+def long_names(
+    trained_run: Path, found: Interpretation, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int], Path]:
     """Returns a function that writes a report of classes with names of 32 characters, half of the images mistaken."""
-    found = Interpretation.from_run(trained_run, device="cpu")
 
+    @functools.cache
     def write(num_classes: int) -> Path:
         run = tmp_path_factory.mktemp("long") / "run"
         shutil.copytree(trained_run, run)
@@ -262,10 +270,10 @@ def test_names_are_whole_in_type_of_one_size_and_all_mistakes_are_reachable(
 
 
 def test_mistakes_that_the_page_does_not_contain_are_read_from_their_files(
-    browser: Any, trained_run: Path, page: Path, monkeypatch: pytest.MonkeyPatch
+    browser: Any, run: Path, found: Interpretation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report, "MAX_IMAGES", 0)
-    report.write_report(page.parent, Interpretation.from_run(trained_run, device="cpu"), "fastpets train")
+    page = report.write_report(run, found, "fastpets train")
     browser.get(page.as_uri())
     widths = browser.execute_async_script("""
       const done = arguments[0], images = [...document.querySelectorAll("#mistakes img:not(.heat)")];
@@ -316,12 +324,11 @@ def test_the_numbers_in_cells_can_be_read_on_every_shade(browser: Any, page: Pat
     assert min(found) >= 4.5
 
 
-def test_cards_with_two_images_have_no_empty_half(browser: Any, trained_run: Path, page: Path) -> None:
-    found = Interpretation.from_run(trained_run, device="cpu")
+def test_cards_with_two_images_have_no_empty_half(browser: Any, run: Path, found: Interpretation) -> None:
     wrong = np.roll(np.eye(3), 1, axis=1)[found.labels] * 0.9 + 0.03
     losses = -np.log(wrong[np.arange(12), found.labels])
     made_up = Interpretation(found.loader, found.ids, found.labels, wrong, losses, found.model)
-    report.write_report(page.parent, made_up)
+    page = report.write_report(run, made_up)
     browser.get(page.as_uri())
     shares = browser.execute_script("""
       const figures = [...document.querySelectorAll("#mistakes figure:has(.heat)")];
@@ -332,13 +339,13 @@ def test_cards_with_two_images_have_no_empty_half(browser: Any, trained_run: Pat
 
 
 def test_points_of_few_images_are_hollow_and_not_joined_and_all_have_counts(
-    browser: Any, trained_run: Path, page: Path
+    browser: Any, run: Path, found: Interpretation
 ) -> None:
-    found = Interpretation.from_run(trained_run, device="cpu")
     confidence = np.array([0.45] * 4 + [0.65] * 1 + [0.85] * 7)
     probabilities = np.repeat((1 - confidence[:, None]) / 2, 3, 1)
     probabilities[:, 0] = confidence
-    report.write_report(page.parent, Interpretation(found.loader, found.ids, found.labels, probabilities, found.losses))
+    made_up = Interpretation(found.loader, found.ids, found.labels, probabilities, found.losses)
+    page = report.write_report(run, made_up)
     browser.get(page.as_uri())
     hollow, number, joined, texts = browser.execute_script("""
       const figure = [...document.querySelectorAll("#charts figure")].at(-1);

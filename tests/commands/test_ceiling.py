@@ -21,7 +21,7 @@ def ceiling(*arguments: object) -> subprocess.CompletedProcess[str]:
 def test_ceiling_prints_three_rates_and_writes_no_files(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     folder = make_folder(40)
     before = sorted(tmp_path.rglob("*"))
-    tiny = ["--arch", "resnet18", "--weights", "none", "--size", 32, "--batch-size", 8, "--device", "cpu"]
+    tiny = ["--arch", "squeezenet1_1", "--weights", "none", "--size", 32, "--batch-size", 8, "--device", "cpu"]
     child = ceiling("--data", folder, *tiny, "--cache", "host", "--num-batches", 2, "--seconds", 0.5)
     assert child.returncode == 0, child.stderr
     names = [line.rsplit(maxsplit=1)[0].strip() for line in child.stdout.splitlines()[1:4]]

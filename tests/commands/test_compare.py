@@ -91,7 +91,7 @@ def test_the_page_of_a_run_is_written_again(
 def test_the_learning_rate_finder_suggests_what_training_takes(
     drawn_classes: Path, trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ["--arch", "resnet18", "--weights", "none", "--size", "32", "--batch-size", "8", "--device", "cpu"]
+    flags = ["--arch", "squeezenet1_1", "--weights", "none", "--size", "32", "--batch-size", "8", "--device", "cpu"]
     out = tmp_path / "curve.png"
     assert main(["lr-find", str(drawn_classes), *flags, "--num-steps", "40", "--out", str(out)]) == 0
     printed = capsys.readouterr().out

@@ -20,7 +20,7 @@ from fastpets.training.checkpoints import list_checkpoints
 
 pytestmark = pytest.mark.slow
 
-TINY = ["--arch", "resnet18", "--weights", "none", "--size", "32", "--batch-size", "4", "--device", "cpu"]
+TINY = ["--arch", "shufflenet_v2_x0_5", "--weights", "none", "--size", "32", "--batch-size", "4", "--device", "cpu"]
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
@@ -44,7 +44,7 @@ def test_a_run_interrupted_by_a_signal_resumes_to_the_same_weights(
 
     child = start(*data, *epochs, "--out", out)
     wait_for((out / "model.json").exists, child)
-    time.sleep(0.7)  # the signal comes during an epoch, its validation, or the writing of its files
+    time.sleep(0.3)  # the signal comes during an epoch, its validation, or the writing of its files
     child.send_signal(number)
     stdout, stderr = child.communicate(timeout=60)
     assert child.returncode == status, stderr

@@ -29,7 +29,7 @@ from tests.images import drawing
 
 pytestmark = pytest.mark.slow
 
-TINY = ["--arch", "resnet18", "--weights", "none", "--size", "32", "--batch-size", "8", "--device", "cpu"]
+TINY = ["--arch", "shufflenet_v2_x0_5", "--weights", "none", "--size", "32", "--batch-size", "8", "--device", "cpu"]
 FLAGS = (
     "recipe data label_from label_pattern labels split valid_share k_fold split_seed on_bad_file max_pixels size "
     "augment presize presize_method borders supersample seed num_workers sampler cache cache_dir cache_gb decode "
@@ -101,7 +101,7 @@ def test_a_run_prints_a_line_per_epoch_and_writes_its_folder(make_folder: Callab
 
     description = json.loads((out / "model.json").read_text())
     assert description["classes"] == ["kind0", "kind1"]
-    assert description["arch"] == "resnet18"
+    assert description["arch"] == "shufflenet_v2_x0_5"
     assert Preprocessing.from_dict(description["preprocessing"]) == Preprocessing(size=(32, 32))
     model = create_model(description["arch"], len(description["classes"]), "none")
     model.load_state_dict(load_file(out / "model.safetensors"))
@@ -278,7 +278,7 @@ def test_the_rate_found_for_the_head_sets_both_phases(
     make_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     weights = tmp_path / "weights.pth"
-    torch.save(torchvision.models.resnet18().state_dict(), weights)
+    torch.save(torchvision.models.shufflenet_v2_x0_5().state_dict(), weights)
     arguments = ["--data", str(make_folder(40)), *TINY, "--weights", str(weights), "--lr", "auto"]
     out = tmp_path / "run"
     assert main(["train", *arguments, "--epochs", "1", "--freeze-epochs", "1", "--out", str(out)]) == 0
@@ -342,7 +342,7 @@ def test_the_lines_of_other_ranks_are_not_shown(monkeypatch: pytest.MonkeyPatch)
 def test_a_run_continues_from_another_runs_weights_with_its_head(
     drawn_classes: Path, trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ["--arch", "resnet18", "--weights", str(trained_run), "--size", "32", "--batch-size", "8"]
+    flags = ["--arch", "shufflenet_v2_x0_5", "--weights", str(trained_run), "--size", "32", "--batch-size", "8"]
     flags += ["--device", "cpu", "--schedule", "frozen 1 1e-12", "--bn", "eval"]
     assert main(["train", "--data", str(drawn_classes), *flags, "--out", str(tmp_path / "run")]) == 0
     out = capsys.readouterr().out

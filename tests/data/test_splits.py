@@ -250,7 +250,7 @@ def test_the_trained_model_is_evaluated_on_test_images(
         part = folder / ("train", "train", "valid", "test")[number % 4]
         part.mkdir(exist_ok=True)
         path.rename(part / path.name)
-    flags = ["--data", str(folder), "--arch", "resnet18", "--weights", "none", "--size", "32", "--batch-size", "4"]
+    flags = ["--data", str(folder), "--arch", "squeezenet1_1", "--weights", "none", "--size", "32", "--batch-size", "4"]
     flags += ["--epochs", "1", "--device", "cpu"]
     assert main(["train", *flags, "--evaluate-test", "--out", str(tmp_path / "run")]) == 0
     printed = capsys.readouterr()

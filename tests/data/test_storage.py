@@ -446,7 +446,7 @@ def test_a_remote_folder_is_split_by_its_folders_and_trained_on(
     train, valid = loaders(url, size=32, batch_size=8)
     assert (len(train.dataset), len(valid.dataset)) == (24, 6)
     assert all("/train/" in path for path in train.dataset.paths)
-    command = ["--arch", "resnet18", "--weights", "none", "--size", "32", "--batch-size", "8", "--epochs", "1"]
+    command = ["--arch", "squeezenet1_1", "--weights", "none", "--size", "32", "--batch-size", "8", "--epochs", "1"]
     assert main(["train", "--data", url, *command, "--device", "cpu", "--out", str(tmp_path / "run")]) == 0
     assert (tmp_path / "run" / "model.safetensors").exists()
 

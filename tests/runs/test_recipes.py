@@ -20,6 +20,7 @@ from fastpets.runs.recipes import RECIPES, SUMMARIES
 from fastpets.training import head_fit
 from fastpets.training.phases import parse_schedule
 from fastpets.utils.validation import RecipeName
+from tests.small_resnet import small_resnet
 
 SMALL = {"arch": "squeezenet1_1", "weights": "none", "size": "32", "valid_size": "48", "batch_size": 8, "device": "cpu"}
 
@@ -103,7 +104,7 @@ def test_fixed_norm_layers_of_pretrained_models_train_in_the_head_only(
     make_folder: Callable[..., Path], bn: Any, pretrained: bool, trains: bool
 ) -> None:
     train, valid = fastpets.loaders(make_folder(20), size=32, batch_size=8)
-    model = create_model("resnet18", 2, "none")
+    model = small_resnet()
     model.pretrained = pretrained
     learner = fastpets.Learner(train, valid, model, fastpets.TrainingOptions(bn=bn), print_epochs=False)
     norms = [layer for layer in model.backbone.modules() if isinstance(layer, NORM_LAYERS)]

@@ -123,7 +123,7 @@ def test_a_run_logs_to_all_trackers(
     drawn_classes: Path, tmp_path: Path, mlflow_client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
-    flags = ["--arch", "resnet18", "--weights", "none", "--size", "32", "--batch-size", "8", "--device", "cpu"]
+    flags = ["--arch", "squeezenet1_1", "--weights", "none", "--size", "32", "--batch-size", "8", "--device", "cpu"]
     flags += ["--epochs", "1", "--track", "tensorboard", "wandb", "mlflow", "--out", str(tmp_path / "run")]
     assert main(["train", str(drawn_classes), *flags]) == 0
     (run,) = mlflow_client.search_runs([mlflow_client.get_experiment_by_name("pets").experiment_id])

@@ -8,10 +8,10 @@ import pytest
 
 import fastpets
 from fastpets.errors import InvalidArgumentError
-from fastpets.models.classifier import create_model
 from fastpets.training.history import EpochResult
 from fastpets.training.learner import Learner
 from fastpets.training.options import TrainingOptions
+from tests.small_resnet import small_resnet
 
 
 class Steps:
@@ -40,9 +40,7 @@ def make_learner(make_folder: Callable[..., Path]) -> Callable[..., Learner]:
     train, valid = fastpets.loaders(make_folder(60), size=32, batch_size=8)
 
     def make(callbacks: Any, **options: Any) -> Learner:
-        return Learner(
-            train, valid, create_model("resnet18", 2, "none"), TrainingOptions(**options), callbacks=callbacks
-        )
+        return Learner(train, valid, small_resnet(), TrainingOptions(**options), callbacks=callbacks)
 
     return make
 

@@ -17,6 +17,7 @@ from fastpets.training.learner import Learner
 from fastpets.training.options import TrainingOptions
 from fastpets.training.phases import Phase
 from tests.callbacks import Stopped, Stops
+from tests.small_resnet import RESNET34, small_resnet
 
 PHASES = [
     Phase(name="frozen", epochs=1, lr=1e-3, frozen_to=-1),
@@ -27,7 +28,7 @@ NUM_STEPS = 3 * 2  # three epochs of two batches of eight images
 
 def make_learner(folder: Path, options: TrainingOptions, seed: int = 0) -> Learner:
     train, valid = fastpets.loaders(folder, size=32, batch_size=8, cache="host", seed=seed)
-    model = create_model("resnet18", 2, "none", seed=seed)
+    model = small_resnet(seed=seed)
     model.pretrained = True  # so that freezing has an effect
     return Learner(train, valid, model, options, print_epochs=False)
 
@@ -176,7 +177,7 @@ def test_a_missing_checkpoint_is_reported(tmp_path: Path, name: str, message: st
 def test_a_state_of_another_model_or_another_data_set_is_rejected(make_folder: Callable[..., Path]) -> None:
     learner = make_learner(make_folder(20), TrainingOptions())
     train, valid = fastpets.loaders(make_folder(20, name="again"), size=32, batch_size=8)
-    other = Learner(train, valid, create_model("resnet34", 2, "none"))
+    other = Learner(train, valid, small_resnet(blocks=RESNET34))
     with pytest.raises(FastpetsError, match="a state of another model"):
         other.load_state_dict(learner.state_dict())
     with pytest.raises(FastpetsError, match="load the same images"):

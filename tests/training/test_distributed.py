@@ -56,7 +56,7 @@ def test_two_processes_have_the_loss_curve_of_one_with_twice_the_batch_size(
 @pytest.mark.parametrize(
     ("model", "num_processes", "accumulate", "drop_last"),
     # With batches of 5 and 2 processes, the last training batch has one image, which batch norm cannot train on.
-    [("resnet18", 2, 1, 1), ("unused", 3, 1, 1), ("resnet18", 2, 2, 0), ("unused", 2, 4, 0)],
+    [("shufflenet_v2_x0_5", 2, 1, 1), ("unused", 3, 1, 1), ("shufflenet_v2_x0_5", 2, 2, 0), ("unused", 2, 4, 0)],
 )
 def test_parameters_and_results_are_the_same_in_all_processes(
     make_folder: Callable[..., Path], tmp_path: Path, model: str, num_processes: int, accumulate: int, drop_last: int
@@ -77,7 +77,7 @@ def test_the_command_trains_in_all_processes_and_only_the_first_writes(
     make_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    flags = ["--arch", "resnet18", "--weights", "none", "--size", 32, "--batch-size", 4, "--device", "cpu"]
+    flags = ["--arch", "shufflenet_v2_x0_5", "--weights", "none", "--size", 32, "--batch-size", 4, "--device", "cpu"]
     child = torchrun(
         2, "-m", "fastpets.train", "--data", make_folder(53), *flags, "--epochs", 2, "--tta", 1, "--out", out
     )
@@ -105,8 +105,8 @@ def test_leaving_out_files_is_refused_in_several_processes(make_folder: Callable
 def test_processes_stop_together_on_a_signal_and_resume(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     out = tmp_path / "run"
     # 45 images: 9 for validation, two batches in one process and one in the other.
-    flags = ["--data", make_folder(45), "--arch", "resnet18", "--weights", "none", "--size", 32, "--batch-size", 4]
-    flags += ["--device", "cpu", "--epochs", 500, "--out", out]
+    flags = ["--data", make_folder(45), "--arch", "shufflenet_v2_x0_5", "--weights", "none", "--size", 32]
+    flags += ["--batch-size", 4, "--device", "cpu", "--epochs", 500, "--out", out]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
     child = subprocess.Popen([*command, "fastpets.train", *map(str, flags)], stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120

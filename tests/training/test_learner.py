@@ -24,6 +24,7 @@ from fastpets.training.options import TrainingOptions
 from fastpets.training.phases import Phase
 from fastpets.training.schedule import group_rates
 from tests.callbacks import Stopped, Stops
+from tests.small_resnet import RESNET34, small_resnet
 
 State = dict[str, torch.Tensor]
 
@@ -32,7 +33,7 @@ State = dict[str, torch.Tensor]
 def learner(make_folder: Callable[..., Path]) -> Learner:
     train, valid = fastpets.loaders(make_folder(30), size=32, batch_size=8)
     torch.manual_seed(0)
-    model = create_model("resnet18", 2, "none")
+    model = small_resnet()
     model.pretrained = True  # so that freezing has an effect
     return Learner(train, valid, model, print_epochs=False)
 
@@ -184,7 +185,7 @@ def test_two_runs_with_one_seed_end_in_the_same_weights(make_folder: Callable[..
         train, valid = fastpets.loaders(folder, size=32, batch_size=8, seed=3)
         torch.manual_seed(len(finals))  # the caller's state is neither used nor changed
         before = torch.get_rng_state()
-        model = create_model("resnet18", 2, "none", seed=3)
+        model = create_model("squeezenet1_1", 2, "none", seed=3)
         learner = Learner(train, valid, model, TrainingOptions(seed=3), print_epochs=False)
         learner.fit_one_cycle(1, 1e-3)
         learner.lr_find(num_steps=20)
@@ -208,7 +209,7 @@ def test_norm_layers_of_frozen_groups_stay_trainable(make_folder: Callable[..., 
 def test_images_without_labels_are_rejected(make_folder: Callable[..., Path]) -> None:
     loader = fastpets.Loader(make_folder(10), label_from="none", size=32)
     with pytest.raises(FastpetsError, match="the loader's images have no labels, expected one each"):
-        Learner(loader, loader, create_model("resnet18", 2, "none"))
+        Learner(loader, loader, small_resnet())
 
 
 def test_batch_norm_rejects_batches_of_one_image_and_skips_one_that_a_bad_file_leaves(
@@ -217,11 +218,11 @@ def test_batch_norm_rejects_batches_of_one_image_and_skips_one_that_a_bad_file_l
     folder = make_folder(10)
     train, valid = fastpets.loaders(folder, size=32, batch_size=1)
     with pytest.raises(FastpetsError, match="training batches of one image, expected two or more"):
-        Learner(train, valid, create_model("resnet18", 2, "none"))
+        Learner(train, valid, small_resnet())
     train, valid = fastpets.loaders(folder, size=32, batch_size=2, on_bad_file="skip")
     bad_file = Path(train.dataset.paths[0])
     bad_file.write_bytes(bad_file.read_bytes()[:1500])  # has a good header, and does not decode
-    learner = Learner(train, valid, create_model("resnet18", 2, "none"), print_epochs=False)
+    learner = Learner(train, valid, small_resnet(), print_epochs=False)
     with pytest.warns(UserWarning, match="a batch of one image is skipped"):
         learner.fit_one_cycle(1, 1e-3)
 
@@ -230,7 +231,7 @@ def test_with_bn_eval_frozen_norms_change_neither_parameters_nor_statistics(
     make_folder: Callable[..., Path],
 ) -> None:
     train, valid = fastpets.loaders(make_folder(30), size=32, batch_size=8)
-    model = create_model("resnet18", 2, "none")
+    model = small_resnet()
     model.pretrained = True
     learner = Learner(train, valid, model, TrainingOptions(bn="eval"), print_epochs=False)
     before = state(model)
@@ -292,7 +293,7 @@ def test_saved_weights_load_and_those_of_another_model_are_rejected(learner: Lea
     learner.load(file)
     assert changed(before, state(learner.model)) == set()
     with pytest.raises(FastpetsError, match="expected the weights of a model of the same arch"):
-        Learner(learner.train, learner.valid, create_model("resnet34", 2, "none")).load(file)
+        Learner(learner.train, learner.valid, small_resnet(blocks=RESNET34)).load(file)
 
 
 def test_weights_and_states_that_are_refused_change_nothing(
@@ -301,7 +302,7 @@ def test_weights_and_states_that_are_refused_change_nothing(
     file = tmp_path / "weights.safetensors"
     learner.save(file)
     saved = learner.state_dict()
-    other = Learner(learner.train, learner.valid, create_model("resnet34", 2, "none", seed=1))
+    other = Learner(learner.train, learner.valid, small_resnet(seed=1, blocks=RESNET34))
     before = state(other.model)
     with pytest.raises(
         FastpetsError, match=r"weights.safetensors: \d+ missing: .*; expected the weights of a model of"
@@ -314,13 +315,13 @@ def test_weights_and_states_that_are_refused_change_nothing(
     def halves(model: Classifier) -> list[nn.Module]:
         return [model.backbone, model.head]
 
-    model = create_model("resnet18", 2, "none", seed=1)
+    model = small_resnet(seed=1)
     split = Learner(learner.train, learner.valid, model, splitter=halves)
     loaders = fastpets.loaders(make_folder(20, name="others"), size=32, batch_size=8)
     renamed = Learner(*loaders, model)
     before = state(model)
     with pytest.raises(
-        FastpetsError, match=r"^a state of a model with layer groups of 10\+20, .*; make the learner with the s"
+        FastpetsError, match=r"^a state of a model with layer groups of 11\+22, .*; make the learner with the s"
     ):
         split.load_state_dict(saved)
     with pytest.raises(FastpetsError, match=r"^loader state: 24 usable images, but this dataset has 16"):
@@ -350,7 +351,7 @@ def test_an_interrupted_fit_resumes_only_when_asked_to(learner: Learner) -> None
 def test_a_finished_fit_has_nothing_to_resume(learner: Learner) -> None:
     phases = [Phase(name="a", epochs=1, lr=1e-3), Phase(name="b", epochs=1, lr=1e-3)]
     learner.fit(phases)
-    other = Learner(learner.train, learner.valid, create_model("resnet18", 2, "none"))
+    other = Learner(learner.train, learner.valid, small_resnet())
     other.load_state_dict(learner.state_dict())
     for finished in (learner, other):
         finished.fit(phases, resume=True)
@@ -381,7 +382,7 @@ def test_an_unfinished_phase_does_not_resume_with_another_number_of_images_per_s
         learner.fit_one_cycle(1, 1e-3)
     state = learner.state_dict()
     train = learner.train.like(learner.train.dataset, batch_size=4)
-    other = Learner(train, learner.valid, create_model("resnet18", 2, "none"))
+    other = Learner(train, learner.valid, small_resnet())
     before = other.model.head[2].weight.clone()
     with pytest.raises(
         FastpetsError, match=r"^batch_size: 4, but the state is of an unfinished phase with batch_size=8"
@@ -433,7 +434,7 @@ def truncate(paths: Sequence[str]) -> None:
 @pytest.mark.filterwarnings("ignore:left out")
 def test_an_epoch_without_an_image_that_decodes_is_one_line(make_folder: Callable[..., Path]) -> None:
     train, valid = fastpets.loaders(make_folder(20), size=32, batch_size=8, on_bad_file="skip")
-    learner = Learner(train, valid, create_model("resnet18", 2, "none"))
+    learner = Learner(train, valid, small_resnet())
     truncate(valid.dataset.paths)
     with pytest.raises(FastpetsError, match=r"^no validation image could be used \(.*not decoded.*\)"):
         learner.fit_one_cycle(1, 1e-3)
@@ -501,7 +502,7 @@ def test_gradients_before_a_batch_of_bad_files_are_used(make_folder: Callable[..
         file = Path(train.dataset.paths[item])
         file.write_bytes(file.read_bytes()[:1500])
     options = TrainingOptions(accumulate=4)
-    learner = Learner(train, valid, create_model("resnet18", 2, "none"), options, print_epochs=False)
+    learner = Learner(train, valid, small_resnet(), options, print_epochs=False)
     with pytest.warns(UserWarning, match="left out"):
         learner.fit_one_cycle(1, 1e-3)
     assert len(learner.recorder.losses) == 7
@@ -559,7 +560,7 @@ def test_a_heading_is_printed_above_the_first_epoch_of_a_phase_and_of_a_resumed_
 def test_a_single_epoch_has_the_full_size_and_the_loader_keeps_it(make_folder: Callable[..., Path]) -> None:
     train, valid = fastpets.loaders(make_folder(20), size=64, batch_size=8)
     sizes: list[int] = []
-    model = create_model("resnet18", 2, "none")
+    model = small_resnet()
     learner = Learner(train, valid, model, TrainingOptions(initial_size=32), print_epochs=False)
     model.register_forward_pre_hook(
         lambda module, inputs: sizes.append(inputs[0].shape[2]) if module.training else None
@@ -577,7 +578,7 @@ def test_a_single_epoch_has_the_full_size_and_the_loader_keeps_it(make_folder: C
 def test_images_grow_from_the_initial_size_to_the_loaders(make_folder: Callable[..., Path]) -> None:
     train, valid = fastpets.loaders(make_folder(20), size=96, batch_size=8, cache="host")
     sizes: list[tuple[int, ...]] = []
-    model = create_model("resnet18", 2, "none")
+    model = small_resnet()
     learner = Learner(train, valid, model, TrainingOptions(initial_size=32), print_epochs=False)
     model.register_forward_pre_hook(lambda module, inputs: sizes.append((*inputs[0].shape[2:], module.training)))
     learner.fit([Phase(name="a", epochs=2, lr=1e-3), Phase(name="b", epochs=3, lr=1e-3)])
@@ -591,14 +592,14 @@ def test_images_grow_from_the_initial_size_to_the_loaders(make_folder: Callable[
 
 def test_class_weights_are_computed_from_the_training_labels(make_folder: Callable[..., Path]) -> None:
     train, valid = fastpets.loaders(make_folder(30), size=32, batch_size=8)
-    learner = Learner(train, valid, create_model("resnet18", 2, "none"), TrainingOptions(class_weights=True))
+    learner = Learner(train, valid, small_resnet(), TrainingOptions(class_weights=True))
     counts = np.bincount(train.dataset.labels, minlength=2)
     expected = torch.tensor(counts.sum() / (2 * counts), dtype=torch.float32)
     torch.testing.assert_close(learner.train_step.loss.weight, expected)
 
 
 def test_loaders_that_fit_neither_the_model_nor_each_other_are_rejected(make_folder: Callable[..., Path]) -> None:
-    folder, model = make_folder(20), create_model("resnet18", 2, "none")
+    folder, model = make_folder(20), small_resnet()
     train, valid = fastpets.loaders(folder, size=32, batch_size=8)
     pixels = valid.like(valid.dataset, output="uint8")
     with pytest.raises(FastpetsError, match="the loader gives uint8 pixels, expected normalised images"):
@@ -609,9 +610,9 @@ def test_loaders_that_fit_neither_the_model_nor_each_other_are_rejected(make_fol
     with pytest.raises(
         FastpetsError, match="the model has 1 output, the loader 2 classes; create it with num_classes=2"
     ):
-        Learner(train, valid, create_model("resnet18", 1, "none"))
+        Learner(train, valid, small_resnet(1))
     with pytest.raises(FastpetsError, match="the model has 3 outputs, the loader 2 classes; create it with num_c"):
-        Learner(train, valid, create_model("resnet18", 3, "none"))
+        Learner(train, valid, small_resnet(3))
     with pytest.raises(FastpetsError, match=r"^layout: 'NHWC', expected 'NCHW' for training"):
         Learner(train, valid.like(valid.dataset, layout="NHWC"), model)
     valid.device = torch.device("meta")
@@ -645,7 +646,7 @@ def classes_of(learner: Learner, folder: Path) -> list[str]:
 def test_labels_are_matched_by_class_name_whatever_validation_classes_are_missing(
     make_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
-    folder, model = make_folder(40, num_classes=5), create_model("resnet18", 5, "none")
+    folder, model = make_folder(40, num_classes=5), small_resnet(5)
     train = fastpets.Loader(folder, 8, size=32, augment=True)
     of_image: dict[str, float] = {}
     for missing in ((), ("kind0",), ("kind2",), ("kind0", "kind1", "kind3"), ("kind4",)):
@@ -698,7 +699,7 @@ def test_a_state_of_other_classes_is_refused(learner: Learner) -> None:
     state = learner.state_dict()
     renamed = learner.train.like(replace(learner.train.dataset, classes=("kind0", "wolf")), augment=True)
     valid = learner.valid.like(replace(learner.valid.dataset, classes=("kind0", "wolf")))
-    other = Learner(renamed, valid, create_model("resnet18", 2, "none"))
+    other = Learner(renamed, valid, small_resnet())
     with pytest.raises(
         FastpetsError, match=r"^classes: .* 2 classes, here are 2; the first difference is 'wolf', was 'kind1'"
     ):
@@ -718,7 +719,7 @@ def test_weights_of_other_classes_of_the_same_number_are_refused(
         different = rf"of 2 classes, here are 2; the first difference is '{names[0]}', was 'kind0'; "
         with pytest.raises(FastpetsError, match=r"^the model was made for other classes: the weights are " + different):
             Learner(train, valid, learner.model)
-        other = Learner(train, valid, create_model("resnet18", 2, "none", seed=1))
+        other = Learner(train, valid, small_resnet(seed=1))
         before = state(other.model)
         with pytest.raises(FastpetsError, match=different + "expected the weights of a model of the same arch and cl"):
             other.load(file)

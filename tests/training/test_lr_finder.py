@@ -14,10 +14,10 @@ import torch
 
 import fastpets
 from fastpets.errors import FastpetsError, InvalidArgumentError
-from fastpets.models.classifier import create_model
 from fastpets.training.learner import Learner
 from fastpets.training.lr_finder import RateCurve
 from fastpets.training.options import TrainingOptions
+from tests.small_resnet import small_resnet
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "fastai_schedule.json").read_text())["curves"]
 
@@ -74,7 +74,7 @@ def test_impossible_sweeps_are_rejected(make_folder: Callable[..., Path], argume
 
 def make_learner(folder: Path, options: TrainingOptions, **settings: Any) -> Learner:
     train, valid = fastpets.loaders(folder, size=32, batch_size=4, **settings)
-    return Learner(train, valid, create_model("resnet18", 2, "none"), options, print_epochs=False)
+    return Learner(train, valid, small_resnet(), options, print_epochs=False)
 
 
 def equal(one: Any, other: Any) -> bool:

@@ -17,6 +17,7 @@ from fastpets.augment.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from fastpets.errors import FastpetsError, InvalidArgumentError
 from fastpets.models.classifier import Classifier, create_model
 from fastpets.training.parameter_groups import layer_groups
+from tests.small_resnet import small_resnet
 
 HALF = (0.5, 0.5, 0.5)
 LITE = "timm/tf_efficientnet_lite0"  # its weights expect mean and std HALF
@@ -100,7 +101,7 @@ def test_learners_of_models_with_other_normalisations_share_loaders(
     first = quiet(*both, LITE, weights=lite_weights)
     expected = first.validate()
     second = quiet(*both, "resnet18", weights="none")
-    model = create_model("resnet18", 2, "none")
+    model = small_resnet()
     model.pretrained = True
     third = quiet(*both, model)
     assert both[0].preprocessing.mean == IMAGENET_MEAN

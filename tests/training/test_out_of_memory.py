@@ -9,9 +9,9 @@ import torch
 
 import fastpets
 from fastpets.errors import FastpetsError
-from fastpets.models.classifier import create_model
 from fastpets.training.learner import Learner
 from fastpets.training.options import TrainingOptions
+from tests.small_resnet import small_resnet
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_out_of_memory_is_reported_with_a_batch_size_that_was_tried_and_fits(
     make_folder: Callable[..., Path], batch_size: int, fits: int, message: str
 ) -> None:
     train, valid = fastpets.loaders(make_folder(40), size=32, batch_size=batch_size)
-    model = create_model("resnet18", 2, "none")
+    model = small_resnet()
     limit_memory(model, fits)
     learner = Learner(train, valid, model, TrainingOptions())
     before, random_state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
@@ -49,7 +49,7 @@ def test_out_of_memory_is_reported_with_a_batch_size_that_was_tried_and_fits(
 
 def test_the_advice_names_cached_images_in_the_same_memory(make_folder: Callable[..., Path]) -> None:
     train, valid = fastpets.loaders(make_folder(40), size=32, batch_size=16, cache="host", device="cpu")
-    learner = Learner(train, valid, create_model("resnet18", 2, "none"))
+    learner = Learner(train, valid, small_resnet())
     limit_memory(learner.model, 5)
     with pytest.raises(
         FastpetsError, match=r"; cached images take 0\.\d MB of this memory: lower cache_gb, or use cache='disk'$"
@@ -69,7 +69,7 @@ def limit_memory(model: torch.nn.Module, num_images: int, *, training: bool = Tr
 
 def test_out_of_memory_in_validation_is_reported_as_such(make_folder: Callable[..., Path]) -> None:
     train, valid = fastpets.loaders(make_folder(40), size=32, batch_size=8)
-    learner = Learner(train, valid, create_model("resnet18", 2, "none"))
+    learner = Learner(train, valid, small_resnet())
     limit_memory(learner.model, 4, training=False)
     for function in (lambda: learner.fit_one_cycle(1, 1e-3), learner.validate):
         with pytest.raises(
@@ -80,7 +80,7 @@ def test_out_of_memory_in_validation_is_reported_as_such(make_folder: Callable[.
 
 def test_other_runtime_errors_pass_through(make_folder: Callable[..., Path]) -> None:
     train, valid = fastpets.loaders(make_folder(20), size=32, batch_size=8)
-    learner = Learner(train, valid, create_model("resnet18", 2, "none"))
+    learner = Learner(train, valid, small_resnet())
     learner.model.backbone.conv1 = torch.nn.Conv2d(4, 64, 7)
     with pytest.raises(RuntimeError, match="expected input"):
         learner.fit_one_cycle(1, 1e-3)
@@ -91,7 +91,7 @@ def test_exhausted_memory_of_the_decoder_is_reported_as_that_of_the_model_is(
     make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     train, valid = fastpets.loaders(make_folder(40), size=32, batch_size=16, decoder="dali", device="cpu")
-    learner = Learner(train, valid, create_model("resnet18", 2, "none"), TrainingOptions())
+    learner = Learner(train, valid, small_resnet(), TrainingOptions())
 
     def fail(self: object) -> None:
         raise RuntimeError(f"Critical error in pipeline:\nError when executing Mixed operator encountered:\n{text}\n")

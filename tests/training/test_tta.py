@@ -8,14 +8,14 @@ import torch
 
 import fastpets
 from fastpets.errors import FastpetsError, InvalidArgumentError
-from fastpets.models.classifier import create_model
 from fastpets.training.learner import Learner
 from fastpets.training.tta import tta
+from tests.small_resnet import small_resnet
 
 
 def make_learner(folder: Path, augment: bool = True) -> Learner:
     train, valid = fastpets.loaders(folder, size=32, batch_size=8, augment=augment)
-    return Learner(train, valid, create_model("resnet18", 2, "none"))
+    return Learner(train, valid, small_resnet())
 
 
 def test_a_quarter_is_the_plain_prediction_and_the_rest_the_mean_of_augmented_ones(

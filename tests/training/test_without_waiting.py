@@ -12,11 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import fastpets
 from fastpets.analysis.interpretation import Interpretation
 from fastpets.loading.batch import Batch
-from fastpets.models.classifier import create_model
 from fastpets.training.host_copies import HostCopies
 from fastpets.training.learner import Learner
 from fastpets.training.options import TrainingOptions
 from fastpets.training.train_step import MovingAverage, TrainStep
+from tests.small_resnet import small_resnet
 from tests.waiting import WAITING, imagined_gpu, nothing_waits
 
 OPTIONS = [
@@ -32,7 +32,7 @@ OPTIONS = [
 def test_a_training_step_does_not_wait_for_the_gpu(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     with imagined_gpu() as device:
         with device:
-            model = create_model("resnet18", 3, "none")
+            model = small_resnet(3)
         monkeypatch.setattr(torch.nn.Module, "to", lambda self, *_, **__: self)  # cannot swap parameters without values
         train_step = TrainStep(model, TrainingOptions(**options), device)
         # The autograd engine needs a real device; what it runs are kernels without results on the host.
@@ -45,7 +45,7 @@ def test_a_training_step_does_not_wait_for_the_gpu(options: dict[str, Any], monk
 
 
 def test_a_moving_average_does_not_wait_for_the_gpu() -> None:
-    model = create_model("resnet18", 3, "none").to("meta")
+    model = small_resnet(3).to("meta")
     average = MovingAverage(model, 0.9)
     with nothing_waits():
         for _ in range(3):
@@ -92,7 +92,7 @@ def test_the_number_of_waits_does_not_depend_on_the_number_of_batches(
     options = TrainingOptions(metrics=("accuracy", "top5", "macro_f1", "recall"), clip_norm=1.0)
     for batch_size in (8, 2):
         train, valid = fastpets.loaders(folder, size=32, batch_size=batch_size, device="cpu")
-        learner = Learner(train, valid, create_model("resnet18", 2, "none"), options, print_epochs=False)
+        learner = Learner(train, valid, small_resnet(), options, print_epochs=False)
         functions = {
             "validate": learner.validate,
             "get_preds": learner.get_preds,
