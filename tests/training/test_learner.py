@@ -754,7 +754,7 @@ def test_epochs_are_prepared_beside_validation_and_change_nothing(
         prepared: list[fastpets.Loader] = []
         monkeypatch.setattr(fastpets.Loader, "prepare", lambda self, p=prepared, do=do: p.append(self) or do(self))
         loaders = fastpets.loaders(folder, size=32, batch_size=8)
-        learner = Learner(*loaders, create_model("resnet18", 2, "none", seed=0), print_epochs=False)
+        learner = Learner(*loaders, small_resnet(), print_epochs=False)
         learner.fit_one_cycle(3, 1e-3)
         assert prepared == [*loaders[::-1]] * 2 + [loaders[1]]
         assert all(loader._prepared is None for loader in loaders)
