@@ -82,7 +82,7 @@ def to_device(tensors: Sequence[torch.Tensor], device: torch.device) -> list[tor
     if device.type == "cpu":
         return [*tensors]
     sizes = [-(-tensor.nbytes // ALIGNMENT) * ALIGNMENT for tensor in tensors]
-    block = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=device.type == "cuda")
+    block = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=True)
     for part, tensor in zip(block.split(sizes), tensors, strict=True):
         part[: tensor.nbytes].numpy()[:] = tensor.view(-1).view(torch.uint8).numpy()
     parts = block.to(device, non_blocking=True).split(sizes)

@@ -10,11 +10,12 @@ import math
 
 import numpy as np
 
+from fastpets.augment.random_parameters import RandomParameters
 from fastpets.utils.compiled import compilable, compiled
 
-# The parameters of an image's adjustments, in the order in which they are made; see `RandomParameters`.
-ADJUSTMENTS = ("brightness", "contrast", "gamma", "solarize", "posterize", "invert")
-NEUTRAL = (0.5, 1.0, 1.0, math.inf, 0.0, 0.0)
+# The parameters of an image's adjustments, in the order in which they are made, and those that change nothing.
+ADJUSTMENTS = RandomParameters._fields[-6:]
+NEUTRAL = tuple(map(float, RandomParameters()[-6:]))
 
 
 def luts(adjustments: np.ndarray, normalization: tuple[tuple[float, ...], tuple[float, ...]] | None) -> np.ndarray:
@@ -22,12 +23,8 @@ def luts(adjustments: np.ndarray, normalization: tuple[tuple[float, ...], tuple[
 
     They are float32, normalised by mean and std of the three channels; or uint8, 0-255, without `normalization`.
     """
-    if normalization is None:
-        found = np.empty((len(adjustments), 3, 256), np.uint8)
-        _fill(found, adjustments, None)
-    else:
-        found = np.empty((len(adjustments), 3, 256), np.float32)
-        _fill(found, adjustments, np.array(normalization, np.float32))
+    found = np.empty((len(adjustments), 3, 256), np.uint8 if normalization is None else np.float32)
+    _fill(found, adjustments, None if normalization is None else np.array(normalization, np.float32))
     return found
 
 

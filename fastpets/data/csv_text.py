@@ -1,7 +1,7 @@
 """Reads the text of tables, for what Arrow's reader does not tell: the header, quotes, and the line of a fault.
 
-A table with the titles `header` has cells that a `separator` divides. `titles` are the titles of the columns that are
-used, by their names in COLUMNS.
+In all functions, `header` is the list of titles, `separator` the character between cells, and `titles` maps names in
+COLUMNS to titles.
 """
 
 import csv

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple
@@ -18,17 +17,46 @@ from fastpets.loading.stream_order import StreamOrder
 
 
 class Copy(NamedTuple):
-    """Images on a GPU, once `is_done` has happened."""
+    """Images on a GPU, which may be read after `is_done`."""
 
     images: PackedImages
     is_done: torch.cuda.Event
+
+
+class Copies:
+    """Copies images to a GPU, on a stream of its own. On a CPU there is nothing to copy. Threads may share it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def start(self, images: PackedImages) -> Copy:
+        """Starts to copy images from pinned memory; those that adjoin, in one piece."""
+        assert self._stream is not None
+        is_next = images.starts[1:] == (images.starts + num_bytes(images.sizes))[:-1]
+        first = np.flatnonzero(np.append(True, ~is_next))  # of each piece
+        with torch.cuda.stream(self._stream):
+            there = packed(images.sizes, device=self.device)
+            lengths = np.diff(np.append(there.starts[first], there.block.numel())).tolist()
+            pieces = zip(images.starts[first].tolist(), lengths, strict=True)
+            sources = [images.block[start : start + length] for start, length in pieces]
+            torch._foreach_copy_([*there.block.split(lengths)], sources, non_blocking=True)
+            is_done = torch.cuda.Event()
+            is_done.record(self._stream)
+        return Copy(there, is_done)
+
+    def wait(self) -> None:
+        """Waits until all copies that were started are made."""
+        if self._stream is not None:
+            self._stream.synchronize()
 
 
 class CachedImages(NamedTuple):
     """The images at the `positions` (K,) of a batch that are in a cache.
 
     `tasks` read consecutive shares of them into `images`, and return for each image whether it is intact. `order` is
-    that of a cache on the device, in which they lie. `copy` is their copy on the device, which is being started.
+    that of a cache on the device, in which they lie. `copy` is the future of their copy to the device, from pinned
+    memory.
     """
 
     positions: np.ndarray
@@ -39,7 +67,7 @@ class CachedImages(NamedTuple):
 
     @classmethod
     def start(
-        cls, pool: Pool, cache: Cache | None, batch_ids: np.ndarray, positions: np.ndarray, device: torch.device
+        cls, pool: Pool, cache: Cache | None, batch_ids: np.ndarray, positions: np.ndarray, copies: Copies
     ) -> CachedImages:
         """Has the pool read the items at `positions` of a batch (B,), which are in the cache.
 
@@ -48,12 +76,12 @@ class CachedImages(NamedTuple):
         ids = batch_ids[positions]
         if cache is None:
             return cls(positions, PackedImages(torch.empty(0, dtype=torch.uint8), ids, np.empty((0, 2), np.int64)), [])
-        if isinstance(cache, MemoryCache) and cache.device == device:
+        if isinstance(cache, MemoryCache) and cache.device == copies.device:
             return cls(positions, cache.packed(ids), [], cache.order)
         if isinstance(cache, MemoryCache) and cache.is_pinned and len(ids):
             images = cache.packed(ids)
-            return cls(positions, images, [], copy=pool.submit(copied, images, device))
-        images = packed(cache.sizes[ids], pin_memory=device.type == "cuda")
+            return cls(positions, images, [], copy=pool.submit(copies.start, images))
+        images = packed(cache.sizes[ids], pin_memory=copies.device.type == "cuda")
 
         def read(share: slice) -> list[bool]:
             views = [image.numpy() for image in images[share]]
@@ -66,45 +94,20 @@ class CachedImages(NamedTuple):
         if not self.tasks:
             return self, np.empty(0, np.int64)
         is_intact = np.array([intact for task in self.tasks for intact in task.result()])
-        return self._replace(tasks=[]).select(is_intact), self.positions[~is_intact]
+        images = PackedImages(self.images.block, self.images.starts[is_intact], self.images.sizes[is_intact])
+        return CachedImages(self.positions[is_intact], images, []), self.positions[~is_intact]
 
-    def select(self, which: np.ndarray) -> CachedImages:
-        """The images that a mask (K,) selects."""
-        block, starts, sizes = self.images.block, self.images.starts[which], self.images.sizes[which]
-        return self._replace(positions=self.positions[which], images=PackedImages(block, starts, sizes))
-
-    def on(self, device: torch.device) -> PackedImages:
-        """The images on a device, for work of its current stream, which waits for those that copy or cached them."""
+    def on(self, copies: Copies) -> PackedImages:
+        """The images on the device, for work of its current stream, which waits for those that copy or cached them."""
         if self.order is not None:
             self.order.wait()
-        if self.images.block.device == device or len(self.positions) == 0:
+        if self.images.block.device == copies.device or len(self.positions) == 0:
             return self.images
-        copy = copied(self.images, device) if self.copy is None else self.copy.result()
-        current = torch.cuda.current_stream(device)
+        copy = copies.start(self.images) if self.copy is None else self.copy.result()
+        current = torch.cuda.current_stream(copies.device)
         current.wait_event(copy.is_done)
         copy.images.block.record_stream(current)
         return copy.images
-
-
-def copied(images: PackedImages, device: torch.device) -> Copy:
-    """Starts to copy images from pinned memory to a GPU, on a stream of its own; those that adjoin, in one piece."""
-    is_next = images.starts[1:] == (images.starts + num_bytes(images.sizes))[:-1]
-    first = np.flatnonzero(np.append(True, ~is_next))  # of each piece
-    with torch.cuda.stream(_copy_stream(device)):
-        there = packed(images.sizes, device=device)
-        lengths = np.diff(np.append(there.starts[first], there.block.numel())).tolist()
-        pieces = zip(images.starts[first].tolist(), lengths, strict=True)
-        sources = [images.block[start : start + length] for start, length in pieces]
-        torch._foreach_copy_([*there.block.split(lengths)], sources, non_blocking=True)
-        is_done = torch.cuda.Event()
-        is_done.record(_copy_stream(device))
-    return Copy(there, is_done)
-
-
-def wait_for_copies(device: torch.device) -> None:
-    """Waits until all copies that were started are made."""
-    if device.type == "cuda":
-        _copy_stream(device).synchronize()
 
 
 def packed(sizes: np.ndarray, **where: Any) -> PackedImages:
@@ -140,8 +143,3 @@ def _read_into(out: np.ndarray, cache: Cache, i: int) -> bool:
     if image is not None and image is not out:
         np.copyto(out, image)
     return image is not None
-
-
-@functools.cache
-def _copy_stream(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device)

@@ -13,7 +13,7 @@ from fastpets.data.headers import DALI, DEEP, PILLOW, ImageHeaders
 from fastpets.loading.bad_files import BadFiles
 from fastpets.loading.buffers import Buffers
 from fastpets.loading.cache import Cache
-from fastpets.loading.cached_images import keep, wait_for_copies
+from fastpets.loading.cached_images import Copies, keep
 from fastpets.loading.dali_decoding import DaliDecoder, PipelinePool
 from fastpets.loading.dali_reading import EncodedBatch, Reader
 from fastpets.loading.engine import LoadedBatch, started_ahead
@@ -44,7 +44,7 @@ class DaliEngine:
     ) -> None:
         self.paths, self.headers, self.bad_files, self.cache = paths, headers, bad_files, cache
         self.device, self.num_threads = device, num_threads
-        self.buffers = Buffers(device)
+        self.buffers, self.copies = Buffers(device), Copies(device)
         self.pipelines = PipelinePool(
             device,
             batch_size=batch_size,
@@ -73,10 +73,10 @@ class DaliEngine:
         with contextlib.ExitStack() as stack:
             stack.callback(give_back_freed_memory)
             pool = Pool(num_readers(self.paths, self.headers, self.num_threads, self.device))
-            reader = Reader(pool, self.paths, self.headers, self.cache, self.bad_files, planner, self.device)
+            reader = Reader(pool, self.paths, self.headers, self.cache, self.bad_files, planner, self.copies)
             decoder = stack.enter_context(DaliDecoder(self.pipelines, self.headers, reader.read_with_pillow))
             held = stack.enter_context(HeldImages(self.device))
-            stack.callback(wait_for_copies, self.device)  # of images that the caller no longer wants
+            stack.callback(self.copies.wait)  # of images that the caller no longer wants
             stack.callback(pool.shutdown, cancel_futures=True)
             encoded = map(reader.finish, started_ahead(batches, reader.start, READ_AHEAD))
             for chunk, images in decoder.decode(encoded):
@@ -98,7 +98,7 @@ class DaliEngine:
     ) -> LoadedBatch:
         """Warps the decoded and the cached images of a batch. The cache keeps the decoded ones."""
         ids, preprocessing = batch.planned.ids, planner.preprocessing
-        cached = DecodedImages(batch.cached.positions, batch.cached.on(self.device))
+        cached = DecodedImages(batch.cached.positions, batch.cached.on(self.copies))
         images = images_in_order([*decoded, cached], len(ids))
         out = self.buffers.empty((len(ids), *preprocessing.size, 3), getattr(torch, preprocessing.dtype))
         labels = warp(pool, images, planner.labels[ids], batch.transforms.result(), preprocessing, out)

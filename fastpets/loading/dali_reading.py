@@ -20,7 +20,7 @@ from fastpets.errors import reason
 from fastpets.loading.bad_files import BadFiles, ChangedImageError, UnusableImageError
 from fastpets.loading.buffers import Buffers
 from fastpets.loading.cache import Cache
-from fastpets.loading.cached_images import CachedImages
+from fastpets.loading.cached_images import CachedImages, Copies
 from fastpets.loading.planning import PlannedBatch, Planner
 from fastpets.loading.pool import Pool
 
@@ -68,9 +68,9 @@ class Reader:
         cache: Cache | None,
         bad_files: BadFiles,
         planner: Planner,
-        device: torch.device,
+        copies: Copies,
     ) -> None:
-        self.pool, self.paths, self.headers, self.device = pool, paths, headers, device
+        self.pool, self.paths, self.headers, self.copies = pool, paths, headers, copies
         self.cache, self.bad_files, self.planner = cache, bad_files, planner
         self.buffers = Buffers(torch.device("cpu"), BLOCKS_PER_THREAD * pool.num_threads)
 
@@ -80,7 +80,7 @@ class Reader:
         positions = np.flatnonzero(~is_cached)
         ids = planned.ids[positions]
         files = self.pool.submit_shares(lambda s: self.read(ids[s]), len(ids))
-        cached = CachedImages.start(self.pool, self.cache, planned.ids, np.flatnonzero(is_cached), self.device)
+        cached = CachedImages.start(self.pool, self.cache, planned.ids, np.flatnonzero(is_cached), self.copies)
         return PendingBatch(planned, positions, files, cached)
 
     def finish(self, batch: PendingBatch) -> EncodedBatch:

@@ -346,18 +346,22 @@ class Loader(FastaiNames):
         return batches
 
     def prepare(self) -> None:
-        """Starts to make the first batches of the next loop, beside the caller's work. Otherwise, the loop starts that.
+        """Starts to make the first batch of the next epoch, in a thread; the next loop continues from it.
 
-        Call it before other work that comes between two epochs, such as validation. It changes no batch: if there is a
-        loop over another epoch, or over other images or sizes, before that one, the work is lost.
+        Call it before work that comes between two epochs, such as validation. It changes no batch. The work is lost,
+        and the loop waits for its end, if that loop runs another epoch or has other settings, and also after `peek`.
+        With a sampler of your own or "balanced" it does nothing: such a sampler would be asked for its order twice.
         """
-        self._discard_prepared()
+        self.end_prepared()
+        if self.sampler.torch_sampler is not None:
+            return
         plan = self.sampler.next_plan()
         planner = self._planner(plan.epoch)
         self._prepared = PreparedEpoch(plan, planner, self._run(plan, planner), self.device)
         _unfinished.add(self._prepared)
 
-    def _discard_prepared(self) -> None:
+    def end_prepared(self) -> None:
+        """Ends an epoch that was prepared, if there is one: its threads, and what it has in memory."""
         prepared, self._prepared = self._prepared, None
         if prepared is not None:
             prepared.close()
@@ -374,10 +378,12 @@ class Loader(FastaiNames):
     def _batches(self, plan: EpochPlan) -> Generator[tuple[Batch, int]]:
         """Yields the batches of an epoch, each with the number of items that all ranks have after it."""
         planner = self._planner(plan.epoch)
-        if self._prepared is not None and self._prepared.is_for(plan, planner):
-            run, self._prepared = self._prepared.batches(), None
+        prepared, self._prepared = self._prepared, None  # at once: another loop may be started in another thread
+        if prepared is not None and prepared.is_for(plan, planner):
+            run = prepared.batches()
         else:
-            self._discard_prepared()
+            if prepared is not None:
+                prepared.close()
             run = self._run(plan, planner)
         with closing(run) as batches:
             for planned, images, labels in batches:

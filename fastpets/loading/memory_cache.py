@@ -110,14 +110,14 @@ def pin(block: torch.Tensor, device: torch.device) -> bool:
     with torch.cuda.device(device):
         if int(runtime.cudaHostRegister(address, block.numel(), FOR_ALL_GPUS)) != 0:
             with contextlib.suppress(RuntimeError):
-                torch.zeros(1, device=device)  # raises CUDA's error, which would otherwise be that of a later launch
+                torch.zeros(1, device=device)  # clears CUDA's error by raising it; a later launch would raise it
             return False
     weakref.finalize(block.untyped_storage(), runtime.cudaHostUnregister, address).atexit = False
     return True
 
 
 def _empty_cache(
-    sizes: np.ndarray, device: torch.device, max_bytes: int, used_on: torch.device | None = None
+    sizes: np.ndarray, device: torch.device, max_bytes: int, used_on: torch.device | None
 ) -> MemoryCache:
     """A cache of at most `max_bytes`, and of at most `room_in_memory`."""
     return MemoryCache(sizes, device, min(max_bytes, room_in_memory(device, free_bytes(device))), used_on)

@@ -54,7 +54,8 @@ class Planner:
     are shrunk: the preprocessing's, or with a cache the one for which the Loader was made.
     """
 
-    headers: ImageHeaders = field(compare=False)  # those of a Loader are always the same
+    # Planners of one Loader are compared, which has the same headers and labels in all epochs.
+    headers: ImageHeaders = field(compare=False)
     labels: np.ndarray = field(compare=False)
     preprocessing: Preprocessing
     shrink_for: tuple[int, int]

@@ -82,7 +82,10 @@ def warp(
     preprocessing: Preprocessing,
     out: torch.Tensor,
 ) -> torch.Tensor:
-    """Warps B images of one device into `out` (B, H, W, 3). Returns their labels (B,) on that device."""
+    """Warps B images into `out` (B, H, W, 3). Returns their labels (B,) on its device.
+
+    On a GPU, labels travel in one copy with the kernels' arguments, of whose memory they are a part.
+    """
     if out.device.type == "cpu":
         pool.run_shares(partial(_warp_on_cpu, images, transforms, preprocessing, out), len(images))
         return torch.from_numpy(labels)
@@ -109,7 +112,7 @@ def _warp_on_gpu(
     preprocessing: Preprocessing,
     out: torch.Tensor,
 ) -> torch.Tensor:
-    """One copy to the device and two launches, in the order of this thread's current stream."""
+    """Copies all arguments at once, then launches both kernels, in the order of this thread's current stream."""
     from fastpets.kernels import luts_triton, warp_triton
 
     rows = warp_triton.pack_arguments(images, *map(torch.from_numpy, transforms[:3]))

@@ -201,6 +201,8 @@ class Learner:
             with self.random.active():
                 out_of_memory.guard(lambda: self._fit_phases(phases), self._out_of_memory_error)
         finally:
+            for loader in (self.train, self.valid):
+                loader.end_prepared()
             if self.initial_size is not None:
                 self.train.resize(self.full_size)
 
@@ -268,7 +270,8 @@ class Learner:
             checks.check_weights(self.model, len(self.recorder.losses))
             progress.is_trained = True
             self._call_back("on_step_end")
-        if progress.epoch + 1 < phase.epochs and self.initial_size is None:
+        # Growing images are resized before each epoch; fitting the head takes images in order.
+        if progress.epoch + 1 < phase.epochs and self.initial_size is None and not phase.fits_head:
             self.train.prepare()
         values = self.validate()
         checks.check_validation(values["valid_loss"])
@@ -317,6 +320,7 @@ class Learner:
 
         self.train_step.train_mode()
         for batch in timer.watch(track(self.train, description, total)):
+            # The last batch: validation begins beside its step. A copy with other classes is made anew by `validate`.
             if progress.num_batches == total - 1 and (valid := self.matched(self.valid)) is self.valid:
                 valid.prepare()
             if checks.can_train_on(self.model, batch):

@@ -40,6 +40,8 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 def training_error(train_step: TrainStep, train: Loader, valid: Loader) -> FastpetsError:
     """An error for training on batches that do not fit. Tries smaller batch sizes and names the first that fits."""
+    for loader in (train, valid):
+        loader.end_prepared()  # in whose memory more would fit
     batch_size, size = train.batch_size, train.preprocessing.size
     alternatives = f"{ALTERNATIVES}{_about_caches(train, valid)}"
     found = f"out of memory at a batch size of {batch_size}, {size[0]} x {size[1]} px"
