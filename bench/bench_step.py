@@ -48,6 +48,12 @@ class InMemory:
     def with_classes(self, classes: Sequence[str]) -> "InMemory":
         return self
 
+    def prepare(self) -> None:
+        pass
+
+    def end_prepared(self) -> None:
+        pass
+
     def state_dict(self) -> dict[str, Any]:
         return {}
 

@@ -3,9 +3,8 @@
     python -m bench.launches [--capabilities 75 80 86 89 90 100 120]
 
 Triton's own compiler and launcher run, on a stub of CUDA's driver library (stub_cuda.py). Prints JSON: for each compute
-capability, the variants by output type, and the time of a launch of 256 images, its minimum and its median; then the
-calling thread's time for a batch of 256 cached images, from one to the next, launches included. These are the host's
-times, without those of a real driver: allocations, copies and events are a CPU's.
+capability, the variants by output type, and the time of a launch of 256 images, its minimum and its median. That is the
+host's time, without that of a real driver.
 """
 
 import argparse
@@ -31,7 +30,7 @@ from fastpets.loading import dali_engine, warping
 
 CAPABILITIES = (75, 80, 86, 89, 90, 100, 120)
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.uint8)
-BATCH_SIZE, NUM_LAUNCHES, NUM_BATCHES = 256, 2000, 100
+BATCH_SIZE, NUM_LAUNCHES = 256, 2000
 
 
 def main() -> None:
@@ -48,7 +47,7 @@ def main() -> None:
                 "variants": {str(dtype): epochs(stub, dataset, dtype) for dtype in DTYPES},
                 **launches(stub),
             }
-        print(json.dumps(found | cached_batches(dataset), indent=1))
+        print(json.dumps(found, indent=1))
 
 
 def epochs(stub: StubCuda, dataset: ImageDataset, dtype: torch.dtype) -> list[str]:
@@ -85,21 +84,6 @@ def launches(stub: StubCuda) -> dict[str, Any]:
         seconds.append(time.perf_counter() - started)
     assert stub.last_launch == ([14, 14, BATCH_SIZE], [128, 1, 1], rows.data_ptr()), stub.last_launch
     return {"minimum us": round(1e6 * min(seconds), 1), "median us": round(1e6 * sorted(seconds)[NUM_LAUNCHES // 2], 1)}
-
-
-def cached_batches(dataset: ImageDataset) -> dict[str, Any]:
-    """Times the batches of an epoch, training at 224 px in float16, whose images are all in the device's memory."""
-    items = [*range(len(dataset))] * (BATCH_SIZE * NUM_BATCHES // len(dataset))
-    settings: dict[str, Any] = {"device": "cpu", "decoder": "dali", "augment": True, "dtype": torch.float16}
-    loader = Loader(dataset, BATCH_SIZE, sampler=items, cache="host", **settings)
-    times = []
-    with as_on_a_gpu():
-        for _ in range(2):  # the first epoch fills the cache
-            times = [time.perf_counter() for _ in loader]
-    assert loader.cache is not None
-    assert loader.cache.filled.all()
-    milliseconds = sorted(1e3 * np.diff(times))
-    return {"cached batch": {"minimum ms": milliseconds[0], "median ms": milliseconds[len(milliseconds) // 2]}}
 
 
 if __name__ == "__main__":

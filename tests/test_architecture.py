@@ -25,9 +25,9 @@ MODULES = [*COMMANDS, *LIBRARY]
 ALLOWED = {"kernels": {"torch", "numpy", "triton", "numba", "llvmlite"}, "pipelines": {"nvidia", "numpy", "torch"}}
 # Public although they begin with an underscore: the methods of named tuples.
 PUBLIC_UNDERSCORES = {"_asdict", "_fields", "_make", "_replace"}
-# Of other libraries, and without a public equivalent: what a torchvision data set labels its images with, and a hash
-# of the contents of one of Hugging Face.
-EXCEPTIONS = {"_target_types", "_fingerprint"}
+# Of other libraries, and without a public equivalent: what a torchvision data set labels its images with, a hash of the
+# contents of one of Hugging Face, and torch's copy of many tensors in one call, which its optimizers use.
+EXCEPTIONS = {"_target_types", "_fingerprint", "_foreach_copy_"}
 # Its docstrings are the help texts of the command line.
 HELP_TEXTS = ROOT / "fastpets" / "runs" / "config.py"
 # A flag, but not the labelled arrow of a diagram: --read-->

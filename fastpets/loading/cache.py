@@ -139,10 +139,7 @@ def make_cache(
         if isinstance(place, FastpetsError):
             reasons += f"; {place}"
         elif needed <= place.room:
-            return (
-                place.make(),
-                f"{place.name}: {gigabytes(needed)} of images, room for {gigabytes(place.room)}{reasons}",
-            )
+            return _made(place, f"{gigabytes(needed)} of images, room for {gigabytes(place.room)}{reasons}")
         else:
             too_small = place
             reasons += f"; {place.name}: room for only {gigabytes(place.room)}"
@@ -150,10 +147,14 @@ def make_cache(
         return None, f"none: {gigabytes(needed)} of images{reasons}"
     if too_small is None:
         raise FastpetsError(reasons.removeprefix("; "))
-    return (
-        too_small.make(),
-        f"{too_small.name}: {gigabytes(needed)} of images, room for only {gigabytes(too_small.room)}",
-    )
+    return _made(too_small, f"{gigabytes(needed)} of images, room for only {gigabytes(too_small.room)}")
+
+
+def _made(place: Place, reason: str) -> tuple[Cache, str]:
+    """The cache of a place, and the line about it."""
+    cache = place.make()
+    is_refused = getattr(cache, "is_pinned", None) is False
+    return cache, f"{place.name}: {reason}{'; not pinned for the GPU, which the system refused' if is_refused else ''}"
 
 
 def _places(

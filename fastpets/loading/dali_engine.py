@@ -59,7 +59,7 @@ class DaliEngine:
             PlannedBatch --read--> EncodedBatch --decode--> Chunk, images --shrink, warp--> (B, H, W, 3)
                        |                      |                         |
              threads of the pool       DALI's threads or GPU      threads of the pool, or
-             READ_AHEAD batches        DECODE_AHEAD chunks        one launch on the GPU
+             READ_AHEAD batches        DECODE_AHEAD chunks        one copy, two launches
 
         When a batch has been read, the pool also composes its transforms. A cached image skips the first two stages. A
         file that DALI rejects goes back to `read`, for Pillow to decode.

@@ -32,7 +32,7 @@ class MemoryCache:
     Attributes:
         filled: (N,) bool, the images that are in the cache.
         order: makes CUDA streams that read the block wait for those that fill it.
-        is_pinned: whether the block is on the host and GPUs can copy from it.
+        is_pinned: whether GPUs can copy from a block on the host; None if it is used on the device where it is.
     """
 
     def __init__(
@@ -47,9 +47,7 @@ class MemoryCache:
         else:
             self.block = torch.empty(end, dtype=torch.uint8, device=device)
         self.used_on = used_on
-        self.is_pinned = (
-            device.type == "cpu" and used_on is not None and used_on.type == "cuda" and pin(self.block, used_on)
-        )
+        self.is_pinned = None if used_on is None or used_on.type == device.type else pin(self.block, used_on)
         self.filled = np.zeros(len(sizes), bool)
         self.order = StreamOrder(self.block)
         _caches.add(self)
@@ -116,9 +114,7 @@ def pin(block: torch.Tensor, device: torch.device) -> bool:
     return True
 
 
-def _empty_cache(
-    sizes: np.ndarray, device: torch.device, max_bytes: int, used_on: torch.device | None
-) -> MemoryCache:
+def _empty_cache(sizes: np.ndarray, device: torch.device, max_bytes: int, used_on: torch.device | None) -> MemoryCache:
     """A cache of at most `max_bytes`, and of at most `room_in_memory`."""
     return MemoryCache(sizes, device, min(max_bytes, room_in_memory(device, free_bytes(device))), used_on)
 

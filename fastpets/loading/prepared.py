@@ -40,7 +40,7 @@ class PreparedEpoch:
             self._first += itertools.islice(self._rest, 1)
 
     def is_for(self, plan: EpochPlan, planner: Planner) -> bool:
-        """Whether a loop over this plan, with this planner, may take it. In a forked process, without the thread: no."""
+        """Whether a loop over this plan, with this planner, may take it. In a forked process, its thread is missing."""
         return (
             os.getpid() == self._process
             and self._planner == planner

@@ -17,7 +17,6 @@ def test_all_epochs_launch_one_variant_of_a_kernel_for_each_type_of_output_value
     done = subprocess.run([sys.executable, "-m", "bench.launches"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found.pop("cached batch")["minimum ms"] > 0
     assert list(found) == [f"sm_{capability}" for capability in CAPABILITIES]
     for architecture in found.values():
         assert list(architecture["variants"].values()) == [["_warp"], [], ["_warp"], ["_warp"]]  # float16 and bfloat16

@@ -6,6 +6,7 @@ and must then see wrong pixels or growing memory.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastpets.loading import cached_images, dali_engine, warping
+from fastpets.loading import cached_images, warping
 from fastpets.loading import loader as loading  # not by the name Loader, which would run these tests twice
 from fastpets.loading.stream_order import StreamOrder
 from tests.fake_cuda import Cuda, Mark, Stream
@@ -24,10 +25,8 @@ NUM_IMAGES, BATCH_SIZE = 48, 4
 
 @pytest.fixture
 def cuda() -> Iterator[Cuda]:
-    cached_images._copy_stream.cache_clear()
     with Cuda.installed() as cuda:
         yield cuda
-    cached_images._copy_stream.cache_clear()
 
 
 @pytest.fixture
@@ -140,6 +139,7 @@ def test_copies_of_images_cached_on_the_host_are_made_before_and_kept_until_they
         monkeypatch.setattr(cuda, "cudaHostRegister", lambda *_: 2)  # cudaErrorMemoryAllocation
     loader = make_loader(folder, cache="host")
     assert loader.cache.is_pinned == is_pinned
+    assert ("not pinned" in loader.cache_reason) != is_pinned
     list(loader)
     if guard:
         monkeypatch.setattr(Stream if guard == "wait_event" else torch.Tensor, guard, lambda self, stream: None)
@@ -147,7 +147,7 @@ def test_copies_of_images_cached_on_the_host_are_made_before_and_kept_until_they
     for batch in loader:
         found.append(batch.images)
         if guard == "record_stream":  # copies of later batches come before this batch's kernel
-            cached_images._copy_stream(cuda.devices[0]).synchronize()
+            loader._engine.copies.wait()
     assert equal(found, wanted) == (guard == "")
 
 
@@ -173,7 +173,7 @@ def test_images_that_adjoin_in_a_cache_are_copied_in_one_piece(
     )
     for ids, expected_pieces in (([3], 1), ([3, 4, 5], 1), ([3, 4, 9, 1, 2, 3], 3), ([5, 4, 4], 3)):
         images = loader.cache.packed(np.array(ids))
-        copy = cached_images.copied(images, cuda.devices[0])
+        copy = loader._engine.copies.start(images)
         copy.is_done.synchronize()
         assert num_pieces.pop() == expected_pieces
         for one, other in zip(copy.images, images, strict=True):
@@ -186,13 +186,17 @@ def test_a_loop_that_is_left_early_waits_for_copies_of_the_batches_ahead(
 ) -> None:
     """Their source is the cache, whose memory may be freed with the Loader."""
     if not guarded:
-        monkeypatch.setattr(dali_engine, "wait_for_copies", lambda device: None)
+        monkeypatch.setattr(cached_images.Copies, "wait", lambda self: None)
     loader = make_loader(folder, cache="host")
     list(loader)
+    queue = loader._engine.copies._stream.queue
+    queue.clear()
     batches = iter(loader)
     next(batches)
+    while sum(isinstance(work, Mark) for work in queue) < 4:  # the pool starts copies for four batches ahead
+        time.sleep(0.01)
     batches.close()
-    left = [work for work in cached_images._copy_stream(cuda.devices[0]).queue if isinstance(work, Mark)]
+    left = [work for work in queue if isinstance(work, Mark)]
     assert (left == []) == guarded
 
 

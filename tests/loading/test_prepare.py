@@ -4,7 +4,9 @@ import gc
 import multiprocessing
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +43,17 @@ def same(found: list[Batch], expected: list[Batch]) -> bool:
 def first_is_made(loader: Loader) -> None:
     """Waits until the first batch is made."""
     assert loader._prepared is not None
-    loader._prepared._first.exception()
+    loader._prepared.is_made.exception()
 
 
-def own_generator() -> dict[str, Any]:
-    return {"sampler": RandomSampler(range(NUM_IMAGES), generator=torch.Generator().manual_seed(3))}
-
-
-@pytest.mark.parametrize("settings", [dict, lambda: {"cache": "host"}, lambda: {"sampler": "balanced"}, own_generator])
-def test_prepared_epochs_are_those_that_would_have_come(folder: Path, settings: Callable[[], dict[str, Any]]) -> None:
-    loader, other = make_loader(folder, **settings()), make_loader(folder, **settings())
+@pytest.mark.parametrize("settings", [{}, {"cache": "host"}, {"augment": False}, {"rank": 1, "world_size": 2}], ids=str)
+def test_prepared_epochs_are_those_that_would_have_come(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    num_taken = []
+    batches = PreparedEpoch.batches
+    monkeypatch.setattr(PreparedEpoch, "batches", lambda self: num_taken.append(1) or batches(self))
+    loader, other = make_loader(folder, **settings), make_loader(folder, **settings)
     for _ in range(3):
         expected = list(other)
         state = str(loader.state_dict())
@@ -58,7 +61,14 @@ def test_prepared_epochs_are_those_that_would_have_come(folder: Path, settings: 
         first_is_made(loader)
         assert str(loader.state_dict()) == state
         assert same(list(loader), expected)
-        assert loader._prepared is None
+    assert len(num_taken) == 3
+
+
+@pytest.mark.parametrize("sampler", ["balanced", RandomSampler(range(NUM_IMAGES)), [3, 1, 2]])
+def test_samplers_are_asked_for_their_order_once(folder: Path, sampler: Any) -> None:
+    loader = make_loader(folder, sampler=sampler)
+    loader.prepare()
+    assert loader._prepared is None
 
 
 def test_the_first_batch_is_made_before_the_loop(folder: Path) -> None:
@@ -110,7 +120,7 @@ def test_an_epoch_that_is_prepared_in_vain_ends_with_its_loader(folder: Path) ->
     loader.prepare()
     prepared = loader._prepared
     assert isinstance(prepared, PreparedEpoch)
-    prepared._first.exception()
+    prepared.is_made.exception()
     del loader, prepared
     gc.collect()
     assert own_threads() == []
@@ -126,20 +136,55 @@ def test_a_bad_file_is_reported_by_the_loop(folder: Path) -> None:
         next(iter(loader))
 
 
-def of_a_child(loader: Loader) -> list[Any]:
-    return [batch.ids.tolist() for batch in loader]
+def send_ids(loader: Loader, to: Connection) -> None:
+    to.send([batch.ids.tolist() for batch in loader])
 
 
-def test_a_forked_process_makes_the_epoch_itself(folder: Path) -> None:
+@pytest.mark.parametrize("is_made", [True, False])
+def test_a_forked_process_makes_the_epoch_itself(folder: Path, is_made: bool) -> None:
     loader = make_loader(folder)
     loader.prepare()
-    with multiprocessing.get_context("fork").Pool(1) as pool:
-        found = pool.apply_async(of_a_child, [loader]).get(60)
-    assert found == of_a_child(loader)
+    if is_made:
+        first_is_made(loader)
+    ours, theirs = multiprocessing.Pipe()
+    child = multiprocessing.get_context("fork").Process(target=send_ids, args=(loader, theirs))
+    child.start()
+    assert ours.poll(60)
+    found = ours.recv()
+    child.join(60)
+    assert child.exitcode == 0
+    assert found == [batch.ids.tolist() for batch in loader]
 
 
-def test_a_process_that_prepares_in_vain_exits(folder: Path) -> None:
-    script = f"from fastpets import Loader; loader = Loader({str(folder)!r}, device='cpu', size=32); loader.prepare()"
+def test_an_interrupt_while_the_loop_waits_for_the_first_batch_is_raised(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader = make_loader(folder, shuffle=False)
+    may_go_on = threading.Event()
+    run = loader._engine.run
+
+    def slow(batches: Any, planner: Any) -> Any:
+        may_go_on.wait()
+        yield from run(batches, planner)
+
+    def interrupted() -> None:
+        may_go_on.set()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loader._engine, "run", slow)
+    loader.prepare()
+    monkeypatch.setattr(loader._prepared.is_made, "result", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        next(iter(loader))
+    assert own_threads() == []
+
+
+@pytest.mark.parametrize("then", ["", "batches = iter(loader); next(batches)"])
+def test_a_process_that_prepares_exits(folder: Path, then: str) -> None:
+    script = (
+        f"from fastpets import Loader; loader = Loader({str(folder)!r}, device='cpu', size=32, batch_size=3)\n"
+        f"loader.prepare()\n{then}"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 

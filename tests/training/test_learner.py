@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 
 import fastpets
 from fastpets.errors import BadFileError, FastpetsError, InvalidArgumentError
+from fastpets.loading.prepared import PreparedEpoch
 from fastpets.models.classifier import NORM_LAYERS, Classifier, create_model
 from fastpets.training import distributed
 from fastpets.training.checks import check_loaders
@@ -750,6 +751,9 @@ def test_epochs_are_prepared_beside_validation_and_change_nothing(
 ) -> None:
     folder, prepare = make_folder(30), fastpets.Loader.prepare
     losses: list[list[float]] = []
+    num_taken: list[int] = []
+    batches = PreparedEpoch.batches
+    monkeypatch.setattr(PreparedEpoch, "batches", lambda self: num_taken.append(1) or batches(self))
     for do in (prepare, lambda loader: None):
         prepared: list[fastpets.Loader] = []
         monkeypatch.setattr(fastpets.Loader, "prepare", lambda self, p=prepared, do=do: p.append(self) or do(self))
@@ -760,3 +764,14 @@ def test_epochs_are_prepared_beside_validation_and_change_nothing(
         assert all(loader._prepared is None for loader in loaders)
         losses.append([each.valid_loss for each in learner.history])
     assert losses[0] == losses[1]
+    assert len(num_taken) == 5
+
+
+def test_a_fit_that_fails_ends_prepared_epochs(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise FastpetsError("after the last step")
+
+    monkeypatch.setattr("fastpets.training.checks.check_weights", fail)
+    with pytest.raises(FastpetsError, match="after the last step"):
+        learner.fit_one_cycle(1, 1e-3)
+    assert learner.valid._prepared is None
