@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import nullcontext
 
+import numpy as np
 import torch
 import triton
 import triton.language as tl
@@ -70,14 +71,13 @@ def pack_arguments(
     One tensor takes one copy to the device instead of four. A row has, as int64, the image's address at 0; as int32,
     its height, width and k at 2, 3 and 4; as float32, its matrix at 5-13 and its spread at 14.
     """
-    addresses, sizes = map(torch.from_numpy, addresses_and_sizes(images))
-    rows = torch.empty(len(images), 8, dtype=torch.int64)
+    addresses, sizes = addresses_and_sizes(images)
+    rows = np.zeros((len(images), 8), np.int64)  # in NumPy: half of torch's time for such small arrays
+    integers, floats = rows.view(np.int32), rows.view(np.float32)
     rows[:, 0] = addresses
-    rows.view(torch.int32)[:, 2:4] = sizes
-    rows.view(torch.int32)[:, 4] = samples
-    rows.view(torch.float32)[:, 5:14] = source_from_output.flatten(1)
-    rows.view(torch.float32)[:, 14] = spread
-    return rows
+    integers[:, 2:4], integers[:, 4] = sizes, samples.numpy()
+    floats[:, 5:14], floats[:, 14] = source_from_output.numpy().reshape(-1, 9), spread.numpy()
+    return torch.from_numpy(rows)
 
 
 # Without do_not_specialize, Triton would compile again for sizes that are multiples of 16, and gain nothing.
