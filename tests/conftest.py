@@ -11,6 +11,8 @@ import torch
 
 from tests.images import drawing
 
+NUM_THREADS = torch.get_num_threads()
+
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -25,6 +27,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def seed() -> None:
     """Seeds torch's generator, so that random weights do not depend on the tests before."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def threads() -> None:
+    """Sets torch's number of threads, which commands that train set for the whole process, to its first value."""
+    torch.set_num_threads(NUM_THREADS)
 
 
 @pytest.fixture(scope="session")
