@@ -16,7 +16,6 @@ from fastpets.training.options import TrainingOptions
 from fastpets.training.phases import Phase
 from tests.callbacks import Stopped, Stops
 from tests.devices import DEVICES, GPU
-from tests.small_resnet import small_resnet
 
 
 @pytest.fixture
@@ -28,8 +27,7 @@ def learner(dataset: ImageDataset, device: str, size: int = 64, batch_size: int 
     train, valid = (
         Loader(dataset, size=size, batch_size=batch_size, augment=trains, device=device) for trains in (True, False)
     )
-    num_classes = len(dataset.classes)
-    model = small_resnet(num_classes) if device == "cpu" else create_model("resnet18", num_classes, "none")
+    model = create_model("resnet18", len(dataset.classes), "none")
     return Learner(train, valid, model, TrainingOptions(**options), print_epochs=False)
 
 
