@@ -25,7 +25,7 @@ TO_STOP = 10  # seconds that a stopped run may take to write its checkpoint
 
 def main() -> int:
     part = Part(__doc__)
-    arch, freeze_epochs, epochs, size = ("resnet18", 1, 1, 32) if part.dry_run else ("resnet50", 3, 6, 224)
+    arch, freeze_epochs, epochs, size = ("squeezenet1_1", 1, 1, 32) if part.dry_run else ("resnet50", 3, 6, 224)
     count = 160 if part.dry_run else 7390
     weights, run = part.out / "weights.safetensors", part.out / "chapter"
     shutil.rmtree(run, ignore_errors=True)
