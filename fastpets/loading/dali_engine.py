@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Generator, Iterable, Sequence
 
 import numpy as np
@@ -44,7 +45,7 @@ class DaliEngine:
     ) -> None:
         self.paths, self.headers, self.bad_files, self.cache = paths, headers, bad_files, cache
         self.device, self.num_threads = device, num_threads
-        self.buffers, self.copies = Buffers(device), Copies(device)
+        self.buffers = Buffers(device)
         self.pipelines = PipelinePool(
             device,
             batch_size=batch_size,
@@ -52,6 +53,11 @@ class DaliEngine:
             hw_decoder_load=hw_decoder_load,
             largest=largest_size(headers),
         )
+
+    @functools.cached_property
+    def copies(self) -> Copies:
+        """Made at the first epoch, since its stream starts CUDA. An epoch takes it once, as threads may race here."""
+        return Copies(self.device)
 
     def run(self, batches: Iterable[PlannedBatch], planner: Planner) -> Generator[LoadedBatch]:
         """Reads, decodes and warps, each stage ahead of the next.
@@ -73,10 +79,11 @@ class DaliEngine:
         with contextlib.ExitStack() as stack:
             stack.callback(give_back_freed_memory)
             pool = Pool(num_readers(self.paths, self.headers, self.num_threads, self.device))
-            reader = Reader(pool, self.paths, self.headers, self.cache, self.bad_files, planner, self.copies)
+            copies = self.copies
+            reader = Reader(pool, self.paths, self.headers, self.cache, self.bad_files, planner, copies)
             decoder = stack.enter_context(DaliDecoder(self.pipelines, self.headers, reader.read_with_pillow))
             held = stack.enter_context(HeldImages(self.device))
-            stack.callback(self.copies.wait)  # of images that the caller no longer wants
+            stack.callback(copies.wait)  # of images that the caller no longer wants
             stack.callback(pool.shutdown, cancel_futures=True)
             encoded = map(reader.finish, started_ahead(batches, reader.start, READ_AHEAD))
             for chunk, images in decoder.decode(encoded):
@@ -87,25 +94,27 @@ class DaliEngine:
                 held.hold(images)
                 decoded.append(DecodedImages(chunk.positions, shrunk))
                 if chunk.is_last:
-                    loaded = self._warped(pool, chunk.batch, decoded, planner)
+                    cached = DecodedImages(chunk.batch.cached.positions, chunk.batch.cached.on(copies))
+                    loaded = self._warped(pool, chunk.batch, [*decoded, cached], planner)
+                    self._keep(pool, chunk.batch, decoded)
                     held.hold([part.images for part in decoded])  # a list of its own
                     decoded.clear()
-                    del images, shrunk, chunk  # they would stay in memory while the caller has the batch
+                    del images, shrunk, chunk, cached  # they would stay in memory while the caller has the batch
                     yield loaded
 
-    def _warped(
-        self, pool: Pool, batch: EncodedBatch, decoded: Sequence[DecodedImages], planner: Planner
-    ) -> LoadedBatch:
-        """Warps the decoded and the cached images of a batch. The cache keeps the decoded ones."""
+    def _warped(self, pool: Pool, batch: EncodedBatch, parts: Sequence[DecodedImages], planner: Planner) -> LoadedBatch:
+        """Warps the images of a batch, of which `parts` are decoded and cached."""
         ids, preprocessing = batch.planned.ids, planner.preprocessing
-        cached = DecodedImages(batch.cached.positions, batch.cached.on(self.copies))
-        images = images_in_order([*decoded, cached], len(ids))
+        images = images_in_order(parts, len(ids))
         out = self.buffers.empty((len(ids), *preprocessing.size, 3), getattr(torch, preprocessing.dtype))
         labels = warp(pool, images, planner.labels[ids], batch.transforms.result(), preprocessing, out)
-        if self.cache is not None:
-            for positions, new in decoded:
-                keep(pool, self.cache, ids[positions], new)
         return LoadedBatch(batch.planned, out, labels)
+
+    def _keep(self, pool: Pool, batch: EncodedBatch, decoded: Sequence[DecodedImages]) -> None:
+        """Puts decoded images into the cache."""
+        if self.cache is not None:
+            for positions, images in decoded:
+                keep(pool, self.cache, batch.planned.ids[positions], images)
 
     def _num_left_to_decode(self) -> int:
         """The number of good images that are not in the cache."""

@@ -157,7 +157,7 @@ def test_a_terminal_shows_a_progress_bar(make_folder: Callable[..., Path], tmp_p
 def test_ctrl_c_prints_one_line_and_exits_with_130(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     # The progress bar shows that the child is at work, which it is for more than a second.
     folder, name = make_folder(1), "kind0_0.jpg"
-    for number in range(60_000):
+    for number in range(20_000):
         os.link(folder / name, folder / f"kind0_{number + 1}.jpg")
     terminal, end_of_child = pty.openpty()
     child = subprocess.Popen([*COMMAND, folder], stdout=-1, stderr=end_of_child, text=True, cwd=tmp_path)
