@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,9 +24,21 @@ pytestmark = pytest.mark.slow
 TINY = ["--arch", "shufflenet_v2_x0_5", "--weights", "none", "--size", "32", "--batch-size", "4", "--device", "cpu"]
 
 
+_children: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def _no_child_is_left() -> Iterator[None]:
+    yield
+    for child in _children:
+        child.kill()
+    _children.clear()
+
+
 def start(*arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "fastpets.train", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    _children.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    return _children[-1]
 
 
 def wait_for(found: Callable[[], bool], child: subprocess.Popen[str]) -> None:

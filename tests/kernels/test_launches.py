@@ -19,4 +19,6 @@ def test_all_epochs_launch_one_variant_of_a_kernel_for_each_type_of_output_value
     found = json.loads(done.stdout)
     assert list(found) == [f"sm_{capability}" for capability in CAPABILITIES]
     for architecture in found.values():
-        assert list(architecture["variants"].values()) == [["_warp"], [], ["_warp"], ["_warp"]]  # float16 and bfloat16
+        # The warp only moves what is in the lookup tables: that of float16 serves bfloat16, too.
+        expected = [["_luts", "_warp"], ["_luts"], ["_luts", "_warp"], ["_luts", "_warp"]]
+        assert [*architecture["variants"].values()] == expected
