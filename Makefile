@@ -5,7 +5,7 @@ PYTHON ?= python3
 DALI ?= $(shell nvidia-smi 2>/dev/null | grep -q 'CUDA Version: 12' && echo cuda12 || echo cuda13)
 # Processes that share the tests. Each uses one thread for torch and BLAS, so that two do not compete for two cores. The
 # commands that train use more: OpenMP's threads sleep while they wait for each other, rather than keep a core busy,
-# which takes seven times the processor time when others need the cores, too.
+# which once took seven times the processor time beside other work.
 PROCESSES ?= 2
 BIN := .venv/bin
 PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist worksteal

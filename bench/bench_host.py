@@ -5,6 +5,7 @@ launches themselves, which bench/launches.py measures: the epoch plan, random pa
 arguments. Allocations, copies and events are then a CPU's.
 """
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,6 +40,12 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield "cpu"
 
 
+def times_of_batches(loader: Loader) -> list[float]:
+    """When each batch of an epoch was delivered, in ms from the epoch's start."""
+    started = time.perf_counter()
+    return [1000 * (time.perf_counter() - started) for _ in loader]
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
 def bench_host(benchmark: BenchmarkFixture, images: list[str], device: str, dtype: torch.dtype) -> None:
     paths = (images * (COUNT // len(images) + 1))[:COUNT]
@@ -56,10 +63,20 @@ def bench_host(benchmark: BenchmarkFixture, images: list[str], device: str, dtyp
     loader.cache.filled[:] = True  # its pixels stay uninitialised: only the host's work is timed
 
     def epoch() -> int:
-        return sum(1 for _ in loader)
+        return len(times_of_batches(loader))
 
     assert benchmark.pedantic(epoch, rounds=20, warmup_rounds=3) == len(loader)
     if benchmark.enabled:
+        epochs = [times_of_batches(loader) for _ in range(20)]
+        between = np.median(np.diff(epochs))
+        print(f"\n{dtype}, {device}: {between:.2f} ms from one batch to the next; the first of an epoch after")
+        print(f"{np.median([times[0] for times in epochs]):.2f} ms,", end=" ")
+        prepared = []
+        for _ in range(20):
+            loader.prepare()
+            loader._prepared.is_made.result()
+            prepared.append(times_of_batches(loader)[0])
+        print(f"and after {np.median(prepared):.2f} ms if the epoch was prepared (medians)")
         stats = benchmark.stats.stats
         median_ms, least_ms = (1000 * seconds / len(loader) for seconds in (stats.median, stats.min))
         benchmark.extra_info.update(device=device, ms_per_batch=median_ms)
