@@ -1,6 +1,6 @@
 """Cross-validates training recipes on few images: error, loss, calibration and time of each.
 
-    FASTPETS_PETS=... FASTPETS_WEIGHTS=... python -m bench.recipes --out FOLDER --recipes probe-256 fastpets --seeds 0
+    FASTPETS_PETS=... FASTPETS_WEIGHTS=... python -m bench.recipes --out FOLDER --recipes fast fastai
     python -m bench.recipes --out FOLDER --summary --against fastai
 
 Each of five stratified folds validates once for each training seed, by `fastpets.data.random_splits.fold_split`, so the
@@ -8,14 +8,14 @@ folds of a fold seed are the same for all recipes. Recipes were chosen on fold s
 2026, which was used for nothing else.
 
 A run is a recipe, fold seed, fold and training seed, in a process of its own. FOLDER/runs.csv has a line for each, and
-FOLDER/predictions its probabilities. Runs that are in the file are not repeated. While the file of `--pause` exists, no
-run starts. `seconds` is the time from the start of the process to its exit, `cpu_s` the processor time of it and its
-workers, which depends less on what else runs on the machine.
+FOLDER/predictions its probabilities. Runs that are in the file are not repeated. `seconds` is the time from the start
+of the process to its exit, `cpu_s` the processor time of it and its workers, which depends less on what else runs on
+the machine.
 
 `--summary` prints for each recipe the mean over all runs, and the standard error over images: what other images would
-change. The difference to `--against` and its standard error are paired by image. Calibration errors are those of all
-370 images together, with 15 bins of equal width (C. Guo et al., ICML 2017), since those of a fold are biased by its
-size; likewise, `error` and `loss` of folds are weighted by their numbers of images.
+change. The differences to `--against` and their standard errors are paired by image. Calibration errors are those of
+all 370 images together, with 15 bins of equal width (C. Guo et al., ICML 2017), since those of a fold are biased by its
+size.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from statistics import mean
@@ -41,186 +40,15 @@ if TYPE_CHECKING:
     import torch
 
     from fastpets.data.dataset import ImageDataset
-    from fastpets.loading.loader import Loader
-    from fastpets.models.classifier import Classifier
 
 NUM_FOLDS, NUM_BINS = 5, 15
-CHOOSING, FINAL = 1, 2026  # fold seeds
+MAX_IMAGES = 100_000
+CHOOSING_SEED = 1  # of the folds; the final one is given with --fold-seed
 COLUMNS = ("recipe", "fold_seed", "fold", "seed", "error", "loss", "ece", "seconds", "cpu_s")
 
 
-class Data(NamedTuple):
-    """The training and the validation images of a run."""
-
-    train: ImageDataset
-    valid: ImageDataset
-
-
-Recipe = Callable[[Data, int], "torch.Tensor"]  # to probabilities (N, C) of the N validation images, in order
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chapter:
-    """The chapter's last run, nine epochs, with fastpets or fastai: the default of `fastpets train`."""
-
-    library: str
-
-    def __call__(self, data: Data, seed: int) -> torch.Tensor:
-        from fastpets.models.classifier import create_model
-        from fastpets.training.learner import Learner
-
-        if self.library == "fastai":
-            return self._with_fastai(data, seed)
-        model = create_model(f"timm/{few_arch()}", len(data.train.classes), os.environ["FASTPETS_WEIGHTS"], seed=seed)
-        train = loader(data.train, model, seed=seed, augment=True, cache="host")
-        learner = Learner(train, loader(data.valid, model, cache="host"), model, options(seed=seed))
-        learner.fine_tune(6, base_lr=2e-3, freeze_epochs=3)
-        return learner.get_preds()[0]
-
-    @staticmethod
-    def _with_fastai(data: Data, seed: int) -> torch.Tensor:
-        learner = fastai_learner(ROWS[5], data.train, data.valid, seed, few=True)
-        learner.fine_tune(6, base_lr=2e-3, freeze_epochs=3)
-        probabilities = learner.get_preds(dl=learner.dls.valid)[0]
-        return probabilities[:, [list(learner.dls.vocab).index(name) for name in data.valid.classes]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Probe:
-    """A linear classifier on the averaged features of the pretrained network, which stays as it is.
-
-    Args:
-        sizes: of the images, in pixels. The classifier learns from all of them, and its logits are averaged over them.
-        flip: whether to learn from mirror images as well.
-        decay: weight of the squared weights beside the mean cross entropy, for features of unit variance.
-        amp: whether to compute the features in bfloat16 where the processor has it.
-    """
-
-    sizes: tuple[int, ...] = (224,)
-    flip: bool = False
-    decay: float = 1e-3
-    amp: bool = True
-
-    def __call__(self, data: Data, seed: int) -> torch.Tensor:
-        model = self.fitted(data, seed)
-        logits = [model.head(features(model, data.valid, size, amp=self.amp)) for size in self.sizes]
-        return sum(logits).div(len(logits)).softmax(1)
-
-    def fitted(self, data: Data, seed: int) -> Classifier:
-        """The pretrained network with average pooling and a linear head, fitted to the training images."""
-        import torch
-
-        from fastpets.training.head_fit import fit_linear
-
-        model = linear_model(data.train, seed)
-        views = [(size, flip) for size in self.sizes for flip in (False, True)[: 1 + self.flip]]
-        inputs = torch.cat([features(model, data.train, size, flip=flip, amp=self.amp) for size, flip in views])
-        labels = torch.from_numpy(data.train.labels).repeat(len(views))
-        fit_linear(model.head[-1], inputs, labels, self.decay)
-        return model
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tune:
-    """Fits a Probe, then trains the whole network, with its norm layers as they are.
-
-    Args:
-        epochs, lr: of one cycle; the rate of the first layers and of the head.
-        size: of the training images, in pixels. Validation images have those of the probe.
-        augment: changes of the default augmentation.
-        options: of the learner.
-        frozen_blocks: number of the network's first blocks, with what precedes them, that do not train.
-    """
-
-    probe: Probe = Probe()
-    epochs: int = 4
-    lr: tuple[float, float] = (1e-4, 1e-3)
-    size: int = 224
-    augment: tuple[tuple[str, float], ...] = ()
-    options: tuple[tuple[str, Any], ...] = ()
-    frozen_blocks: int = 0
-    flip_valid: bool = False
-
-    def __call__(self, data: Data, seed: int) -> torch.Tensor:
-        from fastpets.augment.policy import Augment
-        from fastpets.training.learner import Learner
-
-        model = self.probe.fitted(data, seed)
-        network: Any = model.backbone.network
-        for module in [network.conv_stem, network.bn1, *network.blocks[: self.frozen_blocks]] * bool(
-            self.frozen_blocks
-        ):
-            module.requires_grad_(False)
-        train = loader(data.train, model, self.size, seed=seed, augment=Augment(**dict(self.augment)), cache="host")
-        valid = loader(data.valid, model, self.probe.sizes[0], cache="host")
-        learner = Learner(train, valid, model, options(seed=seed, bn="fixed", **dict(self.options)))
-        learner.unfreeze()
-        learner.fit_one_cycle(self.epochs, slice(*self.lr))
-        views = [(size, flip) for size in self.probe.sizes for flip in (False, True)[: 1 + self.flip_valid]]
-        trained: Any = learner.train_step.evaluated_model
-        logits = [trained.head(features(trained, data.valid, *view, amp=self.probe.amp)) for view in views]
-        return sum(logits).div(len(logits)).softmax(1)
-
-
-RECIPES: dict[str, Recipe] = {
-    "fastai": Chapter(library="fastai"),
-    "fastpets": Chapter(library="fastpets"),
-    "probe-224": Probe(),
-    "probe-256": Probe(sizes=(256,)),
-    "probe-multi": Probe(sizes=(256, 288, 320)),
-    "tune-1e-4": Tune(probe=Probe(sizes=(256,)), lr=(1e-4, 3e-4)),
-    "tune-3e-5": Tune(probe=Probe(sizes=(256,)), lr=(3e-5, 1e-4)),
-}
-
-
-def options(**changes: Any) -> Any:
-    from fastpets.training.options import TrainingOptions
-
-    return TrainingOptions(**changes)
-
-
-def loader(dataset: ImageDataset, model: Classifier, size: int = 224, **settings: Any) -> Loader:
-    """A Loader with the normalisation of the model."""
-    from fastpets.loading.loader import Loader
-
-    settings = {"batch_size": FEW_BATCH_SIZE, "mean": model.mean, "std": model.std, **settings}
-    return Loader(dataset, size=size, device="cpu", **settings)
-
-
-def linear_model(dataset: ImageDataset, seed: int) -> Classifier:
-    """The pretrained network with a linear head."""
-    from fastpets.models.classifier import create_model
-
-    weights = os.environ["FASTPETS_WEIGHTS"]
-    return create_model(f"timm/{few_arch()}", len(dataset.classes), weights, head="linear", seed=seed)
-
-
-def features(
-    model: Classifier, dataset: ImageDataset, size: int, flip: bool = False, *, amp: bool = False
-) -> torch.Tensor:
-    """The features (N, F) float32 of all images, by the model in evaluation mode."""
-    import torch
-
-    from fastpets.training.train_step import resolve_amp_dtype
-
-    dtype = resolve_amp_dtype(torch.device("cpu"), "auto") if amp else None
-    model.eval().to(memory_format=torch.channels_last)
-    images = loader(dataset, model, size, dtype=dtype or torch.float32)
-    found = []
-    with torch.inference_mode(), torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
-        for batch in images:
-            found.append(model.backbone(batch.images.flip(3) if flip else batch.images).flatten(1).float())
-    return torch.cat(found)
-
-
-def datasets(fold_seed: int, fold: int) -> Data:
-    from fastpets.data.splits import train_valid_datasets
-
-    return Data(*train_valid_datasets(os.environ["FASTPETS_PETS"], k_fold=(fold, NUM_FOLDS), split_seed=fold_seed))
-
-
-class Key(NamedTuple):
-    """A run."""
+class Run(NamedTuple):
+    """A recipe, its data and its seed."""
 
     recipe: str
     fold_seed: int
@@ -228,8 +56,67 @@ class Key(NamedTuple):
     seed: int
 
 
-def train(key: Key, file: Path) -> None:
-    """Trains one run in this process, and saves ids, labels and probabilities of its validation images."""
+class Outcome(NamedTuple):
+    """What the model of a run says of the images it was not trained on."""
+
+    train: ImageDataset
+    valid: ImageDataset
+    probabilities: torch.Tensor  # (N, C), in the order of `valid`
+
+
+Recipe = Callable[[Run], Outcome]
+
+
+def with_fastpets(name: Any, tta: int = 0, **changes: Any) -> Recipe:
+    """A recipe of fastpets, some of its settings changed, with test-time augmentation if `tta` is not 0."""
+
+    def train(run: Run) -> Outcome:
+        from fastpets import Recipe
+
+        recipe = Recipe(
+            name, data=os.environ["FASTPETS_PETS"], arch=f"timm/{few_arch()}", weights=os.environ["FASTPETS_WEIGHTS"],
+            batch_size=FEW_BATCH_SIZE, k_fold=(run.fold, NUM_FOLDS), split_seed=run.fold_seed, seed=run.seed, **changes,
+        )  # fmt: skip
+        learner = recipe.learner()
+        learner.fit(recipe.phases())
+        found = learner.tta(tta) if tta else learner.get_preds()
+        return Outcome(learner.train.dataset, learner.valid.dataset, found[0])
+
+    return train
+
+
+def with_fastai(run: Run) -> Outcome:
+    """The chapter's last run, nine epochs, with fastai."""
+    from fastpets.data.splits import train_valid_datasets
+
+    folds = {"k_fold": (run.fold, NUM_FOLDS), "split_seed": run.fold_seed}
+    train, valid = train_valid_datasets(os.environ["FASTPETS_PETS"], **folds)
+    learner = fastai_learner(ROWS[5], train, valid, run.seed, few=True)
+    learner.fine_tune(6, base_lr=2e-3, freeze_epochs=3)
+    probabilities = learner.get_preds(dl=learner.dls.valid)[0]
+    return Outcome(train, valid, probabilities[:, [list(learner.dls.vocab).index(name) for name in valid.classes]])
+
+
+RECIPES: dict[str, Recipe] = {
+    "fastai": with_fastai,
+    "fastpets": with_fastpets("fastai", cache="host"),
+    "fast": with_fastpets("fast"),
+    "strong": with_fastpets("strong", cache="host"),
+    # Each changes one thing.
+    "fast-amp": with_fastpets("fast", amp=True),
+    "fast-224": with_fastpets("fast", size="224"),
+    "fast-supersample": with_fastpets("fast", supersample=2),
+    "fast-tta": with_fastpets("fast", tta=8),
+    "strong-no-average": with_fastpets("strong", cache="host", ema=None),
+    "strong-no-mixup": with_fastpets("strong", cache="host", mix="none"),
+    "strong-cutmix": with_fastpets("strong", cache="host", mix="cutmix"),
+    "strong-smoothing": with_fastpets("strong", cache="host", mix="none", label_smoothing=0.1),
+    "strong-low-rates": with_fastpets("strong", cache="host", schedule="fitted, unfrozen 4 1e-5:1e-4"),
+}
+
+
+def train(run: Run, file: Path) -> None:
+    """Trains in this process, and saves ids, labels and probabilities of the validation images."""
     import torch
 
     from fastpets.utils.system import keep_freed_memory
@@ -237,35 +124,38 @@ def train(key: Key, file: Path) -> None:
     if threads := os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(int(threads))
     keep_freed_memory()
-    data = datasets(key.fold_seed, key.fold)
-    probabilities = RECIPES[key.recipe](data, key.seed).detach().numpy()
-    assert probabilities.shape == (len(data.valid), len(data.valid.classes))
-    ids = np.searchsorted(sorted([*data.train.paths, *data.valid.paths]), list(data.valid.paths))
-    np.savez(file, ids=ids, labels=data.valid.labels, probabilities=probabilities)
+    train, valid, probabilities = RECIPES[run.recipe](run)
+    assert probabilities.shape == (len(valid), len(valid.classes))
+    ids = np.searchsorted(sorted([*train.paths, *valid.paths]), list(valid.paths))
+    np.savez(file, ids=ids, labels=valid.labels, probabilities=probabilities.detach().numpy())
 
 
-def measure(key: Key, folder: Path) -> dict[str, Any]:
+def measure(run: Run, folder: Path) -> dict[str, Any]:
     """Trains one run in a process of its own; returns its line."""
-    file = prediction_file(folder, key)
+    file = prediction_file(folder, run)
     started = time.perf_counter()
     child = subprocess.Popen(
-        [sys.executable, "-m", "bench.recipes", "--out", str(folder), "--train", *map(str, key)], stdout=sys.stderr
+        [sys.executable, "-m", "bench.recipes", "--out", str(folder), "--train", *map(str, run)], stdout=sys.stderr
     )
     _, status, usage = os.wait4(child.pid, 0)
     seconds = time.perf_counter() - started
     if status != 0:
-        sys.exit(f"{key}: failed")
+        sys.exit(f"{run}: failed")
     saved = np.load(file)
-    scores = scored(saved["probabilities"], saved["labels"])
-    return {**key._asdict(), **scores, "seconds": seconds, "cpu_s": usage.ru_utime + usage.ru_stime}
+    probabilities, labels = saved["probabilities"], saved["labels"]
+    return {
+        **run._asdict(),
+        **{name: float(values.mean()) for name, values in by_image(probabilities, labels).items()},
+        "ece": calibration_error(probabilities, labels),
+        "seconds": seconds,
+        "cpu_s": usage.ru_utime + usage.ru_stime,
+    }
 
 
-def scored(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Error rate, cross entropy and expected calibration error of probabilities (N, C) and labels (N,)."""
-    wrong = probabilities.argmax(1) != labels
-    loss = -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-12))
-    ece = calibration_error(probabilities, labels)
-    return {"error": float(wrong.mean()), "loss": float(loss.mean()), "ece": ece}
+def by_image(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Error and cross entropy (N,) of each image, from probabilities (N, C) and labels (N,)."""
+    right = np.maximum(probabilities[np.arange(len(labels)), labels], 1e-12)
+    return {"error": (probabilities.argmax(1) != labels).astype(float), "loss": -np.log(right)}
 
 
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -276,18 +166,18 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(np.abs(gaps).sum() / len(labels))
 
 
-def prediction_file(folder: Path, key: Key) -> Path:
-    return folder / "predictions" / f"{'_'.join(map(str, key))}.npz"
+def prediction_file(folder: Path, run: Run) -> Path:
+    return folder / "predictions" / f"{'_'.join(map(str, run))}.npz"
 
 
-def read_runs(folder: Path) -> dict[Key, dict[str, float]]:
+def read_runs(folder: Path) -> dict[Run, dict[str, float]]:
     """The lines of runs.csv by run."""
     file = folder / "runs.csv"
     if not file.exists():
         return {}
     with open(file, newline="") as lines:
         return {
-            Key(row["recipe"], int(row["fold_seed"]), int(row["fold"]), int(row["seed"])): {
+            Run(row["recipe"], int(row["fold_seed"]), int(row["fold"]), int(row["seed"])): {
                 name: float(row[name]) for name in COLUMNS[4:]
             }
             for row in csv.DictReader(lines)
@@ -296,38 +186,42 @@ def read_runs(folder: Path) -> dict[Key, dict[str, float]]:
 
 def summary(folder: Path, fold_seed: int, against: str | None) -> str:
     """A Markdown table of the recipes of a fold seed, those with the lowest error first."""
-    runs = {key: run for key, run in read_runs(folder).items() if key.fold_seed == fold_seed}
-    wrong = {name: errors_by_image(folder, [key for key in runs if key.recipe == name]) for name in
-             dict.fromkeys(key.recipe for key in runs)}  # fmt: skip
-    lines = ["| recipe | runs | error | loss | ECE | CPU s | s | difference |", "|---|---|---|---|---|---|---|---|"]
-    for name in sorted(wrong, key=lambda each: float(np.nanmean(wrong[each]))):
-        keys = [key for key in runs if key.recipe == name]
-        error, deviation = mean_and_error(wrong[name])
-        loss, ece = pooled(folder, keys)
-        cpu, seconds = (mean(runs[key][column] for key in keys) for column in ("cpu_s", "seconds"))
-        difference = ""
-        if against in wrong and name != against:
-            difference = "{:+.3f} ± {:.3f}".format(*mean_and_error(wrong[name] - wrong[against]))
-        lines.append(
-            f"| {name} | {len(keys)} | {error:.3f} ± {deviation:.3f} | {loss:.3f} | {ece:.3f} | {cpu:.0f} | "
-            f"{seconds:.0f} | {difference} |"
-        )
+    measured = {run: line for run, line in read_runs(folder).items() if run.fold_seed == fold_seed}
+    runs_of = {name: [run for run in measured if run.recipe == name] for name in {run.recipe for run in measured}}
+    scores = {name: scores_by_image(folder, runs) for name, runs in runs_of.items()}
+    lines = [
+        "| recipe | runs | error | loss | ECE | CPU s | s | error, difference | loss, difference |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in sorted(scores, key=lambda each: float(np.nanmean(scores[each]["error"]))):
+        runs = runs_of[name]
+        (error, deviation), (loss, _) = (mean_and_error(scores[name][each]) for each in ("error", "loss"))
+        cpu, seconds = (mean(measured[run][column] for run in runs) for column in ("cpu_s", "seconds"))
+        differences = ["", ""]
+        if against in scores and name != against:
+            both = (scores[name][each] - scores[against][each] for each in ("error", "loss"))
+            differences = ["{:+.3f} ± {:.3f}".format(*mean_and_error(each)) for each in both]
+        cells = (name, len(runs), f"{error:.3f} ± {deviation:.3f}", f"{loss:.3f}", f"{pooled_ece(folder, runs):.3f}",
+                 f"{cpu:.0f}", f"{seconds:.0f}", *differences)  # fmt: skip
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
 
-def predictions(folder: Path, keys: Sequence[Key]) -> Iterator[Any]:
-    for key in keys:
-        yield np.load(prediction_file(folder, key))
+def predictions(folder: Path, runs: Sequence[Run]) -> Iterator[Any]:
+    for run in runs:
+        yield np.load(prediction_file(folder, run))
 
 
-def errors_by_image(folder: Path, keys: Sequence[Key]) -> np.ndarray:
-    """The error rate of each image (N,) over training seeds; NaN where it was not validated."""
-    num_wrong, num_runs = np.zeros(100_000), np.zeros(100_000)
-    for saved in predictions(folder, keys):
-        num_wrong[saved["ids"]] += saved["probabilities"].argmax(1) != saved["labels"]
+def scores_by_image(folder: Path, runs: Sequence[Run]) -> dict[str, np.ndarray]:
+    """Error rate and cross entropy of each image (N,), means over training seeds; NaN where it was not validated."""
+    sums, num_runs = {name: np.zeros(MAX_IMAGES) for name in ("error", "loss")}, np.zeros(MAX_IMAGES)
+    for saved in predictions(folder, runs):
+        for name, values in by_image(saved["probabilities"], saved["labels"]).items():
+            sums[name][saved["ids"]] += values
         num_runs[saved["ids"]] += 1
+    last = int(np.flatnonzero(num_runs).max()) + 1
     with np.errstate(invalid="ignore"):
-        return (num_wrong / num_runs)[: int(np.flatnonzero(num_runs).max()) + 1]
+        return {name: (values / num_runs)[:last] for name, values in sums.items()}
 
 
 def mean_and_error(values: np.ndarray) -> tuple[float, float]:
@@ -336,24 +230,23 @@ def mean_and_error(values: np.ndarray) -> tuple[float, float]:
     return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
-def pooled(folder: Path, keys: Sequence[Key]) -> tuple[float, float]:
-    """Loss and calibration error of the images of all folds together, means over training seeds."""
-    scores = []
-    for seed in {key.seed for key in keys}:
-        saved = list(predictions(folder, [key for key in keys if key.seed == seed]))
-        both = (np.concatenate([each[name] for each in saved]) for name in ("probabilities", "labels"))
-        scores.append(scored(*both))
-    return mean(each["loss"] for each in scores), mean(each["ece"] for each in scores)
+def pooled_ece(folder: Path, runs: Sequence[Run]) -> float:
+    """The calibration error of the images of all folds together, the mean over training seeds."""
+    errors = []
+    for seed in {run.seed for run in runs}:
+        saved = list(predictions(folder, [run for run in runs if run.seed == seed]))
+        probabilities, labels = (np.concatenate([each[name] for each in saved]) for name in ("probabilities", "labels"))
+        errors.append(calibration_error(probabilities, labels))
+    return mean(errors)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
-    parser.add_argument("--fold-seed", type=int, default=CHOOSING)
+    parser.add_argument("--fold-seed", type=int, default=CHOOSING_SEED)
     parser.add_argument("--folds", type=int, nargs="+", default=range(NUM_FOLDS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--pause", type=Path, metavar="FILE", help="wait before each run while this file exists")
     parser.add_argument("--summary", action="store_true")
     parser.add_argument("--against", choices=RECIPES)
     parser.add_argument("--train", nargs=4, metavar=("RECIPE", "FOLD_SEED", "FOLD", "SEED"), help=argparse.SUPPRESS)
@@ -366,17 +259,15 @@ def main() -> None:
         sys.exit("set FASTPETS_PETS to the folder of images and FASTPETS_WEIGHTS to the safetensors file")
     if arguments.train:
         recipe, *numbers = arguments.train
-        key = Key(recipe, *map(int, numbers))
-        train(key, prediction_file(folder, key))
+        run = Run(recipe, *map(int, numbers))
+        train(run, prediction_file(folder, run))
         return
     (folder / "predictions").mkdir(parents=True, exist_ok=True)
     for recipe, seed, fold in product(arguments.recipes, arguments.seeds, arguments.folds):
-        key = Key(recipe, arguments.fold_seed, fold, seed)
-        if key in (done := read_runs(folder)):
+        run = Run(recipe, arguments.fold_seed, fold, seed)
+        if run in (done := read_runs(folder)):
             continue
-        while arguments.pause is not None and arguments.pause.exists():
-            time.sleep(2)
-        line = measure(key, folder)
+        line = measure(run, folder)
         with open(folder / "runs.csv", "a", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             if not done and file.tell() == 0:

@@ -14,7 +14,7 @@ from fastpets.runs.recipes import RECIPES, SUMMARIES
 class RecipesConfig:
     """List the recipes of `fastpets train --recipe NAME`, and the flags that each stands for.
 
-    Flags change single settings: `fastpets train --recipe strong --epochs 10`.
+    Flags change single settings: `fastpets train --recipe fast --size 288`.
     """
 
 

@@ -336,6 +336,12 @@ class TrainConfig(RecipeFlags, LearnerConfig, ScheduleFlags, OutputFlags):
             num_epochs = sum(phase.epochs for phase in phases)
             if self.head != "linear" and any(phase.fits_head for phase in phases):
                 raise InvalidArgumentError(f"schedule: 'fitted' with head={self.head!r}; use head='linear'")
+            for name in ("epochs", "freeze_epochs", "lr"):
+                if getattr(self, name) != getattr(TrainConfig, name) and self.resume is None:
+                    raise InvalidArgumentError(
+                        f"{name}: given with schedule={self.schedule!r}, which has the epochs and the rates of all "
+                        "phases; leave out one of the two, or change the schedule"
+                    )
         else:
             num_epochs = self.epochs + (0 if self.weights == "none" else self.freeze_epochs)
         if num_epochs == 0:

@@ -1,5 +1,6 @@
 """The comparison of recipes: its scores, its folds and its table."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import torch
 from torchmetrics.classification import MulticlassCalibrationError
 
 from bench import recipes
-from bench.recipes import Key
+from bench.recipes import Run
+from fastpets.data.splits import train_valid_datasets
 from fastpets.training.head_fit import fit_linear
 
 
@@ -32,18 +34,39 @@ def test_the_table_pools_the_images_of_all_folds_and_pairs_them(tmp_path: Path) 
     _, labels = predictions(0, num_images=10)
     order = np.random.default_rng(1).permutation(10)
     lines = [",".join(recipes.COLUMNS)]
-    for name, flipped in (("probe-224", 0), ("probe-256", 4)):
-        given = np.eye(5)[np.where(np.arange(10) < flipped, labels, (labels + 1) % 5)] * 0.9 + 0.02
+    for name, num_right in (("fastai", 0), ("fast", 4)):
+        given = np.eye(5)[np.where(np.arange(10) < num_right, labels, (labels + 1) % 5)] * 0.9 + 0.02
         for fold in range(2):
-            ids, key = order[fold::2], Key(name, 1, fold, 0)
-            np.savez(recipes.prediction_file(tmp_path, key), ids=ids, labels=labels[ids], probabilities=given[ids])
-            lines.append(",".join(map(str, (*key, 0, 0, 0, 3, 4))))
+            ids, run = order[fold::2], Run(name, 1, fold, 0)
+            np.savez(recipes.prediction_file(tmp_path, run), ids=ids, labels=labels[ids], probabilities=given[ids])
+            lines.append(",".join(map(str, (*run, 0, 0, 0, 3, 4))))
     (tmp_path / "runs.csv").write_text("\n".join(lines) + "\n")
-    _, _, best, other = recipes.summary(tmp_path, 1, "probe-224").splitlines()
+    _, _, best, other = recipes.summary(tmp_path, 1, "fastai").splitlines()
     spread = np.sqrt(0.6 * 0.4 / 9)  # standard error of ten values, of which four are 1 and the others 0
-    loss = -0.4 * np.log(0.92) - 0.6 * np.log(0.02)
-    assert best == f"| probe-256 | 2 | 0.600 ± {spread:.3f} | {loss:.3f} | 0.520 | 4 | 3 | -0.400 ± {spread:.3f} |"
-    assert other == f"| probe-224 | 2 | 1.000 ± 0.000 | {-np.log(0.02):.3f} | 0.920 | 4 | 3 |  |"
+    wrong, gain = -np.log(0.02), np.log(0.92 / 0.02)  # losses of a wrong image, and what a right one has less
+    measured = f"| fast | 2 | 0.600 ± {spread:.3f} | {wrong - 0.4 * gain:.3f} | 0.520 | 4 | 3 |"
+    assert best == f"{measured} -0.400 ± {spread:.3f} | {-0.4 * gain:.3f} ± {spread * gain:.3f} |"
+    assert other == f"| fastai | 2 | 1.000 ± 0.000 | {wrong:.3f} | 0.920 | 4 | 3 |  |  |"
+
+
+@pytest.mark.slow
+def test_a_recipe_is_measured_on_a_fold_of_real_images_once(
+    pets: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["recipes", "--out", str(tmp_path), "--recipes", "fast", "--folds", "1"]
+    monkeypatch.setattr(sys, "argv", flags)
+    recipes.main()
+    recipes.main()
+    [(run, line)] = recipes.read_runs(tmp_path).items()
+    assert run == Run("fast", 1, 1, 0)
+    assert line["error"] <= 0.2  # fastai's nine epochs: 0.28 to 0.42
+    assert 0 < line["seconds"]
+    saved = np.load(recipes.prediction_file(tmp_path, run))
+    _, valid = train_valid_datasets(str(pets), k_fold=(1, 5), split_seed=1)
+    assert saved["labels"].tolist() == valid.labels.tolist()
+    monkeypatch.setattr(sys, "argv", [*flags, "--summary"])
+    recipes.main()
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"| fast | 1 | {line['error']:.3f} ± ")
 
 
 def test_a_linear_layer_is_fitted_to_the_minimum_of_its_loss() -> None:

@@ -49,6 +49,10 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         fastpets.Recipe.fast(epoch=3)
     assert main(["train", "--valid-size", "0"]) == 1
     assert capsys.readouterr().err.startswith("error: --valid-size: 0, expected a value from 1 to 16384")
+    assert main(["train", "--recipe", "strong", "--epochs", "10"]) == 1
+    assert capsys.readouterr().err.startswith(
+        "error: --epochs: given with --schedule 'fitted, unfrozen 4 1e-4:1e-3', which has the epochs and the rates of "
+    )
     assert main(["train", "--recipe", "fast", "--config", str(tmp_path)]) == 1
     assert capsys.readouterr().err.startswith("error: --recipe: given with config")
 
