@@ -4,8 +4,8 @@
     python -m bench.recipes --out FOLDER --summary --against fastai
 
 Each of five stratified folds validates once for each training seed, by `fastpets.data.random_splits.fold_split`, so the
-folds of a fold seed are the same for all recipes. Recipes were chosen on fold seed 1. Final figures are of fold seed
-2026, which was used for nothing else.
+folds of a fold seed are the same for all recipes. Recipes were chosen on the fold seeds 1 and 2. Final figures are of
+fold seed 2026, which was used for nothing else.
 
 A run is a recipe, fold seed, fold and training seed, in a process of its own. FOLDER/runs.csv has a line for each, and
 FOLDER/predictions its probabilities. Runs that are in the file are not repeated. `seconds` is the time from the start
@@ -213,15 +213,14 @@ def predictions(folder: Path, runs: Sequence[Run]) -> Iterator[Any]:
 
 
 def scores_by_image(folder: Path, runs: Sequence[Run]) -> dict[str, np.ndarray]:
-    """Error rate and cross entropy of each image (N,), means over training seeds; NaN where it was not validated."""
+    """Error rate and cross entropy by id (MAX_IMAGES,), means over training seeds; NaN where it was not validated."""
     sums, num_runs = {name: np.zeros(MAX_IMAGES) for name in ("error", "loss")}, np.zeros(MAX_IMAGES)
     for saved in predictions(folder, runs):
         for name, values in by_image(saved["probabilities"], saved["labels"]).items():
             sums[name][saved["ids"]] += values
         num_runs[saved["ids"]] += 1
-    last = int(np.flatnonzero(num_runs).max()) + 1
     with np.errstate(invalid="ignore"):
-        return {name: (values / num_runs)[:last] for name, values in sums.items()}
+        return {name: values / num_runs for name, values in sums.items()}
 
 
 def mean_and_error(values: np.ndarray) -> tuple[float, float]:

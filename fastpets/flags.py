@@ -87,9 +87,14 @@ def with_flags(message: str, config_class: type | None) -> str:
 
 
 def command_line(name: str, config: Any, leave_out: Sequence[str] = ()) -> str:
-    """The command line that gives a configuration: the command `name`, and each flag that differs from its default."""
+    """The command line that gives a configuration: the command `name`, and each flag that differs from its default.
+
+    A configuration may have a method `recipe_settings`, whose values are the defaults beside the flag --recipe.
+    """
     arguments = ["fastpets", name]
     default_of = {field.name: field.default for field in dataclasses.fields(config)}
+    if hasattr(config, "recipe_settings"):
+        default_of |= config.recipe_settings()
     for field in itertools.chain.from_iterable(groups(type(config)).values()):
         value = getattr(config, field)
         if field in leave_out or value == default_of[field]:

@@ -12,12 +12,20 @@ from fastpets.augment.preprocessing import Preprocessing
 from fastpets.data import storage
 from fastpets.data.dataset import ImageDataset
 from fastpets.data.splits import held_out_dataset, train_valid_datasets
-from fastpets.errors import FastpetsError
+from fastpets.errors import FastpetsError, InvalidArgumentError
 from fastpets.loading.device import resolve_device
 from fastpets.loading.loader import Loader
 from fastpets.models.backbones import check_backbone
 from fastpets.models.classifier import create_model
-from fastpets.runs.config import DataConfig, LearnerConfig, TrainConfig, parse_size, read_config, read_settings
+from fastpets.runs.config import (
+    DataConfig,
+    LearnerConfig,
+    OutputFlags,
+    TrainConfig,
+    parse_size,
+    read_config,
+    read_settings,
+)
 from fastpets.runs.images import IMAGES, check_images, read_images
 from fastpets.runs.recipes import RECIPES
 from fastpets.training import distributed
@@ -28,6 +36,7 @@ from fastpets.utils.system import keep_freed_memory, num_local_processes, num_pr
 from fastpets.utils.validation import RecipeName, check_choice
 
 PerChannel = tuple[float, float, float]
+TEXTS = ("size", "valid_size", "initial_size", "lr")  # settings that are text on the command line, often of a number
 
 
 def set_up_process(config: LearnerConfig) -> torch.device:
@@ -170,13 +179,20 @@ class Recipe:
         learner = recipe.learner()
         learner.fit(recipe.phases())
 
+    Settings are the flags of `fastpets train`, with values as on the command line, or numbers. Not among them are those
+    of what the command does beside training, such as `folds`, `out` and `tta`.
+
     Attributes:
-        config: the settings, which are the flags of `fastpets train`, with values as on the command line.
+        config: all settings.
     """
 
     def __init__(self, name: RecipeName, **changes: Any) -> None:
         check_choice("recipe", name, RecipeName)
-        self.config = TrainConfig(recipe=name, **RECIPES[name] | changes)
+        for setting in changes:
+            if setting in OutputFlags.__annotations__ and setting != "metrics":
+                raise InvalidArgumentError(f"{setting}: only for `fastpets train`; a Recipe trains, and writes nothing")
+        text = {key: str(value) for key, value in changes.items() if key in TEXTS and isinstance(value, (int, float))}
+        self.config = TrainConfig(recipe=name, **RECIPES[name] | changes | text)
 
     @classmethod
     def fastai(cls, **changes: Any) -> Recipe:

@@ -340,7 +340,7 @@ class TrainConfig(RecipeFlags, LearnerConfig, ScheduleFlags, OutputFlags):
                 if getattr(self, name) != getattr(TrainConfig, name) and self.resume is None:
                     raise InvalidArgumentError(
                         f"{name}: given with schedule={self.schedule!r}, which has the epochs and the rates of all "
-                        "phases; leave out one of the two, or change the schedule"
+                        f"phases; {'change it' if self.recipe != 'fastai' else 'leave out one of the two'}"
                     )
         else:
             num_epochs = self.epochs + (0 if self.weights == "none" else self.freeze_epochs)
@@ -369,11 +369,15 @@ class TrainConfig(RecipeFlags, LearnerConfig, ScheduleFlags, OutputFlags):
                 raise InvalidArgumentError("recipe: given with config, which has all settings; leave out one of them")
             return read_config(self.config, out=None, resume=None)
         if self.resume is None:
-            return None if self.recipe == "fastai" else TrainConfig(recipe=self.recipe, **RECIPES[self.recipe])
+            return None if self.recipe == "fastai" else TrainConfig(recipe=self.recipe, **self.recipe_settings())
         if not self.resume.exists():  # training reports a missing run
             return None
         folder = self.resume if self.resume.is_dir() else self.resume.parent
         return read_config(folder, out=folder, resume=self.resume)
+
+    def recipe_settings(self) -> dict[str, Any]:
+        """The settings of the recipe, as it is defined."""
+        return RECIPES[self.recipe]
 
     def phases(self, pretrained: bool) -> list[Phase]:
         """The phases of training: a single one without pretrained weights, or if `lr` is "auto"."""

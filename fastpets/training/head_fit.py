@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from fastpets.errors import InvalidArgumentError
+from fastpets.errors import FastpetsError, InvalidArgumentError
 from fastpets.loading.batch import Batch
 from fastpets.models.classifier import Classifier
 from fastpets.training import distributed
@@ -17,7 +18,8 @@ from fastpets.training import distributed
 if TYPE_CHECKING:
     from fastpets.training.train_step import TrainStep
 
-WEIGHT_DECAY = 1e-3  # of the squared weights, for features of unit mean deviation; bench/README.md compares others
+# Of the squared weights, for features whose standard deviations have the mean 1; bench/README.md compares others.
+WEIGHT_DECAY = 1e-3
 MAX_ITERATIONS = 100
 
 
@@ -30,21 +32,23 @@ def check_head(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def fit_head(train_step: TrainStep, batches: Iterable[Batch]) -> tuple[torch.Tensor, int]:
-    """Fits the head to images as in validation, each of which passes the backbone once.
+def fit_head(train_step: TrainStep, batches: Iterable[Batch]) -> tuple[torch.Tensor, np.ndarray]:
+    """Fits the head to images as in validation, each of which passes the backbone once. A moving average begins anew.
 
     Under torchrun each process is given all images, and takes the head of the first. Returns the loss, without the
-    decay, and the number of images.
+    decay, and the ids of the images. Raises FastpetsError if there are none.
     """
     model = cast(Classifier, train_step.model).eval()
-    found = [(train_step.logits(images, _Features(model)), labels) for images, labels in batches]
-    features, labels = torch.cat([each for each, _ in found]), torch.cat([each for _, each in found])
+    found = [(train_step.logits(batch.images, _Features(model)), batch.labels, batch.ids) for batch in batches]
+    if not found:
+        raise FastpetsError("fitted head: none of the training images can be used; `fastpets check` lists them")
+    features, labels = (torch.cat([each[i] for each in found]) for i in (0, 1))
     layer = cast(nn.Linear, model.head[0])
     loss = fit_linear(layer, features, labels)
     distributed.broadcast(layer.parameters())
     if train_step.evaluated_model is not model:
-        cast(Classifier, train_step.evaluated_model).head.load_state_dict(model.head.state_dict())
-    return loss, len(labels)
+        train_step.evaluated_model.load_state_dict(model.state_dict())
+    return loss, np.concatenate([ids for _, _, ids in found])
 
 
 class _Features(nn.Module):
@@ -65,7 +69,7 @@ def fit_linear(
     """Fits a layer to features (N, F) and labels (N,) by L-BFGS. Returns the mean cross entropy.
 
     Minimised is the mean cross entropy plus `weight_decay` times the sum of the squared weights, for features that are
-    centred and divided by one number, their mean deviation; dividing each by its own is worse.
+    centred and divided by one number, the mean of their standard deviations; dividing each by its own is worse.
     """
     centre, scale = features.mean(0), features.std(0).mean()
     features = (features - centre) / scale

@@ -9,7 +9,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -154,7 +153,7 @@ class Learner:
         }
 
     def freeze(self) -> None:
-        """Freezes all layers but the head. Norm layers keep training unless `options.bn` is "eval".
+        """Freezes all layers but the head. Norm layers keep training if `options.bn` is "train".
 
         As `freeze_to`, it has no effect on a Classifier without pretrained weights.
         """
@@ -301,9 +300,9 @@ class Learner:
     def _fit_head(self, timer: InputTimer) -> int:
         """Fits a linear head in place of an epoch of training; returns this process's share of the images."""
         images = self.valid.like(self.train.dataset, rank=0, world_size=1)
-        loss, num_images = fit_head(self.train_step, timer.watch(track(images, "fitting the head", len(images))))
-        self.recorder.add(loss, 0.0, np.arange(num_images))
-        return num_images // distributed.world_size()
+        loss, ids = fit_head(self.train_step, timer.watch(track(images, "fitting the head", len(images))))
+        self.recorder.add(loss, 0.0, ids)
+        return len(ids) // distributed.world_size()
 
     def _train_epoch(self, scheduler: LRScheduler, timer: InputTimer, description: str) -> int:
         """Trains on an epoch, or on the rest of an interrupted one; returns the number of images.

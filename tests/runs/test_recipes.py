@@ -12,7 +12,7 @@ import torch
 import fastpets
 from fastpets.cli import main
 from fastpets.errors import InvalidArgumentError
-from fastpets.flags import parse
+from fastpets.flags import command_line, parse
 from fastpets.models.classifier import NORM_LAYERS, create_model
 from fastpets.runs.config import TrainConfig, read_config
 from fastpets.runs.predictor import load, save_model
@@ -47,6 +47,8 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         fastpets.Recipe("fats")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="epoch"):
         fastpets.Recipe.fast(epoch=3)
+    with pytest.raises(InvalidArgumentError, match=r"^folds: only for `fastpets train`"):
+        fastpets.Recipe.fast(folds=5)
     assert main(["train", "--valid-size", "0"]) == 1
     assert capsys.readouterr().err.startswith("error: --valid-size: 0, expected a value from 1 to 16384")
     assert main(["train", "--recipe", "strong", "--epochs", "10"]) == 1
@@ -64,6 +66,19 @@ def test_the_command_lists_the_recipes_with_flags_that_give_them(capsys: pytest.
         assert title.split()[0] == name
         if settings:
             assert parsed(*shlex.split(flags)) == TrainConfig(**settings)
+
+
+@pytest.mark.parametrize("changes", [{}, {"size": "224"}, {"ema": None, "mix": "none", "bn": "train"}])
+def test_the_command_of_a_changed_recipe_gives_its_settings_again(changes: dict[str, Any]) -> None:
+    config = fastpets.Recipe.strong(**changes).config
+    name, command, *flags = shlex.split(command_line("train", config))
+    assert (name, command) == ("fastpets", "train")
+    assert parsed(*flags) == config
+
+
+def test_numbers_are_settings_too() -> None:
+    assert fastpets.Recipe.fast(size=288).config == fastpets.Recipe.fast(size="288").config
+    assert fastpets.Recipe.fastai(lr=1e-3).phases() == fastpets.Recipe.fastai(lr="1e-3").phases()
 
 
 def test_a_recipe_trains_in_python_and_its_run_resumes(make_folder: Callable[..., Path], tmp_path: Path) -> None:
@@ -152,10 +167,11 @@ def test_a_fitted_head_needs_a_linear_one_and_is_averaged_too(
         learner.fit(parse_schedule("fitted"))
     model = create_model("squeezenet1_1", 2, "none", head="linear")
     learner = fastpets.Learner(train, valid, model, fastpets.TrainingOptions(ema=0.9), print_epochs=False)
-    learner.fit(parse_schedule("fitted"))
+    learner.fit(parse_schedule("unfrozen 1 1e-3, fitted"))
+    averaged = learner.train_step.evaluated_model.state_dict()
     assert learner.train_step.evaluated_model is not model
-    assert torch.equal(learner.train_step.evaluated_model.head[0].weight, model.head[0].weight)
-    assert learner.history[0].train_loss < 0.5
+    assert all(torch.equal(value, averaged[name]) for name, value in model.state_dict().items())
+    assert learner.history[1].train_loss < 0.5
 
 
 def test_a_fitted_head_takes_no_steps_that_float16_could_skip(make_folder: Callable[..., Path]) -> None:
