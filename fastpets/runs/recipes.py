@@ -12,9 +12,9 @@ from fastpets.utils.validation import RecipeName
 # A linear layer is fitted to what the pretrained backbone finds in each image, in one pass over the images.
 FITTED: dict[str, Any] = {"head": "linear", "bn": "fixed", "size": "256", "schedule": "fitted"}
 
-# A fitted layer is right for nearly all training images. Their loss would be too small to train the backbone; with mixup
-# it is not. After few steps, for few images, the moving average over 100 steps is close to the fitted model; after many
-# it is the trained one.
+# A fitted layer is right for nearly all training images. Their loss would be too small to train the backbone; with
+# mixup it is not. After few steps, for few images, the moving average over 100 steps is close to the fitted model;
+# after many it is the trained one.
 TRAINED: dict[str, Any] = {"schedule": "fitted, unfrozen 4 1e-4:1e-3", "mix": "mixup", "ema": 0.99}
 
 # What differs from the defaults, by the name of the recipe.
