@@ -67,11 +67,12 @@ class Outcome(NamedTuple):
 Recipe = Callable[[Run], Outcome]
 
 
-def with_fastpets(name: Any, tta: int = 0, **changes: Any) -> Recipe:
-    """A recipe of fastpets, some of its settings changed, with test-time augmentation if `tta` is not 0."""
+def with_fastpets(name: Any, augmented: int = 0, **changes: Any) -> Recipe:
+    """A recipe of fastpets, some of its settings changed, with `augmented` versions of each image averaged, if any."""
 
     def train(run: Run) -> Outcome:
         from fastpets import Recipe
+        from fastpets.training.tta import tta
 
         recipe = Recipe(
             name, data=os.environ["FASTPETS_PETS"], arch=f"timm/{few_arch()}", weights=os.environ["FASTPETS_WEIGHTS"],
@@ -79,7 +80,7 @@ def with_fastpets(name: Any, tta: int = 0, **changes: Any) -> Recipe:
         )  # fmt: skip
         learner = recipe.learner()
         learner.fit(recipe.phases())
-        found = learner.tta(tta) if tta else learner.get_preds()
+        found = tta(learner, augmented) if augmented else learner.get_preds()
         return Outcome(learner.train.dataset, learner.valid.dataset, found[0])
 
     return train
@@ -106,7 +107,7 @@ RECIPES: dict[str, Recipe] = {
     "fast-amp": with_fastpets("fast", amp=True),
     "fast-224": with_fastpets("fast", size="224"),
     "fast-supersample": with_fastpets("fast", supersample=2),
-    "fast-tta": with_fastpets("fast", tta=8),
+    "fast-tta": with_fastpets("fast", augmented=8),
     "strong-no-average": with_fastpets("strong", cache="host", ema=None),
     "strong-no-mixup": with_fastpets("strong", cache="host", mix="none"),
     "strong-cutmix": with_fastpets("strong", cache="host", mix="cutmix"),
