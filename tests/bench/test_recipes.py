@@ -51,7 +51,7 @@ def test_the_table_pools_the_images_of_all_folds_and_pairs_them(tmp_path: Path) 
 
 @pytest.mark.slow
 def test_a_recipe_is_measured_on_a_fold_of_real_images_once(
-    pets: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    pets: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["recipes", "--out", str(tmp_path), "--recipes", "fast", "--folds", "1"]
     monkeypatch.setattr(sys, "argv", flags)
@@ -66,7 +66,7 @@ def test_a_recipe_is_measured_on_a_fold_of_real_images_once(
     assert saved["labels"].tolist() == valid.labels.tolist()
     monkeypatch.setattr(sys, "argv", [*flags, "--summary"])
     recipes.main()
-    assert capsys.readouterr().out.splitlines()[-1].startswith(f"| fast | 1 | {line['error']:.3f} ± ")
+    assert capfd.readouterr().out.splitlines()[-1].startswith(f"| fast | 1 | {line['error']:.3f} ± ")
 
 
 def test_a_linear_layer_is_fitted_to_the_minimum_of_its_loss() -> None:
