@@ -105,14 +105,10 @@ RECIPES: dict[str, Recipe] = {
     "strong": with_fastpets("strong", cache="host"),
     # Each changes one thing.
     "fast-amp": with_fastpets("fast", amp=True),
-    "fast-224": with_fastpets("fast", size="224"),
     "fast-supersample": with_fastpets("fast", supersample=2),
     "fast-tta": with_fastpets("fast", augmented=8),
     "strong-no-average": with_fastpets("strong", cache="host", ema=None),
-    "strong-no-mixup": with_fastpets("strong", cache="host", mix="none"),
-    "strong-cutmix": with_fastpets("strong", cache="host", mix="cutmix"),
     "strong-smoothing": with_fastpets("strong", cache="host", mix="none", label_smoothing=0.1),
-    "strong-low-rates": with_fastpets("strong", cache="host", schedule="fitted, unfrozen 4 1e-5:1e-4"),
 }
 
 

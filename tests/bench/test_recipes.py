@@ -59,6 +59,7 @@ def test_a_recipe_is_measured_on_a_fold_of_real_images_once(
     recipes.main()
     [(run, line)] = recipes.read_runs(tmp_path).items()
     assert run == Run("fast", 1, 1, 0)
+    assert len((tmp_path / "runs.csv").read_text().splitlines()) == 2  # its title, and the run once
     assert line["error"] <= 0.2  # fastai's nine epochs: 0.28 to 0.42
     assert line["seconds"] > 0
     saved = np.load(recipes.prediction_file(tmp_path, run))
