@@ -1,5 +1,6 @@
 """DecodePipeline: a running DALI pipeline that decodes batches ahead of their use, in order."""
 
+import atexit
 import os
 import weakref
 from collections.abc import Sequence
@@ -12,12 +13,6 @@ from fastpets.pipelines.errors import UndecodableError, translated
 from fastpets.pipelines.graphs import decoded_images
 
 Encoded = Sequence[np.ndarray]  # a batch of encoded images, each 1-D uint8
-
-# A forked child has its parent's pipelines, without their threads, for which deleting one would wait for ever.
-_pipelines: weakref.WeakSet[Any] = weakref.WeakSet()
-_inherited: list[Any] = []
-os.register_at_fork(after_in_child=lambda: _inherited.extend(_pipelines))
-
 
 class DecodePipeline:
     """A queue of batches in decoding: `put` adds an encoded batch, `take` returns the images of the oldest one.
@@ -61,7 +56,7 @@ class DecodePipeline:
                 device_id=device_id,
                 prefetch_queue_depth=len(first),
             )
-            _pipelines.add(self._pipeline)
+            _pipelines.add(self)
             self._pipeline.build()
             for encoded in first:
                 self._pipeline.feed_input("encoded", encoded)
@@ -87,6 +82,25 @@ class DecodePipeline:
         shapes = np.array(images.shape(), np.int64)
         block = images.as_reshaped_tensor([int(shapes.prod(axis=1).sum())])
         return block.__dlpack__(**self._dlpack_arguments), shapes[:, :2]
+
+
+_pipelines = weakref.WeakSet[DecodePipeline]()  # of this process
+_inherited: list[DecodePipeline] = []  # from the parent, without their threads, for which deleting one would wait
+
+
+def _keep_inherited() -> None:
+    _inherited.extend(_pipelines)
+    _pipelines.clear()
+
+
+os.register_at_fork(after_in_child=_keep_inherited)
+
+
+@atexit.register
+def _delete_all() -> None:
+    """Deletes DALI's pipelines while there are the modules that its destructor uses."""
+    for pipeline in [*_pipelines]:
+        vars(pipeline).pop("_pipeline", None)
 
 
 def release_unused_memory() -> None:

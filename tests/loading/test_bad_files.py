@@ -35,12 +35,13 @@ from fastpets.data.sources import from_folder
 from fastpets.data.headers import DALI
 warnings.simplefilter("ignore")
 dataset = from_folder(sys.argv[1])
+settings = {"size": 32, "batch_size": 64, "decoder": sys.argv[2]}
 for _ in range(20):
-    loader = Loader(dataset, size=32, batch_size=64, on_bad_file="skip")
+    loader = Loader(dataset, **settings, on_bad_file="skip")
     assert sum(len(labels) for _, labels in loader) == 62, len(loader.dataset)
     assert len(loader.bad_files) == 2, loader.bad_files
     try:
-        Loader(dataset, size=32, batch_size=64)
+        Loader(dataset, **settings)
     except BadFileError as error:
         assert set(error.problems) == set(loader.bad_files)
     else:
@@ -48,7 +49,7 @@ for _ in range(20):
     # The same with headers that say JPEG, as if the files had been replaced after the scan.
     decoders, sizes = np.full(64, DALI, np.uint8), np.full(64, 50, np.int32)
     headers = replace(loader.headers, decoders=decoders, heights=sizes, widths=sizes, problems={})
-    loader = Loader(replace(dataset, headers=headers), size=32, batch_size=64, on_bad_file="skip")
+    loader = Loader(replace(dataset, headers=headers), **settings, on_bad_file="skip")
     delivered = sum(len(labels) for _, labels in loader)
     assert delivered == 62
     assert len(loader.bad_files) == 2
@@ -57,10 +58,11 @@ print("whole")
 
 
 def test_a_gif_a_text_and_an_empty_file_raise_or_are_skipped_without_a_crash(
-    make_folder: Callable[..., Path],
+    make_folder: Callable[..., Path], decoder: str
 ) -> None:
     folder = with_bad_files(make_folder(64))
-    child = subprocess.run([sys.executable, "-c", IN_A_CHILD, folder], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", IN_A_CHILD, folder, decoder]
+    child = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (child.returncode, child.stdout) == (0, "whole\n"), child.stderr
 
 

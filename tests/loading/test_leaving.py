@@ -189,9 +189,9 @@ def test_breaks_in_several_threads(loader: Loader) -> None:
         list(pool.map(leave, [1, 2, 3, 4] * 5))
 
 
-def deliver(source: ImageDataset | Loader, answer: Connection) -> None:
+def deliver(source: ImageDataset | Loader, decoder: str, answer: Connection) -> None:
     """Runs in a child process: epoch 1 of the parent's loader, or of a new loader of the dataset."""
-    loader = source if isinstance(source, Loader) else make_loader(source)
+    loader = source if isinstance(source, Loader) else make_loader(source, decoder=decoder)
     loader.set_epoch(1)
     ids, images = delivered(loader)
     answer.send((ids, images.numpy()))
@@ -199,14 +199,17 @@ def deliver(source: ImageDataset | Loader, answer: Connection) -> None:
 
 @pytest.mark.parametrize("under_way", [False, True])
 @pytest.mark.parametrize("method", ["fork", "spawn", "inherit"])
-def test_a_child_process_loads_while_the_parent_continues(loader: Loader, method: str, under_way: bool) -> None:
+def test_a_child_process_loads_while_the_parent_continues(
+    loader: Loader, decoder: str, method: str, under_way: bool
+) -> None:
     resource_tracker.ensure_running()  # which stays, with an open file
     context = multiprocessing.get_context("spawn" if method == "spawn" else "fork")
     with no_leftovers(loader):
         batches = iter(loader)
         first = [next(batches)] if under_way else []
         ours, theirs = context.Pipe()
-        child = context.Process(target=deliver, args=(loader if method == "inherit" else loader.dataset, theirs))
+        source = loader if method == "inherit" else loader.dataset
+        child = context.Process(target=deliver, args=(source, decoder, theirs))
         child.start()
         theirs.close()
         with ours:
@@ -227,14 +230,16 @@ HALF_USED = """
 import sys
 from pathlib import Path
 from tests.loading.test_leaving import make_loader
-loader = make_loader(Path(sys.argv[1]))
+loader = make_loader(Path(sys.argv[1]), decoder=sys.argv[2])
 list(loader)
 batches = iter(loader)
 next(batches)
 """
 
 
-def test_a_process_that_ends_with_a_half_used_iterator_exits_with_status_0(make_folder: Callable[..., Path]) -> None:
-    command = [sys.executable, "-c", HALF_USED, make_folder(NUM_IMAGES)]
+def test_a_process_that_ends_with_a_half_used_iterator_exits_with_status_0(
+    make_folder: Callable[..., Path], decoder: str
+) -> None:
+    command = [sys.executable, "-c", HALF_USED, make_folder(NUM_IMAGES), decoder]
     child = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (child.returncode, child.stdout, child.stderr) == (0, "", "")

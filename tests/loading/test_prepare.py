@@ -180,11 +180,9 @@ def test_an_interrupt_while_the_loop_waits_for_the_first_batch_is_raised(
 
 
 @pytest.mark.parametrize("then", ["", "batches = iter(loader); next(batches)"])
-def test_a_process_that_prepares_exits(folder: Path, then: str) -> None:
-    script = (
-        f"from fastpets import Loader; loader = Loader({str(folder)!r}, device='cpu', size=32, batch_size=3)\n"
-        f"loader.prepare()\n{then}"
-    )
+def test_a_process_that_prepares_exits(folder: Path, decoder: str, then: str) -> None:
+    settings = {"device": "cpu", "decoder": decoder, "size": 32, "batch_size": 3}
+    script = f"from fastpets import Loader; loader = Loader({str(folder)!r}, **{settings})\nloader.prepare()\n{then}"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 

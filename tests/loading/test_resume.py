@@ -118,19 +118,21 @@ import json, sys
 from pathlib import Path
 import torch
 from tests.loading.test_resume import epochs, make_loader
-folder = Path(sys.argv[1])
-for sampler, file in zip(sys.argv[2::2], map(Path, sys.argv[3::2]), strict=True):
+folder, decoder = Path(sys.argv[1]), sys.argv[2]
+for sampler, file in zip(sys.argv[3::2], map(Path, sys.argv[4::2]), strict=True):
     states = json.loads(file.read_text()) if file.suffix == ".json" else torch.load(file, weights_only=True)
     found = []
     for state in states:
-        loader = make_loader(folder, sampler, seed=9)
+        loader = make_loader(folder, sampler, seed=9, decoder=decoder)
         loader.load_state_dict(state)
         found.append(epochs(loader, 3))
     torch.save(found, f"{file}.found")
 """
 
 
-def test_a_new_process_resumes_from_a_saved_state(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_new_process_resumes_from_a_saved_state(
+    make_folder: Callable[..., Path], tmp_path: Path, decoder: str
+) -> None:
     folder, arguments, expected = make_folder(NUM_IMAGES), [], {}
     for sampler, suffix in ("none", "json"), ("none", "pt"), ("random", "pt"), ("weighted-own", "pt"):
         whole = epochs(make_loader(folder, sampler), NUM_EPOCHS)
@@ -142,7 +144,7 @@ def test_a_new_process_resumes_from_a_saved_state(make_folder: Callable[..., Pat
             torch.save(list(saved), file)
         arguments += [sampler, file]
         expected[file] = follows
-    subprocess.run([sys.executable, "-c", IN_A_CHILD, folder, *arguments], check=True, timeout=300)
+    subprocess.run([sys.executable, "-c", IN_A_CHILD, folder, decoder, *arguments], check=True, timeout=300)
     for file, follows in expected.items():
         found = torch.load(f"{file}.found", weights_only=True)
         assert all(alike(one, other) for one, other in zip(found, follows, strict=True)), file.name
