@@ -14,6 +14,7 @@ from fastpets.pipelines.graphs import decoded_images
 
 Encoded = Sequence[np.ndarray]  # a batch of encoded images, each 1-D uint8
 
+
 class DecodePipeline:
     """A queue of batches in decoding: `put` adds an encoded batch, `take` returns the images of the oldest one.
 
