@@ -101,7 +101,7 @@ os.register_at_fork(after_in_child=_keep_inherited)
 def _delete_all() -> None:
     """Deletes DALI's pipelines while there are the modules that its destructor uses."""
     for pipeline in [*_pipelines]:
-        vars(pipeline).pop("_pipeline", None)
+        del pipeline._pipeline
 
 
 def release_unused_memory() -> None:

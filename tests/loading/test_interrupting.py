@@ -103,7 +103,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def interrupted(program: str, folder: Path, decoder: str) -> tuple[int, list[str], str]:
-    """Sends Ctrl-C to a child in its first epoch. Returns its exit status, the last line it printed, and its errors."""
+    """Sends Ctrl-C to a child within an epoch. Returns its exit status, the last line it printed, and its errors."""
     command = [sys.executable, "-c", LOOP + program, folder, decoder]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
