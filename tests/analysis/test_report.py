@@ -387,3 +387,23 @@ def test_ticks_are_round_numbers(browser: Any, page: Path) -> None:
         step = found[1] - found[0]
         assert float(f"{step:.6e}"[:8]) in (1, 2, 5)
         assert np.diff(found) == pytest.approx(step)
+
+
+def test_names_of_phases_and_epochs_fit_between_their_lines(browser: Any, page: Path) -> None:
+    browser.get(page.as_uri())
+    found = browser.execute_script("""
+      const epoch = (number, start, end) => ({number, start, end});
+      phases.splice(0, Infinity, {name: "fitted", start: 0, end: 1, epochs: [epoch(0, 0, 1)]},
+        {name: "unfrozen", start: 1, end: 41, epochs: [epoch(0, 1, 21), epoch(1, 21, 41)]});
+      const svg = document.querySelector("#charts svg");
+      svg.replaceChildren();
+      drawPhases(svg, batch => 10 * batch, 30, 200);
+      return [...svg.querySelectorAll("text")].map(text => {
+        const box = text.getBBox();
+        return [text.textContent, box.x, box.x + box.width];
+      });
+    """)
+    places = {"unfrozen": (10, 410), "epoch 0": (10, 210), "epoch 1": (210, 410)}
+    assert [text for text, _, _ in found] == list(places)
+    for text, left, right in found:
+        assert places[text][0] <= left < right <= places[text][1]
